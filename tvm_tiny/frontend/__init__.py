@@ -1,1 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Trained model file → Relax in QDQ form (its contract: `tvm_tiny.frontend.tflite`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tvm
+
+from tvm_tiny.errors import InputError, ModelFormatError
+
+
+def load(source: str | Path | bytes) -> tvm.IRModule:
+    """Import a trained int8 model. The format is recognised by content, not by file name.
+
+    Parameters
+    ----------
+    source : a path, or the bytes of a TFLite model.
+
+    Returns
+    -------
+    tvm.IRModule
+        `main` in QDQ form, with the module attribute `tiny.model` (see `tvm_tiny.frontend.naming`).
+
+    Errors
+    ------
+    InputError
+        The file can't be read.
+    ModelFormatError
+        Not a model, truncated or damaged.
+    UnsupportedModelError
+        Every reason at once why the model can't be compiled.
+    """
+    data, name = read_source(source)
+    from tvm_tiny.frontend.tflite import load_tflite
+    from tvm_tiny.frontend.tflite_reader import is_tflite
+
+    if is_tflite(data):
+        return load_tflite(data, name)
+    raise ModelFormatError(f"{name}: not a TFLite model", remedy="give a .tflite file (FlatBuffer identifier TFL3)")
+
+
+def read_source(source: str | Path | bytes) -> tuple[bytes, str]:
+    """The bytes and a name for the model (the file's stem; "model" for bytes)."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), "model"
+    path = Path(source)
+    try:
+        return path.read_bytes(), path.stem
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror or error}", remedy="check the path and its permissions") from error

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TFLite model as plain data: what the checks read and the converter converts.
+
+Everything here has been bounds-checked against the file (indices, vector lengths, buffer sizes against shapes), so later stages may index
+freely. Meaning (is this operator supported, do the shapes agree) is the business of `tflite_check`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """real = scale · (integer - zero_point); `axis` counts only when there are several scales.
+
+    scale : float32 array (1,) or (channels,);  zero_point : int64 array of the same shape.
+    """
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int
+
+    @property
+    def per_channel(self) -> bool:
+        return self.scale.size > 1
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the source model. `data` is None for activations, otherwise an array of `shape` and `dtype`."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: np.ndarray | None = None
+    quant: Quantization | None = None
+    signature: tuple[int, ...] = ()
+    variable: bool = False
+    sparse: bool = False
+
+    @property
+    def scale(self) -> float:
+        """The per-tensor scale as the float32 it is stored in (KeyError-free: callers checked `quant`)."""
+        assert self.quant is not None
+        return float(self.quant.scale[0])
+
+    @property
+    def zero_point(self) -> int:
+        assert self.quant is not None
+        return int(self.quant.zero_point[0])
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator: `kind` is the source format's name ("CONV_2D"), inputs are tensor indices (-1 = absent)."""
+
+    index: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole model; `subgraphs` is how many the file holds (only the first is here)."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    subgraphs: int = 1
+
+    def arg(self, op: Operator, position: int) -> Tensor | None:
+        """The operator's input at `position`, None when absent (missing or -1)."""
+        if position >= len(op.inputs) or op.inputs[position] < 0:
+            return None
+        return self.tensors[op.inputs[position]]
+
+    def out(self, op: Operator, position: int = 0) -> Tensor:
+        return self.tensors[op.outputs[position]]

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that survive the import: Relax variables called after the source model's tensors, and the table that leads back.
+
+The importers bind every operator's final value to a variable whose `name_hint` is the sanitised name of the tensor it stands for. The
+module attribute `tiny.model` (JSON) says what each is:
+
+    {"name": file stem, "format": "tflite" | "onnx",
+     "inputs":  [{"name", "dtype", "shape", "scale", "zero_point"}],      # the model's own names and order
+     "outputs": [{"name", "dtype", "shape", "scale", "zero_point"}],
+     "tensors": {name_hint: {"name", "shape", "dtype", "scale", "zero_point", "op", "node"}}}
+
+`scale` and `zero_point` are null for float tensors; `op` is the source format's operator ("CONV_2D", "Conv"; "INPUT" for a model input) and
+`node` its index in the source graph (-1 for an input). Names never start like Relax's own temporaries (`lv`, `gv`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+
+import tvm
+from tvm import relax
+
+ATTRIBUTE = "tiny.model"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the source model says of one tensor. `scale` is the float32 the file holds, as a Python float."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+    op: str = "INPUT"
+    node: int = -1
+
+    def port(self) -> dict[str, object]:
+        """The entry in `inputs` / `outputs`."""
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape), "scale": self.scale, "zero_point": self.zero_point}
+
+
+class Names:
+    """Gives every source tensor a unique identifier that is legal in Python, TVMScript and C."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def unique(self, name: str) -> str:
+        """`name` made an identifier; a clash gets a numbered suffix."""
+        hint = re.sub(r"\W", "_", name, flags=re.ASCII)
+        if not hint or not (hint[0].isalpha() or hint[0] == "_") or re.fullmatch(r"(lv|gv|main)\d*", hint):
+            hint = f"t_{hint}"
+        candidate, number = hint, 1
+        while candidate in self._taken:
+            candidate, number = f"{hint}_{number}", number + 1
+        self._taken.add(candidate)
+        return candidate
+
+
+def describe(name: str, source: str, inputs: list[TensorInfo], outputs: list[TensorInfo], tensors: dict[str, TensorInfo]) -> str:
+    """The JSON text of the attribute `tiny.model`."""
+    table = {hint: asdict(info) for hint, info in tensors.items()}
+    ports = {"inputs": [i.port() for i in inputs], "outputs": [o.port() for o in outputs]}
+    return json.dumps({"name": name, "format": source, **ports, "tensors": table})
+
+
+def finish(mod: tvm.IRModule, hints: dict[relax.Var, str], params: list[str], model: str) -> tvm.IRModule:
+    """The module as the contract wants it: named parameters and values, no alias at the end, no importer attributes.
+
+    Parameters
+    ----------
+    hints : the name each bound variable shall carry (variables left out are temporaries).
+    params : the names of `main`'s parameters in order.
+    model : the text for `tiny.model`.
+    """
+    function = mod["main"]
+    builder = relax.BlockBuilder()
+    fresh = [relax.Var(name, old.ty) for old, name in zip(function.params, params, strict=True)]
+    renamed: dict[relax.Var, relax.Expr] = dict(zip(function.params, fresh, strict=True))
+    bindings = {b.var: b.value for block in function.body.blocks for b in block.bindings}
+    result = function.body.body
+    while isinstance(bindings[result], relax.Var):
+        result = bindings.pop(result)
+    with builder.function("main", fresh):
+        with builder.dataflow():
+            for var, value in bindings.items():
+                emit = builder.emit_output if var.same_as(result) else builder.emit
+                renamed[var] = emit(_substitute(value, renamed), name_hint=hints.get(var, ""))
+        builder.emit_func_output(renamed[result])
+    return builder.get().with_attr(ATTRIBUTE, model)
+
+
+def _substitute(expr: relax.Expr, renamed: dict[relax.Var, relax.Expr]) -> relax.Expr:
+    if isinstance(expr, relax.Var):
+        return renamed[expr]
+    if isinstance(expr, relax.Call):
+        return relax.Call(expr.op, [_substitute(a, renamed) for a in expr.args], expr.attrs, expr.ty_args)
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([_substitute(f, renamed) for f in expr.fields])
+    if isinstance(expr, relax.TupleGetItem):
+        return relax.TupleGetItem(_substitute(expr.tuple_value, renamed), expr.index)
+    return expr

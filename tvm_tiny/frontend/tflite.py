@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TFLite → Relax in QDQ form, through TVM's own importer with every converter made exact about quantisation.
+
+The QDQ form (the contract between every frontend and the pass to integers)
+----------------------------------------------------------------------------
+`main` takes the model's inputs only; weights are constants. Activations are NHWC. Bindings stand in A-normal form in one dataflow block.
+With `q(v, s, z)` for `R.quantize(v, s, z, axis=-1, out_dtype="int8")` and `d(v, s, z)` for `R.dequantize(v, s, z, axis=-1)`; scales are
+float32 constants and zero points int32 constants, scalar per tensor, one-dimensional (zero points 0) per channel:
+
+    CONV_2D            clip?(q(add?(nn.conv2d(d(x), d(W, sw[, O], 0, axis=0), NHWC, OHWI, groups), d(b, sx*sw, 0, axis=0))))   W int8 OHWI, b int32 (O)
+    DEPTHWISE_CONV_2D  the same with kernel_layout HWOI, groups = C_in, W int8 (KH, KW, C_out, 1), axis=2
+    FULLY_CONNECTED    reshape?(clip?(q(add?(matmul(d(reshape?(x)), d(W, sw, 0, axis=1)), d(b)))))       W int8 (K, N), x as (M, K)
+    ADD, SUB, MUL      clip?(q(add | subtract | multiply(d(a), d(b))))          a or b may be a constant, shapes may broadcast
+    AVERAGE_POOL_2D    clip?(q(nn.avg_pool2d(d(x), NHWC, count_include_pad=False)))     MAX_POOL_2D with nn.max_pool2d
+    MEAN               q(mean(d(x), axes, keepdims))
+    SOFTMAX            q(nn.softmax(d(x), axis=-1));  with beta != 1: nn.softmax(multiply(d(x), beta))
+    LOGISTIC, TANH     q(sigmoid | tanh(d(x)))
+    HARD_SWISH         q(multiply(d(x), divide(clip(add(d(x), 3), 0, 6), 6)))
+    LEAKY_RELU         q(nn.leakyrelu(d(x), alpha))
+    RELU, RELU6, RELU_N1_TO_1      clip(q(d(x)))        (a requantise and an integer clamp)
+    QUANTIZE           q(x) of a float x, q(d(x)) of an int8 x (requantise)
+    DEQUANTIZE         d(x)
+    RESHAPE, SQUEEZE, EXPAND_DIMS  reshape(x)                PAD, PADV2   nn.pad(x, pad_value = zero point of x, or the given integer)
+    TRANSPOSE          permute_dims(x)                       CONCATENATION   concat((x, …))
+    STRIDED_SLICE      reshape?(strided_slice(x))            SPLIT   split(x)[i]
+    RESIZE_NEAREST_NEIGHBOR   image.resize2d(x, NHWC, nearest_neighbor; asymmetric floor | align_corners round | tf_half_pixel_for_nn floor)
+
+Data movement (the last block) stays on the integers: its operands share scale and zero point, which `tflite_check` ensures. A fused or
+separate activation is always an integer `clip` behind `quantize`, absent when its bounds are the whole of int8; its bounds follow
+TFLite's CalculateActivationRangeQuantized. The bias scale is always input scale times weight scale, as the reference kernels take it. Where an
+operand is float32 in the file, `d` or `q` is left out and the operator stays in float (an island).
+
+Every operator's last value is bound to a variable named after its output tensor; see `naming` for the table in `tiny.model`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.relax import op as R
+from tvm.relax.frontend.tflite import from_tflite
+from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
+
+from tvm_tiny.errors import ModelFormatError, TinyError
+from tvm_tiny.frontend.graph import Graph, Operator, Tensor
+from tvm_tiny.frontend.naming import Names, TensorInfo, describe, finish
+from tvm_tiny.frontend.tflite_reader import read_graph
+from tvm_tiny.frontend.tflite_rules import activation_range, output_padding, reduction_axes, slice_bounds
+
+_BINARY = {"ADD": R.add, "SUB": R.subtract, "MUL": R.multiply}
+_RESIZE = {(False, False): ("asymmetric", "floor"), (True, False): ("align_corners", "round"), (False, True): ("tf_half_pixel_for_nn", "floor")}
+
+
+def load_tflite(data: bytes, name: str) -> tvm.IRModule:
+    """Import a TFLite model into QDQ form.
+
+    Errors
+    ------
+    ModelFormatError
+        The file is truncated or damaged.
+    UnsupportedModelError
+        Every reason at once why the model can't be compiled.
+    """
+    import tflite
+
+    graph = read_graph(data)
+    created: list[QdqConverter] = []
+
+    def converter(*args: object) -> QdqConverter:
+        created.append(QdqConverter(*args, graph=graph))
+        return created[-1]
+
+    try:
+        mod = from_tflite(tflite.Model.GetRootAs(data, 0), op_converter=converter)
+        return created[-1].finish(mod, name)
+    except TinyError:
+        raise
+    except Exception as error:
+        raise ModelFormatError(f"damaged model file: the importer stumbled over it ({error})", remedy="export the model again") from error
+
+
+def _scale(value: float | np.ndarray) -> relax.Constant:
+    return relax.const(np.asarray(value, np.float32))
+
+
+def _integer(value: int | np.ndarray) -> relax.Constant:
+    return relax.const(np.asarray(value, np.int32))
+
+
+class QdqConverter(OperatorConverter):
+    """TVM's TFLite converter with every conversion of a supported operator replaced by the form in the module docstring.
+
+    TVM's own converters work on the FlatBuffer; these work on the verified `Graph`, find tensors by index (names need not be unique in
+    TFLite) and bind every result under its tensor's name.
+    """
+
+    def __init__(self, model: object, subgraph: object, exp_tab: object, ctx: relax.BlockBuilder, *, graph: Graph) -> None:
+        super().__init__(model, subgraph, exp_tab, ctx)
+        self.graph = graph
+        self.names = Names()
+        self.values: dict[int, relax.Expr] = {}
+        self.hints: dict[relax.Var, str] = {}
+        self.table: dict[str, TensorInfo] = {}
+        self.params: list[str] = []
+        self.convert_map = {
+            "CONV_2D": self.convert_conv2d,
+            "DEPTHWISE_CONV_2D": self.convert_depthwise,
+            "FULLY_CONNECTED": self.convert_fully_connected,
+            **dict.fromkeys(_BINARY, self.convert_binary),
+            "AVERAGE_POOL_2D": partial(self.convert_pool, pool=partial(R.nn.avg_pool2d, count_include_pad=False)),
+            "MAX_POOL_2D": partial(self.convert_pool, pool=R.nn.max_pool2d),
+            "MEAN": self.convert_mean,
+            "PAD": self.convert_pad,
+            "PADV2": self.convert_pad,
+            **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), self.convert_reshape),
+            "TRANSPOSE": self.convert_transpose,
+            "CONCATENATION": self.convert_concatenation,
+            "RESIZE_NEAREST_NEIGHBOR": self.convert_resize,
+            "STRIDED_SLICE": self.convert_strided_slice,
+            "SPLIT": self.convert_split,
+            "SOFTMAX": self.convert_softmax,
+            "LOGISTIC": partial(self.convert_unary, function=R.sigmoid),
+            "TANH": partial(self.convert_unary, function=R.tanh),
+            "HARD_SWISH": partial(self.convert_unary, function=self.hard_swish),
+            "LEAKY_RELU": self.convert_leaky_relu,
+            **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1"), self.convert_activation),
+            "QUANTIZE": self.convert_cast,
+            "DEQUANTIZE": self.convert_cast,
+        }
+
+    # --- what from_tflite calls -----------------------------------------------------------------------------------------------------
+
+    def check_unsupported_ops(self) -> None:
+        """Nothing: `tflite_check` has looked at every operator before, more closely than the importer's allow-list."""
+
+    def convert_op_to_relax(self) -> None:
+        """Bind the model's inputs, then every operator in order."""
+        for index in self.graph.inputs:
+            tensor = self.graph.tensors[index]
+            self.values[index] = super().get_expr(index)
+            hint = self.names.unique(tensor.name)
+            self.params.append(hint)
+            self.table[hint] = _info(tensor)
+        for op in self.graph.operators:
+            result = self.convert_map[op.kind](op)
+            results = result if isinstance(result, list) else [result]
+            for index, value in zip(op.outputs, results, strict=True):
+                self.bind(self.graph.tensors[index], value, op)
+
+    def get_tensors(self, tensors_idx_list: object) -> list[Tensor]:
+        """The model's outputs, as our tensors rather than the importer's wrappers."""
+        return [self.graph.tensors[int(i)] for i in tensors_idx_list]  # type: ignore[attr-defined]
+
+    def get_tensor_expr(self, tensor: Tensor, is_sparse: bool = False) -> relax.Expr:
+        return self.values[tensor.index]
+
+    def finish(self, mod: tvm.IRModule, name: str) -> tvm.IRModule:
+        """The imported module with its names and its `tiny.model`."""
+        infos = [[_info(self.graph.tensors[i]) for i in ports] for ports in (self.graph.inputs, self.graph.outputs)]
+        return finish(mod, self.hints, self.params, describe(name, "tflite", *infos, self.table))
+
+    # --- pieces of the form ---------------------------------------------------------------------------------------------------------
+
+    def bind(self, tensor: Tensor, value: relax.Expr, op: Operator) -> None:
+        """Bind an operator's final value under its tensor's name."""
+        hint = self.names.unique(tensor.name)
+        var = self.bb.emit(value, name_hint=hint)
+        self.values[tensor.index], self.hints[var] = var, hint
+        self.table[hint] = _info(tensor, op)
+
+    def raw(self, tensor: Tensor) -> relax.Expr:
+        """The tensor as the file holds it: integers stay integers."""
+        return self.values[tensor.index] if tensor.data is None else relax.const(tensor.data)
+
+    def real(self, tensor: Tensor, value: relax.Expr | None = None) -> relax.Expr:
+        """The tensor's real values: `d(x)`, or x itself when the file holds float32. `value` replaces x (a reshaped one)."""
+        value = self.raw(tensor) if value is None else value
+        if tensor.quant is None:
+            return value
+        return self.bb.emit(R.dequantize(value, _scale(tensor.scale), _integer(tensor.zero_point), axis=-1))
+
+    def rounded(self, value: relax.Expr, tensor: Tensor, activation: int = 0) -> relax.Expr:
+        """`clip?(q(value))` in the tensor's quantisation; a float tensor gets the activation in float."""
+        bounds = activation_range(activation, tensor)
+        if tensor.quant is not None:
+            value = R.quantize(value, _scale(tensor.scale), _integer(tensor.zero_point), axis=-1, out_dtype=tensor.dtype)
+        return value if bounds is None else R.clip(self.bb.emit(value), *bounds)
+
+    def biased(self, op: Operator, value: relax.Expr) -> relax.Expr:
+        """`add(value, d(bias))` when the operator has a bias."""
+        x, weight, bias = (self.graph.arg(op, i) for i in range(3))
+        if bias is None:
+            return value
+        real = relax.const(bias.data)
+        if x.quant is not None:
+            scale = (np.float64(x.scale) * weight.quant.scale.astype(np.float64)).astype(np.float32)
+            real = self.dequantized(bias.data, scale, 0)
+        return R.add(value, self.bb.emit(real))
+
+    def dequantized(self, data: np.ndarray, scale: np.ndarray, axis: int) -> relax.Expr:
+        """`d` of a constant with zero point 0; one scale becomes a scalar."""
+        scale = scale if scale.size > 1 else scale[0]
+        return R.dequantize(relax.const(data), _scale(scale), _integer(np.zeros_like(scale, np.int32)), axis=axis)
+
+    def weights(self, weight: Tensor, data: np.ndarray, axis: int) -> relax.Expr:
+        """Weights in the layout of `data`, whose output channels lie along `axis`."""
+        if weight.quant is None:
+            return relax.const(data)
+        return self.bb.emit(self.dequantized(np.ascontiguousarray(data), weight.quant.scale, axis))
+
+    # --- operators ------------------------------------------------------------------------------------------------------------------
+
+    def convert_conv2d(self, op: Operator) -> relax.Expr:
+        x, weight = self.graph.arg(op, 0), self.graph.arg(op, 1)
+        kernel = self.weights(weight, weight.data, 0)
+        return self.convolve(op, kernel, groups=x.shape[3] // weight.shape[3], kernel_layout="OHWI")
+
+    def convert_depthwise(self, op: Operator) -> relax.Expr:
+        x, weight = self.graph.arg(op, 0), self.graph.arg(op, 1)
+        kernel = self.weights(weight, weight.data.reshape(*weight.shape[1:], 1), 2)
+        return self.convolve(op, kernel, groups=x.shape[3], kernel_layout="HWOI")
+
+    def convolve(self, op: Operator, kernel: relax.Expr, *, groups: int, kernel_layout: str) -> relax.Expr:
+        options = op.options
+        value = R.nn.conv2d(
+            self.real(self.graph.arg(op, 0)),
+            kernel,
+            strides=[options["stride_h"], options["stride_w"]],
+            padding=output_padding(self.graph, op),
+            dilation=[options["dilation_h"], options["dilation_w"]],
+            groups=groups,
+            data_layout="NHWC",
+            kernel_layout=kernel_layout,
+        )
+        return self.rounded(self.biased(op, self.bb.emit(value)), self.graph.out(op), options["activation"])
+
+    def convert_fully_connected(self, op: Operator) -> relax.Expr:
+        x, weight, y = self.graph.arg(op, 0), self.graph.arg(op, 1), self.graph.out(op)
+        units, depth = weight.shape
+        rows = math.prod(x.shape) // depth
+        value = self.raw(x)
+        if x.shape != (rows, depth):
+            value = self.bb.emit(R.reshape(value, (rows, depth)))
+        product = R.matmul(self.real(x, value), self.weights(weight, weight.data.T, 1))
+        out = self.rounded(self.biased(op, self.bb.emit(product)), y, op.options["activation"])
+        return out if y.shape == (rows, units) else R.reshape(self.bb.emit(out), y.shape)
+
+    def convert_binary(self, op: Operator) -> relax.Expr:
+        left, right = (self.real(self.graph.arg(op, i)) for i in range(2))
+        return self.rounded(_BINARY[op.kind](left, right), self.graph.out(op), op.options["activation"])
+
+    def convert_pool(self, op: Operator, pool: object) -> relax.Expr:
+        options = op.options
+        value = pool(  # type: ignore[operator]
+            self.real(self.graph.arg(op, 0)),
+            pool_size=[options["filter_h"], options["filter_w"]],
+            strides=[options["stride_h"], options["stride_w"]],
+            padding=output_padding(self.graph, op),
+            layout="NHWC",
+        )
+        return self.rounded(value, self.graph.out(op), options["activation"])
+
+    def convert_mean(self, op: Operator) -> relax.Expr:
+        axes = reduction_axes(self.graph, op)
+        return self.rounded(R.mean(self.real(self.graph.arg(op, 0)), axes, op.options["keep_dims"]), self.graph.out(op))
+
+    def convert_pad(self, op: Operator) -> relax.Expr:
+        x, value = self.graph.arg(op, 0), self.graph.arg(op, 2)
+        default = 0 if x.quant is None else x.zero_point
+        fill = default if value is None else value.data.item()
+        widths = [int(n) for n in self.graph.arg(op, 1).data.ravel()]
+        return R.nn.pad(self.raw(x), widths, "constant", float(fill))
+
+    def convert_reshape(self, op: Operator) -> relax.Expr:
+        return R.reshape(self.raw(self.graph.arg(op, 0)), self.graph.out(op).shape)
+
+    def convert_transpose(self, op: Operator) -> relax.Expr:
+        return R.permute_dims(self.raw(self.graph.arg(op, 0)), [int(n) for n in self.graph.arg(op, 1).data.ravel()])
+
+    def convert_concatenation(self, op: Operator) -> relax.Expr:
+        parts = [self.raw(self.graph.tensors[i]) for i in op.inputs]
+        return R.concat(parts, op.options["axis"] % len(self.graph.out(op).shape))
+
+    def convert_resize(self, op: Operator) -> relax.Expr:
+        mode, rounding = _RESIZE[op.options["align_corners"], op.options["half_pixel_centers"]]
+        size = self.graph.out(op).shape[1:3]
+        return R.image.resize2d(
+            self.raw(self.graph.arg(op, 0)),
+            size,
+            layout="NHWC",
+            method="nearest_neighbor",
+            coordinate_transformation_mode=mode,
+            rounding_method=rounding,
+        )
+
+    def convert_strided_slice(self, op: Operator) -> relax.Expr:
+        x, y = self.graph.arg(op, 0), self.graph.out(op)
+        begin, end, strides = slice_bounds(self.graph, op)
+        value = R.strided_slice(self.raw(x), list(range(len(x.shape))), begin, end, strides)
+        return R.reshape(self.bb.emit(value), y.shape) if len(y.shape) != len(x.shape) else value
+
+    def convert_split(self, op: Operator) -> list[relax.Expr]:
+        x = self.graph.arg(op, 1)
+        axis = int(self.graph.arg(op, 0).data.item()) % len(x.shape)
+        parts = self.bb.emit(R.split(self.raw(x), len(op.outputs), axis))
+        return [parts[i] for i in range(len(op.outputs))]
+
+    def convert_softmax(self, op: Operator) -> relax.Expr:
+        value, beta = self.real(self.graph.arg(op, 0)), op.options["beta"]
+        if beta != 1.0:
+            value = self.bb.emit(R.multiply(value, _scale(beta)))
+        return self.rounded(R.nn.softmax(value, axis=-1), self.graph.out(op))
+
+    def convert_unary(self, op: Operator, function: object) -> relax.Expr:
+        return self.rounded(function(self.real(self.graph.arg(op, 0))), self.graph.out(op))  # type: ignore[operator]
+
+    def hard_swish(self, x: relax.Expr) -> relax.Expr:
+        """x · relu6(x + 3) / 6."""
+        gate = R.clip(self.bb.emit(R.add(x, _scale(3.0))), 0, 6)
+        return R.multiply(x, self.bb.emit(R.divide(self.bb.emit(gate), _scale(6.0))))
+
+    def convert_leaky_relu(self, op: Operator) -> relax.Expr:
+        return self.rounded(R.nn.leakyrelu(self.real(self.graph.arg(op, 0)), op.options["alpha"]), self.graph.out(op))
+
+    def convert_activation(self, op: Operator) -> relax.Expr:
+        code = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}[op.kind]
+        return self.rounded(self.real(self.graph.arg(op, 0)), self.graph.out(op), code)
+
+    def convert_cast(self, op: Operator) -> relax.Expr:
+        return self.rounded(self.real(self.graph.arg(op, 0)), self.graph.out(op))
+
+
+def _info(tensor: Tensor, op: Operator | None = None) -> TensorInfo:
+    quant = None if tensor.quant is None else (tensor.scale, tensor.zero_point)
+    scale, zero_point = quant or (None, None)
+    origin = {} if op is None else {"op": op.kind, "node": op.index}
+    return TensorInfo(tensor.name, tensor.shape, tensor.dtype, scale, zero_point, **origin)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What TFLite's attributes mean in numbers: padding, activation clamps, slice bounds, reduction axes. Shared by checker and converter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tvm_tiny.frontend.graph import Graph, Operator, Tensor
+
+ACTIVATIONS = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH", 5: "SIGN_BIT"}
+_BOUNDS: dict[int, tuple[float, float | None]] = {1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
+SAME, VALID = 0, 1
+
+
+def activation_range(activation: int, tensor: Tensor) -> tuple[float, float] | None:
+    """Bounds of the clamp for a fused activation in the tensor's own numbers, None when it clamps nothing.
+
+    For int8 the bounds are TFLite's CalculateActivationRangeQuantized: zero_point + round(bound / scale) in float32, halves away from zero,
+    limited to int8. For float32 they are the real bounds.
+    """
+    if activation not in _BOUNDS:
+        return None
+    low, high = _BOUNDS[activation]
+    if tensor.quant is None:
+        return low, float(np.finfo(np.float32).max) if high is None else high
+    lower = max(-128, _quantized(low, tensor))
+    upper = 127 if high is None else min(127, _quantized(high, tensor))
+    return None if (lower, upper) == (-128, 127) else (lower, upper)
+
+
+def _quantized(bound: float, tensor: Tensor) -> int:
+    ratio = float(np.float32(bound) / np.float32(tensor.scale))
+    return tensor.zero_point + int(np.trunc(ratio + np.copysign(0.5, ratio)))
+
+
+def window(op: Operator, kernel: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(stride, extent of the dilated kernel) along height and width."""
+    options = op.options
+    dilation = options.get("dilation_h", 1), options.get("dilation_w", 1)
+    extent = (kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1
+    return (options["stride_h"], options["stride_w"]), extent
+
+
+def kernel_size(graph: Graph, op: Operator) -> tuple[int, int]:
+    """Height and width of a convolution's or pooling's window."""
+    if "filter_h" in op.options:
+        return op.options["filter_h"], op.options["filter_w"]
+    weight = graph.arg(op, 1)
+    assert weight is not None
+    return weight.shape[1], weight.shape[2]
+
+
+def output_extent(extent: int, stride: int, kernel: int, padding: int) -> int:
+    """Rows (columns) a window produces; TFLite's ComputeOutSize."""
+    return -(-extent // stride) if padding == SAME else (extent + stride - kernel) // stride
+
+
+def output_padding(graph: Graph, op: Operator) -> list[int]:
+    """[top, left, bottom, right] of a convolution or pooling; the odd row of SAME padding goes to the bottom (right)."""
+    x = graph.arg(op, 0)
+    assert x is not None
+    strides, kernels = window(op, kernel_size(graph, op))
+    before, after = [], []
+    for extent, stride, kernel in zip(x.shape[1:3], strides, kernels, strict=True):
+        out = output_extent(extent, stride, kernel, op.options["padding"])
+        total = max((out - 1) * stride + kernel - extent, 0) if op.options["padding"] == SAME else 0
+        before.append(total // 2)
+        after.append(total - total // 2)
+    return [*before, *after]
+
+
+def reduction_axes(graph: Graph, op: Operator) -> list[int]:
+    """The axes of MEAN, non-negative, sorted, without duplicates."""
+    x, axes = graph.arg(op, 0), graph.arg(op, 1)
+    assert x is not None and axes is not None and axes.data is not None
+    return sorted({int(a) % len(x.shape) for a in axes.data.ravel()})
+
+
+def slice_bounds(graph: Graph, op: Operator) -> tuple[list[int], list[int], list[int]]:
+    """begin, end, stride along every axis of STRIDED_SLICE with masks resolved (strides are positive: checked)."""
+    x = graph.arg(op, 0)
+    assert x is not None
+    begins, ends, strides = ([int(n) for n in graph.arg(op, i).data.ravel()] for i in (1, 2, 3))  # type: ignore[union-attr]
+    options = op.options
+    out: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for axis, extent in enumerate(x.shape):
+        begin, end, stride = (begins[axis], ends[axis], strides[axis]) if axis < len(begins) else (0, extent, 1)
+        begin = 0 if axis >= len(begins) or options["begin_mask"] >> axis & 1 else _position(begin, extent)
+        end = extent if axis >= len(begins) or options["end_mask"] >> axis & 1 else _position(end, extent)
+        if options["shrink_axis_mask"] >> axis & 1:
+            end = begin + 1
+        for bounds, value in zip(out, (begin, max(begin, end), stride), strict=True):
+            bounds.append(value)
+    return out
+
+
+def _position(index: int, extent: int) -> int:
+    return min(max(index + extent if index < 0 else index, 0), extent)
