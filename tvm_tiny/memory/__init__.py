@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Memory planning: lifetimes, offsets, rights to share bytes, row streams and patches, and what makes a plan legal."""
