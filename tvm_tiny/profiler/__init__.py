@@ -1,1 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Exact instruction counts and estimated cycles of generated code, without hardware.
+
+An image runs in QEMU; a small plugin counts how often each basic block runs; a table or pipeline model of the core gives each block its
+cycles. The counts are exact and deterministic, the cycles an estimate: the models say where their numbers come from, and a difference
+under 3 % is no evidence.
+
+- `profile_elf`: any image; segments cut at ``dbg #n`` markers or at functions.
+- `cycles_of_block`, `read_block`, `BlockTimer`: the models alone, for schedulers of generated assembly.
+"""
+
+from __future__ import annotations
+
+from tvm_tiny.profiler.instructions import Instruction, UnknownInstructionError, decode
+from tvm_tiny.profiler.model import MODELS, cycles_of_block, model_for, read_block
+from tvm_tiny.profiler.model_m7 import BlockTimer, may_pair
+from tvm_tiny.profiler.profile import Profile, Segment, profile_elf
+
+__all__ = [
+    "MODELS",
+    "BlockTimer",
+    "Instruction",
+    "Profile",
+    "Segment",
+    "UnknownInstructionError",
+    "cycles_of_block",
+    "decode",
+    "may_pair",
+    "model_for",
+    "profile_elf",
+    "read_block",
+]
