@@ -91,6 +91,13 @@ class ToolchainError(TinyError):
     exit_code = 4
 
 
+class DependencyError(TinyError):
+    """A Python package is missing, or not of the version this library works with."""
+
+    code = "TINY302"
+    exit_code = 4
+
+
 class DoesNotFitError(TinyError):
     """SRAM or flash of the board or of the given budget is exceeded."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tvm
 
-from tvm_tiny.errors import InputError, ModelFormatError
+from tvm_tiny.errors import InputError
 
 
 def load(source: str | Path | bytes) -> tvm.IRModule:
@@ -32,12 +32,13 @@ def load(source: str | Path | bytes) -> tvm.IRModule:
         Every reason at once why the model can't be compiled.
     """
     data, name = read_source(source)
+    from tvm_tiny.frontend.check import not_a_model
     from tvm_tiny.frontend.tflite import load_tflite
     from tvm_tiny.frontend.tflite_reader import is_tflite
 
     if is_tflite(data):
         return load_tflite(data, name)
-    raise ModelFormatError(f"{name}: not a TFLite model", remedy="give a .tflite file (FlatBuffer identifier TFL3)")
+    raise not_a_model(name)
 
 
 def read_source(source: str | Path | bytes) -> tuple[bytes, str]:

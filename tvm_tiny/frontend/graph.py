@@ -26,6 +26,7 @@ class Quantization:
 
     @property
     def per_channel(self) -> bool:
+        """Whether there is a scale a channel."""
         return self.scale.size > 1
 
 
@@ -44,15 +45,28 @@ class Tensor:
     sparse: bool = False
 
     @property
+    def values(self) -> np.ndarray:
+        """The data of a tensor known to be constant."""
+        if self.data is None:
+            raise ValueError(f"tensor {self.name!r} is not constant")
+        return self.data
+
+    @property
+    def quantization(self) -> Quantization:
+        """The quantisation of a tensor known to be quantised."""
+        if self.quant is None:
+            raise ValueError(f"tensor {self.name!r} is not quantised")
+        return self.quant
+
+    @property
     def scale(self) -> float:
-        """The per-tensor scale as the float32 it is stored in (KeyError-free: callers checked `quant`)."""
-        assert self.quant is not None
-        return float(self.quant.scale[0])
+        """The per-tensor scale, exactly the float32 the file holds (only for quantised tensors)."""
+        return float(self.quantization.scale[0])
 
     @property
     def zero_point(self) -> int:
-        assert self.quant is not None
-        return int(self.quant.zero_point[0])
+        """The per-tensor zero point (only for quantised tensors)."""
+        return int(self.quantization.zero_point[0])
 
 
 @dataclass(frozen=True)
@@ -82,5 +96,10 @@ class Graph:
             return None
         return self.tensors[op.inputs[position]]
 
+    def need(self, op: Operator, position: int) -> Tensor:
+        """The operator's input at `position`, which is known to be there."""
+        return self.tensors[op.inputs[position]]
+
     def out(self, op: Operator, position: int = 0) -> Tensor:
+        """The operator's output at `position`."""
         return self.tensors[op.outputs[position]]

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names that survive the import: Relax variables called after the source model's tensors, and the table that leads back.
 
-The importers bind every operator's final value to a variable whose `name_hint` is the sanitised name of the tensor it stands for. The
+The importers bind every operator's final value to a variable whose `name` is the sanitised name of the tensor it stands for. The
 module attribute `tiny.model` (JSON) says what each is:
 
     {"name": file stem, "format": "tflite" | "onnx",
      "inputs":  [{"name", "dtype", "shape", "scale", "zero_point"}],      # the model's own names and order
      "outputs": [{"name", "dtype", "shape", "scale", "zero_point"}],
-     "tensors": {name_hint: {"name", "shape", "dtype", "scale", "zero_point", "op", "node"}}}
+     "tensors": {variable name: {"name", "shape", "dtype", "scale", "zero_point", "op", "node"}}}
 
 `scale` and `zero_point` are null for float tensors; `op` is the source format's operator ("CONV_2D", "Conv"; "INPUT" for a model input) and
 `node` its index in the source graph (-1 for an input). Names never start like Relax's own temporaries (`lv`, `gv`).

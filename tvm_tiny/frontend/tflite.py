@@ -7,9 +7,9 @@ The QDQ form (the contract between every frontend and the pass to integers)
 With `q(v, s, z)` for `R.quantize(v, s, z, axis=-1, out_dtype="int8")` and `d(v, s, z)` for `R.dequantize(v, s, z, axis=-1)`; scales are
 float32 constants and zero points int32 constants, scalar per tensor, one-dimensional (zero points 0) per channel:
 
-    CONV_2D            clip?(q(add?(nn.conv2d(d(x), d(W, sw[, O], 0, axis=0), NHWC, OHWI, groups), d(b, sx*sw, 0, axis=0))))   W int8 OHWI, b int32 (O)
-    DEPTHWISE_CONV_2D  the same with kernel_layout HWOI, groups = C_in, W int8 (KH, KW, C_out, 1), axis=2
-    FULLY_CONNECTED    reshape?(clip?(q(add?(matmul(d(reshape?(x)), d(W, sw, 0, axis=1)), d(b)))))       W int8 (K, N), x as (M, K)
+    CONV_2D            clip?(q(add?(nn.conv2d(d(x), d(W, sw, 0, axis=0), NHWC, OHWI), d(b, sx*sw, 0, axis=0))))   W int8 OHWI, b int32 (O)
+    DEPTHWISE_CONV_2D  the same with kernel_layout HWOI, groups = C_in, W int8 (KH, KW, C_out, 1), d(W, axis=2)
+    FULLY_CONNECTED    reshape?(clip?(q(add?(matmul(d(reshape?(x)), d(W, sw, 0, axis=1)), d(b)))))   W int8 (K, N), x as (M, K)
     ADD, SUB, MUL      clip?(q(add | subtract | multiply(d(a), d(b))))          a or b may be a constant, shapes may broadcast
     AVERAGE_POOL_2D    clip?(q(nn.avg_pool2d(d(x), NHWC, count_include_pad=False)))     MAX_POOL_2D with nn.max_pool2d
     MEAN               q(mean(d(x), axes, keepdims))
@@ -26,9 +26,9 @@ float32 constants and zero points int32 constants, scalar per tensor, one-dimens
     RESIZE_NEAREST_NEIGHBOR   image.resize2d(x, NHWC, nearest_neighbor; asymmetric floor | align_corners round | tf_half_pixel_for_nn floor)
 
 Data movement (the last block) stays on the integers: its operands share scale and zero point, which `tflite_check` ensures. A fused or
-separate activation is always an integer `clip` behind `quantize`, absent when its bounds are the whole of int8; its bounds follow
-TFLite's CalculateActivationRangeQuantized. The bias scale is always input scale times weight scale, as the reference kernels take it. Where an
-operand is float32 in the file, `d` or `q` is left out and the operator stays in float (an island).
+separate activation is always an integer `clip` behind `quantize`, absent when its bounds are the whole of int8; its bounds are those of
+TFLite's CalculateActivationRangeQuantized. The bias scale is always input scale times weight scale, as the reference kernels take it.
+Where an operand is float32 in the file, `d` or `q` is left out and the operator stays in float (an island).
 
 Every operator's last value is bound to a variable named after its output tensor; see `naming` for the table in `tiny.model`.
 """
@@ -36,6 +36,7 @@ Every operator's last value is bound to a variable named after its output tensor
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -48,11 +49,17 @@ from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
 from tvm_tiny.errors import ModelFormatError, TinyError
 from tvm_tiny.frontend.graph import Graph, Operator, Tensor
 from tvm_tiny.frontend.naming import Names, TensorInfo, describe, finish
+from tvm_tiny.frontend.tflite_check import check_graph
 from tvm_tiny.frontend.tflite_reader import read_graph
 from tvm_tiny.frontend.tflite_rules import activation_range, output_padding, reduction_axes, slice_bounds
 
 _BINARY = {"ADD": R.add, "SUB": R.subtract, "MUL": R.multiply}
-_RESIZE = {(False, False): ("asymmetric", "floor"), (True, False): ("align_corners", "round"), (False, True): ("tf_half_pixel_for_nn", "floor")}
+# (align_corners, half_pixel_centers) → coordinate transformation, rounding
+_RESIZE = {
+    (False, False): ("asymmetric", "floor"),
+    (True, False): ("align_corners", "round"),
+    (False, True): ("tf_half_pixel_for_nn", "floor"),
+}
 
 
 def load_tflite(data: bytes, name: str) -> tvm.IRModule:
@@ -68,6 +75,7 @@ def load_tflite(data: bytes, name: str) -> tvm.IRModule:
     import tflite
 
     graph = read_graph(data)
+    check_graph(graph).raise_if_any()
     created: list[QdqConverter] = []
 
     def converter(*args: object) -> QdqConverter:
@@ -83,11 +91,11 @@ def load_tflite(data: bytes, name: str) -> tvm.IRModule:
         raise ModelFormatError(f"damaged model file: the importer stumbled over it ({error})", remedy="export the model again") from error
 
 
-def _scale(value: float | np.ndarray) -> relax.Constant:
+def _scale(value: float | np.ndarray) -> relax.Expr:
     return relax.const(np.asarray(value, np.float32))
 
 
-def _integer(value: int | np.ndarray) -> relax.Constant:
+def _integer(value: int | np.ndarray) -> relax.Expr:
     return relax.const(np.asarray(value, np.int32))
 
 
@@ -106,7 +114,7 @@ class QdqConverter(OperatorConverter):
         self.hints: dict[relax.Var, str] = {}
         self.table: dict[str, TensorInfo] = {}
         self.params: list[str] = []
-        self.convert_map = {
+        self.convert_map: dict[str, Callable[[Operator], relax.Expr | list[relax.Expr]]] = {
             "CONV_2D": self.convert_conv2d,
             "DEPTHWISE_CONV_2D": self.convert_depthwise,
             "FULLY_CONNECTED": self.convert_fully_connected,
@@ -144,6 +152,7 @@ class QdqConverter(OperatorConverter):
             self.values[index] = super().get_expr(index)
             hint = self.names.unique(tensor.name)
             self.params.append(hint)
+            self.hints[self.values[index]] = hint
             self.table[hint] = _info(tensor)
         for op in self.graph.operators:
             result = self.convert_map[op.kind](op)
@@ -156,19 +165,21 @@ class QdqConverter(OperatorConverter):
         return [self.graph.tensors[int(i)] for i in tensors_idx_list]  # type: ignore[attr-defined]
 
     def get_tensor_expr(self, tensor: Tensor, is_sparse: bool = False) -> relax.Expr:
+        """The value bound to an output tensor."""
         return self.values[tensor.index]
 
     def finish(self, mod: tvm.IRModule, name: str) -> tvm.IRModule:
         """The imported module with its names and its `tiny.model`."""
-        infos = [[_info(self.graph.tensors[i]) for i in ports] for ports in (self.graph.inputs, self.graph.outputs)]
-        return finish(mod, self.hints, self.params, describe(name, "tflite", *infos, self.table))
+        inputs, outputs = ([_info(self.graph.tensors[i]) for i in ports] for ports in (self.graph.inputs, self.graph.outputs))
+        return finish(mod, self.hints, self.params, describe(name, "tflite", inputs, outputs, self.table))
 
     # --- pieces of the form ---------------------------------------------------------------------------------------------------------
 
     def bind(self, tensor: Tensor, value: relax.Expr, op: Operator) -> None:
         """Bind an operator's final value under its tensor's name."""
         hint = self.names.unique(tensor.name)
-        var = self.bb.emit(value, name_hint=hint)
+        fresh = isinstance(value, relax.Var) and value not in self.hints
+        var = value if fresh else self.bb.emit(value, name_hint=hint)
         self.values[tensor.index], self.hints[var] = var, hint
         self.table[hint] = _info(tensor, op)
 
@@ -192,13 +203,13 @@ class QdqConverter(OperatorConverter):
 
     def biased(self, op: Operator, value: relax.Expr) -> relax.Expr:
         """`add(value, d(bias))` when the operator has a bias."""
-        x, weight, bias = (self.graph.arg(op, i) for i in range(3))
+        x, weight, bias = self.graph.need(op, 0), self.graph.need(op, 1), self.graph.arg(op, 2)
         if bias is None:
             return value
-        real = relax.const(bias.data)
+        real = relax.const(bias.values)
         if x.quant is not None:
-            scale = (np.float64(x.scale) * weight.quant.scale.astype(np.float64)).astype(np.float32)
-            real = self.dequantized(bias.data, scale, 0)
+            scale = (np.float64(x.scale) * weight.quantization.scale.astype(np.float64)).astype(np.float32)
+            real = self.dequantized(bias.values, scale, 0)
         return R.add(value, self.bb.emit(real))
 
     def dequantized(self, data: np.ndarray, scale: np.ndarray, axis: int) -> relax.Expr:
@@ -212,22 +223,25 @@ class QdqConverter(OperatorConverter):
             return relax.const(data)
         return self.bb.emit(self.dequantized(np.ascontiguousarray(data), weight.quant.scale, axis))
 
-    # --- operators ------------------------------------------------------------------------------------------------------------------
+    # --- operators: each returns the value (SPLIT: values) to bind under its output's name; the forms are in the module docstring ---
 
     def convert_conv2d(self, op: Operator) -> relax.Expr:
-        x, weight = self.graph.arg(op, 0), self.graph.arg(op, 1)
-        kernel = self.weights(weight, weight.data, 0)
+        """CONV_2D."""
+        x, weight = self.graph.need(op, 0), self.graph.need(op, 1)
+        kernel = self.weights(weight, weight.values, 0)
         return self.convolve(op, kernel, groups=x.shape[3] // weight.shape[3], kernel_layout="OHWI")
 
     def convert_depthwise(self, op: Operator) -> relax.Expr:
-        x, weight = self.graph.arg(op, 0), self.graph.arg(op, 1)
-        kernel = self.weights(weight, weight.data.reshape(*weight.shape[1:], 1), 2)
+        """DEPTHWISE_CONV_2D."""
+        x, weight = self.graph.need(op, 0), self.graph.need(op, 1)
+        kernel = self.weights(weight, weight.values.reshape(*weight.shape[1:], 1), 2)
         return self.convolve(op, kernel, groups=x.shape[3], kernel_layout="HWOI")
 
     def convolve(self, op: Operator, kernel: relax.Expr, *, groups: int, kernel_layout: str) -> relax.Expr:
+        """The convolution both kinds share."""
         options = op.options
         value = R.nn.conv2d(
-            self.real(self.graph.arg(op, 0)),
+            self.real(self.graph.need(op, 0)),
             kernel,
             strides=[options["stride_h"], options["stride_w"]],
             padding=output_padding(self.graph, op),
@@ -239,24 +253,27 @@ class QdqConverter(OperatorConverter):
         return self.rounded(self.biased(op, self.bb.emit(value)), self.graph.out(op), options["activation"])
 
     def convert_fully_connected(self, op: Operator) -> relax.Expr:
-        x, weight, y = self.graph.arg(op, 0), self.graph.arg(op, 1), self.graph.out(op)
+        """FULLY_CONNECTED."""
+        x, weight, y = self.graph.need(op, 0), self.graph.need(op, 1), self.graph.out(op)
         units, depth = weight.shape
         rows = math.prod(x.shape) // depth
         value = self.raw(x)
         if x.shape != (rows, depth):
             value = self.bb.emit(R.reshape(value, (rows, depth)))
-        product = R.matmul(self.real(x, value), self.weights(weight, weight.data.T, 1))
+        product = R.matmul(self.real(x, value), self.weights(weight, weight.values.T, 1))
         out = self.rounded(self.biased(op, self.bb.emit(product)), y, op.options["activation"])
         return out if y.shape == (rows, units) else R.reshape(self.bb.emit(out), y.shape)
 
     def convert_binary(self, op: Operator) -> relax.Expr:
-        left, right = (self.real(self.graph.arg(op, i)) for i in range(2))
+        """ADD, SUB, MUL."""
+        left, right = (self.real(self.graph.need(op, i)) for i in range(2))
         return self.rounded(_BINARY[op.kind](left, right), self.graph.out(op), op.options["activation"])
 
-    def convert_pool(self, op: Operator, pool: object) -> relax.Expr:
+    def convert_pool(self, op: Operator, pool: Callable[..., relax.Expr]) -> relax.Expr:
+        """AVERAGE_POOL_2D, MAX_POOL_2D."""
         options = op.options
-        value = pool(  # type: ignore[operator]
-            self.real(self.graph.arg(op, 0)),
+        value = pool(
+            self.real(self.graph.need(op, 0)),
             pool_size=[options["filter_h"], options["filter_w"]],
             strides=[options["stride_h"], options["stride_w"]],
             padding=output_padding(self.graph, op),
@@ -265,31 +282,37 @@ class QdqConverter(OperatorConverter):
         return self.rounded(value, self.graph.out(op), options["activation"])
 
     def convert_mean(self, op: Operator) -> relax.Expr:
+        """MEAN."""
         axes = reduction_axes(self.graph, op)
-        return self.rounded(R.mean(self.real(self.graph.arg(op, 0)), axes, op.options["keep_dims"]), self.graph.out(op))
+        return self.rounded(R.mean(self.real(self.graph.need(op, 0)), axes, op.options["keep_dims"]), self.graph.out(op))
 
     def convert_pad(self, op: Operator) -> relax.Expr:
-        x, value = self.graph.arg(op, 0), self.graph.arg(op, 2)
+        """PAD, PADV2."""
+        x, value = self.graph.need(op, 0), self.graph.arg(op, 2)
         default = 0 if x.quant is None else x.zero_point
-        fill = default if value is None else value.data.item()
-        widths = [int(n) for n in self.graph.arg(op, 1).data.ravel()]
+        fill = default if value is None else value.values.item()
+        widths = [int(n) for n in self.graph.need(op, 1).values.ravel()]
         return R.nn.pad(self.raw(x), widths, "constant", float(fill))
 
     def convert_reshape(self, op: Operator) -> relax.Expr:
-        return R.reshape(self.raw(self.graph.arg(op, 0)), self.graph.out(op).shape)
+        """RESHAPE, SQUEEZE, EXPAND_DIMS."""
+        return R.reshape(self.raw(self.graph.need(op, 0)), self.graph.out(op).shape)
 
     def convert_transpose(self, op: Operator) -> relax.Expr:
-        return R.permute_dims(self.raw(self.graph.arg(op, 0)), [int(n) for n in self.graph.arg(op, 1).data.ravel()])
+        """TRANSPOSE."""
+        return R.permute_dims(self.raw(self.graph.need(op, 0)), [int(n) for n in self.graph.need(op, 1).values.ravel()])
 
     def convert_concatenation(self, op: Operator) -> relax.Expr:
+        """CONCATENATION."""
         parts = [self.raw(self.graph.tensors[i]) for i in op.inputs]
         return R.concat(parts, op.options["axis"] % len(self.graph.out(op).shape))
 
     def convert_resize(self, op: Operator) -> relax.Expr:
+        """RESIZE_NEAREST_NEIGHBOR."""
         mode, rounding = _RESIZE[op.options["align_corners"], op.options["half_pixel_centers"]]
         size = self.graph.out(op).shape[1:3]
         return R.image.resize2d(
-            self.raw(self.graph.arg(op, 0)),
+            self.raw(self.graph.need(op, 0)),
             size,
             layout="NHWC",
             method="nearest_neighbor",
@@ -298,25 +321,29 @@ class QdqConverter(OperatorConverter):
         )
 
     def convert_strided_slice(self, op: Operator) -> relax.Expr:
-        x, y = self.graph.arg(op, 0), self.graph.out(op)
+        """STRIDED_SLICE."""
+        x, y = self.graph.need(op, 0), self.graph.out(op)
         begin, end, strides = slice_bounds(self.graph, op)
         value = R.strided_slice(self.raw(x), list(range(len(x.shape))), begin, end, strides)
         return R.reshape(self.bb.emit(value), y.shape) if len(y.shape) != len(x.shape) else value
 
     def convert_split(self, op: Operator) -> list[relax.Expr]:
-        x = self.graph.arg(op, 1)
-        axis = int(self.graph.arg(op, 0).data.item()) % len(x.shape)
+        """SPLIT."""
+        x = self.graph.need(op, 1)
+        axis = int(self.graph.need(op, 0).values.item()) % len(x.shape)
         parts = self.bb.emit(R.split(self.raw(x), len(op.outputs), axis))
         return [parts[i] for i in range(len(op.outputs))]
 
     def convert_softmax(self, op: Operator) -> relax.Expr:
-        value, beta = self.real(self.graph.arg(op, 0)), op.options["beta"]
+        """SOFTMAX."""
+        value, beta = self.real(self.graph.need(op, 0)), op.options["beta"]
         if beta != 1.0:
             value = self.bb.emit(R.multiply(value, _scale(beta)))
         return self.rounded(R.nn.softmax(value, axis=-1), self.graph.out(op))
 
-    def convert_unary(self, op: Operator, function: object) -> relax.Expr:
-        return self.rounded(function(self.real(self.graph.arg(op, 0))), self.graph.out(op))  # type: ignore[operator]
+    def convert_unary(self, op: Operator, function: Callable[[relax.Expr], relax.Expr]) -> relax.Expr:
+        """LOGISTIC, TANH, HARD_SWISH."""
+        return self.rounded(function(self.real(self.graph.need(op, 0))), self.graph.out(op))
 
     def hard_swish(self, x: relax.Expr) -> relax.Expr:
         """x · relu6(x + 3) / 6."""
@@ -324,18 +351,20 @@ class QdqConverter(OperatorConverter):
         return R.multiply(x, self.bb.emit(R.divide(self.bb.emit(gate), _scale(6.0))))
 
     def convert_leaky_relu(self, op: Operator) -> relax.Expr:
-        return self.rounded(R.nn.leakyrelu(self.real(self.graph.arg(op, 0)), op.options["alpha"]), self.graph.out(op))
+        """LEAKY_RELU."""
+        return self.rounded(R.nn.leakyrelu(self.real(self.graph.need(op, 0)), op.options["alpha"]), self.graph.out(op))
 
     def convert_activation(self, op: Operator) -> relax.Expr:
+        """RELU, RELU6, RELU_N1_TO_1."""
         code = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}[op.kind]
-        return self.rounded(self.real(self.graph.arg(op, 0)), self.graph.out(op), code)
+        return self.rounded(self.real(self.graph.need(op, 0)), self.graph.out(op), code)
 
     def convert_cast(self, op: Operator) -> relax.Expr:
-        return self.rounded(self.real(self.graph.arg(op, 0)), self.graph.out(op))
+        """QUANTIZE, DEQUANTIZE."""
+        return self.rounded(self.real(self.graph.need(op, 0)), self.graph.out(op))
 
 
 def _info(tensor: Tensor, op: Operator | None = None) -> TensorInfo:
-    quant = None if tensor.quant is None else (tensor.scale, tensor.zero_point)
-    scale, zero_point = quant or (None, None)
-    origin = {} if op is None else {"op": op.kind, "node": op.index}
-    return TensorInfo(tensor.name, tensor.shape, tensor.dtype, scale, zero_point, **origin)
+    scale, zero_point = (None, None) if tensor.quant is None else (tensor.scale, tensor.zero_point)
+    kind, node = ("INPUT", -1) if op is None else (op.kind, op.index)
+    return TensorInfo(tensor.name, tensor.shape, tensor.dtype, scale, zero_point, kind, node)

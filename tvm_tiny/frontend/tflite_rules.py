@@ -29,7 +29,8 @@ def activation_range(activation: int, tensor: Tensor) -> tuple[float, float] | N
 
 
 def _quantized(bound: float, tensor: Tensor) -> int:
-    ratio = float(np.float32(bound) / np.float32(tensor.scale))
+    with np.errstate(over="ignore"):
+        ratio = float(np.clip(np.float32(bound) / np.float32(tensor.scale), -1e9, 1e9))
     return tensor.zero_point + int(np.trunc(ratio + np.copysign(0.5, ratio)))
 
 
@@ -45,8 +46,7 @@ def kernel_size(graph: Graph, op: Operator) -> tuple[int, int]:
     """Height and width of a convolution's or pooling's window."""
     if "filter_h" in op.options:
         return op.options["filter_h"], op.options["filter_w"]
-    weight = graph.arg(op, 1)
-    assert weight is not None
+    weight = graph.need(op, 1)
     return weight.shape[1], weight.shape[2]
 
 
@@ -57,8 +57,7 @@ def output_extent(extent: int, stride: int, kernel: int, padding: int) -> int:
 
 def output_padding(graph: Graph, op: Operator) -> list[int]:
     """[top, left, bottom, right] of a convolution or pooling; the odd row of SAME padding goes to the bottom (right)."""
-    x = graph.arg(op, 0)
-    assert x is not None
+    x = graph.need(op, 0)
     strides, kernels = window(op, kernel_size(graph, op))
     before, after = [], []
     for extent, stride, kernel in zip(x.shape[1:3], strides, kernels, strict=True):
@@ -71,16 +70,14 @@ def output_padding(graph: Graph, op: Operator) -> list[int]:
 
 def reduction_axes(graph: Graph, op: Operator) -> list[int]:
     """The axes of MEAN, non-negative, sorted, without duplicates."""
-    x, axes = graph.arg(op, 0), graph.arg(op, 1)
-    assert x is not None and axes is not None and axes.data is not None
-    return sorted({int(a) % len(x.shape) for a in axes.data.ravel()})
+    x, axes = graph.need(op, 0), graph.need(op, 1)
+    return sorted({int(a) % len(x.shape) for a in axes.values.ravel()})
 
 
 def slice_bounds(graph: Graph, op: Operator) -> tuple[list[int], list[int], list[int]]:
     """begin, end, stride along every axis of STRIDED_SLICE with masks resolved (strides are positive: checked)."""
-    x = graph.arg(op, 0)
-    assert x is not None
-    begins, ends, strides = ([int(n) for n in graph.arg(op, i).data.ravel()] for i in (1, 2, 3))  # type: ignore[union-attr]
+    x = graph.need(op, 0)
+    begins, ends, strides = ([int(n) for n in graph.need(op, i).values.ravel()] for i in (1, 2, 3))
     options = op.options
     out: tuple[list[int], list[int], list[int]] = ([], [], [])
     for axis, extent in enumerate(x.shape):
