@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A float model and calibration data to QDQ form."""

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Reports of a compiled model: terminal, JSON, HTML."""
