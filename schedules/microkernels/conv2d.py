@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole convolution layers, pointwise layers and dense layers as GEMM over expanded columns.
+
+A group of a few output pixels is gathered (im2col of those pixels only), expanded into scratch, and multiplied with all channels by the
+block function. Padding is written into the columns as the input's zero point; the tensor is never copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..requantize_forms import Form
+from . import reference
+from .c_source import CFunction, function_name
+from .expand import Expand, expand_function, expanded_pair
+from .gemm_block import GemmBlock, gemm_function
+from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
+from .layer import Core, LayerParameters, MicroKernel
+
+
+@dataclass(frozen=True)
+class Conv2DShape:
+    """Shape of a convolution: NHWC input of one image, OHWI weights.
+
+    Attributes
+    ----------
+    height, width, channels : int
+        Input.
+    outputs : int
+        Output channels.
+    kernel, stride, dilation : tuple of int
+        Vertical, horizontal.
+    padding : tuple of int
+        Top, left, bottom, right.
+    """
+
+    height: int
+    width: int
+    channels: int
+    outputs: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def out_height(self) -> int:
+        """Output rows."""
+        return (self.height + self.padding[0] + self.padding[2] - (self.kernel[0] - 1) * self.dilation[0] - 1) // self.stride[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        """Output columns."""
+        return (self.width + self.padding[1] + self.padding[3] - (self.kernel[1] - 1) * self.dilation[1] - 1) // self.stride[1] + 1
+
+    @property
+    def k(self) -> int:
+        """Products a sum."""
+        return self.kernel[0] * self.kernel[1] * self.channels
+
+    @property
+    def macs(self) -> int:
+        """Nominal multiply-accumulates."""
+        return self.out_height * self.out_width * self.outputs * self.k
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Output pixel i reads input pixel i only."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0, 0, 0)
+
+
+def default_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
+    """Block for a shape without tuning."""
+    pixels = shape.out_height * shape.out_width
+    if pixels == 1:
+        return BlockChoice(channels=min(6 if shape.outputs % 6 == 0 or shape.outputs > 24 else 4, shape.outputs), pixels=1, unroll=8)
+    wide = 3 if core.dual_issue and not (pixels % 4 == 0 and pixels % 3 and pixels <= 64) else 4
+    return BlockChoice(channels=min(2, shape.outputs), pixels=min(wide, pixels))
+
+
+def conv2d(
+    name: str, shape: Conv2DShape, layer: LayerParameters, core: Core, *, choice: BlockChoice | None = None, row_form: bool = False
+) -> MicroKernel:
+    """Generate an NHWC convolution of any kernel, stride, padding and dilation.
+
+    Parameters
+    ----------
+    name : str
+        External function; helpers are static and named after it and their description.
+    row_form : bool
+        Also emit `void name_rows(const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch)`:
+        output rows [begin, end) to consecutive memory; `rows[i]` is input row `begin * stride - top + i` (entries in the padding are never
+        read).
+    """
+    choice = choice or default_choice(shape, core)
+    choice = replace(choice, channels=min(choice.channels, shape.outputs))
+    rows = layer.weights.reshape(shape.outputs, shape.k)
+    matrix = pack_matrix(rows, layer, choice)
+    if matrix.requant.form is Form.ACCUMULATOR:
+        choice = replace(choice, tile=1)
+    if matrix.operand == "w8" and choice.channels * choice.pixels > 6:
+        choice = replace(choice, pixels=6 // choice.channels)  # unpacked weights need two more registers than r8's
+    prefix = name
+    writer = _Writer(prefix, shape, layer, core, choice, matrix)
+    functions = writer.functions(name, row_form=row_form)
+    return MicroKernel(
+        name=name,
+        functions=tuple(functions),
+        packed=matrix.stream + matrix.fallback,
+        scratch_bytes=writer.scratch_bytes,
+        input_shape=(shape.height, shape.width, shape.channels),
+        output_shape=(shape.out_height, shape.out_width, shape.outputs),
+        macs=shape.macs,
+        reference=lambda x: reference.conv2d(x, layer, shape.stride, shape.padding, shape.dilation),
+        choices={
+            "operand": matrix.operand,
+            "block": f"{choice.channels}x{choice.pixels}",
+            "unroll": choice.unroll,
+            "tile": choice.tile,
+            "requantise": matrix.requant.form.value + ("" if matrix.requant.shift is not None else " per channel"),
+        },
+        row_name=f"{name}_rows" if row_form else None,
+    )
+
+
+def dense(name: str, layer: LayerParameters, core: Core, *, batch: int = 1, choice: BlockChoice | None = None) -> MicroKernel:
+    """Generate a fully connected layer, weights (outputs, inputs); `batch` input rows lie one after the other."""
+    outputs, inputs = layer.weights.shape
+    shape = Conv2DShape(batch, 1, inputs, outputs)
+    four = replace(layer, weights=layer.weights.reshape(outputs, 1, 1, inputs))
+    return conv2d(name, shape, four, core, choice=choice)
+
+
+class _Writer:
+    """Writes the C of one layer."""
+
+    def __init__(
+        self, prefix: str, shape: Conv2DShape, layer: LayerParameters, core: Core, choice: BlockChoice, matrix: PackedMatrix
+    ) -> None:
+        self.prefix, self.shape, self.layer, self.core, self.choice, self.matrix = prefix, shape, layer, core, choice, matrix
+        self.by_words = shape.channels % 4 == 0
+        self.pair = expanded_pair(layer.x_zero_point, matrix.operand)
+        self.group_bytes = 8 * matrix.groups * choice.pixels
+        self.byte_column = 0 if self.by_words else 4 * matrix.groups
+        self.callees: dict[str, CFunction] = {}
+
+    @property
+    def accumulates(self) -> bool:
+        return self.matrix.requant.form is Form.ACCUMULATOR
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Columns of a tile, then gathered bytes, then (fallback only) the int32 sums of a group."""
+        sums = 4 * self.shape.outputs * self.choice.pixels if self.accumulates else 0
+        return self.group_bytes * self.choice.tile + self.byte_column * self.choice.pixels + sums
+
+    def functions(self, name: str, *, row_form: bool) -> list[CFunction]:
+        forms = [self._form(name, rows=False)]
+        if row_form:
+            forms.append(self._form(name, rows=True))
+        return [*self.callees.values(), *forms]
+
+    def _add(self, function: CFunction) -> str:
+        self.callees[function.name] = function
+        return function.name
+
+    # -- columns
+
+    def _expand(self, count: int, pixels: int, source_stride: int, group: int) -> str:
+        expand = Expand(count, pixels, source_stride, 8 * group, self.matrix.operand, self.core.dual_issue)
+        return self._add(expand_function(self.prefix, expand))
+
+    def _fill(self, group: int) -> str:
+        name = function_name(self.prefix, "fill", (group, self.pair))
+        source = (
+            f"TINY_UNUSED static void {name}(uint8_t *dst, uint32_t words) {{\n"
+            f"  for (; words != 0; --words, dst += {8 * group}) {{\n"
+            f"    tiny_store(dst, 0x{self.pair[0]:08x}u);\n    tiny_store(dst + 4, 0x{self.pair[1]:08x}u);\n  }}\n}}\n"
+        )
+        return self._add(CFunction(name, source))
+
+    def _columns(self, group: int, *, rows: bool) -> str:
+        """Name of the static function expanding the columns of `group` output pixels from (y, x) on."""
+        name = f"{self.prefix}_columns{group}" + ("_rows" if rows else "")
+        source = "const int8_t *const *rows, int32_t first" if rows else "const int8_t *in"
+        text = f"static void {name}({source}, int32_t y, int32_t x, uint8_t *dst, int8_t *bytes) {{\n"
+        text += self._by_words(group, rows=rows) if self.by_words else self._by_bytes(group, rows=rows)
+        return self._add(CFunction(name, text + "}\n"))
+
+    def _row(self, *, rows: bool) -> str:
+        return "rows[iy - first]" if rows else f"(in + iy * {self.shape.width * self.shape.channels})"
+
+    def _by_words(self, group: int, *, rows: bool) -> str:
+        s = self.shape
+        (kh, kw), (sh, sw), (dh, dw), ci = s.kernel, s.stride, s.dilation, s.channels
+        words, step, reach = kw * ci // 4, 8 * group, (kw - 1) * dw + 1
+        row, fill = self._row(rows=rows), self._fill(group)
+        text = "  (void)bytes;\n"
+        offsets_fit = (group - 1) * sw * ci + 64 <= 4095
+        if dw == 1 and offsets_fit:
+            together = self._expand(words, group, sw * ci, group)
+            inside = f"x * {sw} >= {s.padding[1]} && (x + {group - 1}) * {sw} - {s.padding[1]} + {reach} <= {s.width}"
+            text += (
+                f"  if (x + {group} <= {s.out_width} && {inside}) {{\n"
+                f"    for (int32_t ky = 0; ky < {kh}; ++ky, dst += {words * step}) {{\n"
+                f"      const int32_t iy = y * {sh} - {s.padding[0]} + ky * {dh};\n"
+                f"      if (iy >= 0 && iy < {s.height}) {together}({row} + (x * {sw} - {s.padding[1]}) * {ci}, dst);\n"
+                f"      else for (int32_t p = 0; p < {group}; ++p) {fill}(dst + 8 * p, {words});\n"
+                f"    }}\n    return;\n  }}\n"
+            )
+        tap = self._expand(ci // 4, 1, 0, group)
+        one = self._expand(words, 1, 0, group) if dw == 1 else ""
+        whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) {one}(row + ix * {ci}, to);\n        else " if dw == 1 else ""
+        text += (
+            f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
+            f"    uint8_t *to = dst + 8 * p;\n"
+            f"    const int32_t ix = x * {sw} - {s.padding[1]};\n"
+            f"    for (int32_t ky = 0; ky < {kh}; ++ky, to += {words * step}) {{\n"
+            f"      const int32_t iy = y * {sh} - {s.padding[0]} + ky * {dh};\n"
+            f"      if (iy < 0 || iy >= {s.height}) {fill}(to, {words});\n"
+            f"      else {{\n"
+            f"        const int8_t *row = {row};\n"
+            f"        {whole}for (int32_t kx = 0; kx < {kw}; ++kx) {{\n"
+            f"          const int32_t at = ix + kx * {dw};\n"
+            f"          if (at < 0 || at >= {s.width}) {fill}(to + kx * {ci // 4 * step}, {ci // 4});\n"
+            f"          else {tap}(row + at * {ci}, to + kx * {ci // 4 * step});\n"
+            f"        }}\n"
+            f"      }}\n"
+            f"    }}\n"
+            f"    if (++x == {s.out_width}) {{ x = 0; ++y; }}\n"
+            f"  }}\n"
+        )
+        return text
+
+    def _by_bytes(self, group: int, *, rows: bool) -> str:
+        s = self.shape
+        (kh, kw), (sh, sw), (dh, dw), ci = s.kernel, s.stride, s.dilation, s.channels
+        size, zero = self.byte_column, self.layer.x_zero_point
+        expand = self._expand(self.matrix.groups, group, size, group)
+        whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) memcpy(to, row + ix * {ci}, {kw * ci});\n        else " if dw == 1 else ""
+        return (
+            f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
+            f"    int8_t *to = bytes + {size} * p;\n"
+            f"    const int32_t ix = x * {sw} - {s.padding[1]};\n"
+            f"    for (int32_t ky = 0; ky < {kh}; ++ky, to += {kw * ci}) {{\n"
+            f"      const int32_t iy = y * {sh} - {s.padding[0]} + ky * {dh};\n"
+            f"      if (iy < 0 || iy >= {s.height}) memset(to, {zero}, {kw * ci});\n"
+            f"      else {{\n"
+            f"        const int8_t *row = {self._row(rows=rows)};\n"
+            f"        {whole}for (int32_t kx = 0; kx < {kw}; ++kx) {{\n"
+            f"          const int32_t at = ix + kx * {dw};\n"
+            f"          if (at < 0 || at >= {s.width}) memset(to + kx * {ci}, {zero}, {ci});\n"
+            f"          else memcpy(to + kx * {ci}, row + at * {ci}, {ci});\n"
+            f"        }}\n"
+            f"      }}\n"
+            f"    }}\n"
+            + (f"    memset(to, 0, {size - kh * kw * ci});\n" if size > kh * kw * ci else "")
+            + f"    if (++x == {s.out_width}) {{ x = 0; ++y; }}\n"
+            f"  }}\n"
+            f"  {expand}(bytes, dst);\n"
+        )
+
+    # -- the layer
+
+    def _form(self, name: str, *, rows: bool) -> CFunction:
+        s, p = self.shape, self.choice.pixels
+        source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else "const int8_t *in, int8_t *out"
+        text = f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch);\n"
+        text += f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch) {{\n"
+        text += "  const uint8_t *stream = packed;\n  uint8_t *columns = scratch;\n"
+        text += f"  int8_t *bytes = (int8_t *)(columns + {self.group_bytes * self.choice.tile});\n"
+        text += f"  int32_t y = {'begin' if rows else '0'}, x = 0;\n"
+        if rows:
+            text += f"  const int32_t first = begin * {s.stride[0]} - {s.padding[0]};\n"
+            text += f"  int32_t left = (end - begin) * {s.out_width};\n"
+        else:
+            text += f"  int32_t left = {s.out_height * s.out_width};\n"
+        text += "  (void)y;\n  (void)x;\n  (void)bytes;\n"
+        total = s.out_height * s.out_width
+        if self.choice.tile > 1:
+            text += self._tiles(rows=rows)
+        elif rows or total >= p:
+            text += self._groups(p, rows=rows)
+        if p > 1 and (rows or total % p):
+            text += self._groups(1, rows=rows)
+        return CFunction(f"{name}{'_rows' if rows else ''}", text + "}\n")
+
+    def _gather(self, group: int, dst: str, *, rows: bool) -> str:
+        s = self.shape
+        if s.is_pointwise and self.by_words and not rows:
+            return f"    {self._expand(s.channels // 4, group, s.channels, group)}(in, {dst});\n    in += {group * s.channels};\n"
+        source = "rows, first" if rows else "in"
+        text = f"    {self._columns(group, rows=rows)}({source}, y, x, {dst}, bytes);\n"
+        wrap = "if" if group <= s.out_width else "while"
+        return text + f"    x += {group};\n    {wrap} (x >= {s.out_width}) {{ x -= {s.out_width}; ++y; }}\n"
+
+    def _groups(self, group: int, *, rows: bool) -> str:
+        s = self.shape
+        blocks = self._blocks({group})
+        text = f"  for (; left >= {group}; left -= {group}) {{\n" + self._gather(group, "columns", rows=rows)
+        if self.accumulates:
+            tile = f"(columns + {self.group_bytes * self.choice.tile + self.byte_column * self.choice.pixels})"
+            calls = blocks.call(group, "columns", "stream", f"(int8_t *){tile}")
+            text += "".join(f"    {line}\n" for line in calls)
+            text += f"    {self._finish(group)}({tile}, stream + {len(self.matrix.stream)}, out);\n"
+        else:
+            text += "".join(f"    {line}\n" for line in blocks.call(group, "columns", "stream", "out"))
+        return text + f"    out += {group * s.outputs};\n  }}\n"
+
+    def _blocks(self, pixels: set[int]) -> GemmFunctions:
+        made = gemm_functions(self.prefix, self.matrix, self.choice, pixels, self.shape.outputs, dual_issue=self.core.dual_issue)
+        for function in made.functions.values():
+            self._add(function)
+        return made
+
+    def _tiles(self, *, rows: bool) -> str:
+        """Weight-stationary: expand a tile of pixel groups, then run each channel block over all of it."""
+        s, m, c = self.shape, self.matrix, self.choice
+        main = GemmBlock(
+            c.channels, c.pixels, m.groups, m.operand, m.requant, s.outputs, c.unroll, dual_issue=self.core.dual_issue, order="pixels"
+        )
+        text = (
+            f"  while (left >= {c.pixels}) {{\n"
+            f"    uint8_t *top = columns;\n    int8_t *at = out;\n    const uint8_t *block = stream;\n"
+            f"    for (; left >= {c.pixels} && top != columns + {self.group_bytes * c.tile}; left -= {c.pixels}) {{\n"
+            f"{self._gather(c.pixels, 'top', rows=rows)}"
+            f"      top += {self.group_bytes};\n      out += {c.pixels * s.outputs};\n    }}\n"
+        )
+        if m.main_bytes:
+            name = self._add(gemm_function(self.prefix, main))
+            text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels}) {name}(columns, block, at, top);\n"
+        if m.tail_channels:
+            name = self._add(gemm_function(self.prefix, replace(main, channels=m.tail_channels, unroll=min(8, c.unroll))))
+            text += f"    {name}(columns, block, at, top);\n"
+        return text + "  }\n"
+
+    def _finish(self, group: int) -> str:
+        """C requantisation of the fallback: int32 tiles (block, pixel, channel) to int8 pixels."""
+        s, m = self.shape, self.matrix
+        name = function_name(self.prefix, "finish", (group, s.outputs, m.block_channels, m.requant, self.layer.clamp, self.layer.rounding))
+        rescale = "tiny_rescale" if self.layer.rounding == "gemmlowp" else "tiny_rescale_single"
+        low, high = self.layer.clamp
+        source = (
+            f"static void {name}(const uint8_t *sums, const uint8_t *constants, int8_t *out) {{\n"
+            f"  for (int32_t start = 0; start < {s.outputs}; start += {m.block_channels}) {{\n"
+            f"    const int32_t width = {s.outputs} - start < {m.block_channels} ? {s.outputs} - start : {m.block_channels};\n"
+            f"    for (int32_t p = 0; p < {group}; ++p) {{\n"
+            f"      for (int32_t c = 0; c < width; ++c, sums += 4) {{\n"
+            f"        const int32_t acc = (int32_t)tiny_load(sums) >> {m.requant.scale_log2}, channel = start + c;\n"
+            f"        const int32_t multiplier = (int32_t)tiny_load(constants + 4 * channel);\n"
+            f"        const int32_t shift = (int32_t)tiny_load(constants + 4 * ({s.outputs} + channel));\n"
+            f"        const int32_t y = {rescale}(acc, multiplier, shift) + {self.layer.y_zero_point};\n"
+            f"        out[p * {s.outputs} + channel] = (int8_t)tiny_clamp(y, {low}, {high});\n"
+            f"      }}\n    }}\n  }}\n}}\n"
+        )
+        return self._add(CFunction(name, source))
+
+
+def random_layer(weights: np.ndarray, seed: int, *, relu: bool = True) -> LayerParameters:
+    """Parameters of a plausible layer (for tuning and measuring): per-channel scales that use the int8 range, TFLite zero points."""
+    rng = np.random.default_rng(seed)
+    outputs = weights.shape[0]
+    bias = rng.integers(-1000, 1000, outputs)
+    spread = np.sqrt((weights.reshape(outputs, -1).astype(np.float64) ** 2).sum(axis=1) + 1) * 74
+    scale = 60.0 / spread * rng.uniform(0.7, 1.4, outputs)
+    shift = np.floor(np.log2(scale)).astype(np.int64) + 1
+    multiplier = np.minimum(np.round(scale / 2.0**shift * 2**31), 2**31 - 1).astype(np.int64)
+    return LayerParameters(weights, bias, multiplier, shift, -128 if relu else 3, -128 if relu else -5)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expansion of int8 activations into the pairs a GEMM block multiplies: a word of four bytes becomes two words of two halfwords."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .assembly import Body
+from .c_source import CFunction, function_name, naked_function
+from .scheduler import schedule
+
+_R8_OFFSET, _R8_FLIP = 0xFF81FF81, 0x007F007F
+
+
+@dataclass(frozen=True)
+class Expand:
+    """Description: `words` words of each of `pixels` pixels, `source_stride` bytes apart.
+
+    Word i of pixel p goes to `dst + i * step + 8 * p`.
+    """
+
+    words: int
+    pixels: int
+    source_stride: int
+    step: int
+    operand: str
+    dual_issue: bool = True
+
+
+def expanded_pair(value: int, operand: str) -> tuple[int, int]:
+    """Return the two expanded words of four equal activations (padding)."""
+    byte = value & 0xFF
+    if operand == "r8":
+        low = (value - 127) & 0xFFFF
+        high = ((byte << 8 | byte) ^ 0x7F) & 0xFFFF
+        return low << 16 | low, high << 16 | high
+    half = value & 0xFFFF
+    return half << 16 | half, half << 16 | half
+
+
+def expand_function(prefix: str, expand: Expand) -> CFunction:
+    """Emit `static void f(const int8_t *src, void *dst)`."""
+    name = function_name(prefix, "expand", expand)
+    return naked_function(name, ("const int8_t *src", "void *dst"), _assembly(expand), _portable(expand))
+
+
+def _iterations(expand: Expand) -> tuple[int, int, int]:
+    """Return (words an iteration, iterations, words left over); offsets stay below 4096."""
+    most = max(1, min(16 // expand.pixels, 4095 // max(expand.step, 1)))
+    if expand.words <= most:
+        return expand.words, 1, 0
+    unroll = max(u for u in range(1, most + 1) if expand.words % u == 0)
+    if unroll * 2 <= most:
+        unroll = most
+    return unroll, expand.words // unroll, expand.words % unroll
+
+
+@lru_cache(maxsize=256)
+def _assembly(expand: Expand) -> tuple[str, ...]:
+    unroll, iterations, rest = _iterations(expand)
+    lines = ["push {r4-r8, lr}"]
+    if expand.operand == "r8":
+        lines += [f"movw r3, #{_R8_OFFSET & 0xFFFF}", f"movt r3, #{_R8_OFFSET >> 16}"]
+        lines += [f"movw r12, #{_R8_FLIP & 0xFFFF}", f"movt r12, #{_R8_FLIP >> 16}"]
+    if iterations > 1:
+        lines += [f"movw r2, #{iterations}", "1:"]
+    lines += _straight(expand, unroll)
+    if iterations > 1 or rest:
+        lines += [f"add r0, r0, #{4 * unroll}", f"add r1, r1, #{expand.step * unroll}"]
+    if iterations > 1:
+        lines += ["subs r2, r2, #1", "bne 1b"]
+    lines += _straight(expand, rest)
+    return (*lines, "pop {r4-r8, pc}")
+
+
+def _straight(expand: Expand, count: int) -> tuple[str, ...]:
+    if count == 0:
+        return ()
+    body = Body()
+    for i in range(count):
+        for p in range(expand.pixels):
+            raw = body.ldr("r0", 4 * i + p * expand.source_stride)
+            if expand.operand == "r8":
+                first = body.field_op("sxtab16", raw, head="r3", early=True)
+                second = body.alu("eor", raw, tail="r12")
+            else:
+                first, second = body.sxtb16(raw), body.sxtb16(raw, 8)
+            body.store(first, "r1", expand.step * i + 8 * p)
+            body.store(second, "r1", expand.step * i + 8 * p + 4)
+    return schedule(body, ("r4", "r5", "r6", "r7", "r8", "lr"), dual_issue=expand.dual_issue).lines
+
+
+def _portable(expand: Expand) -> str:
+    if expand.operand == "r8":
+        first = "tiny_pack(tiny_byte(raw) - 127, tiny_byte(raw >> 16) - 127)"
+        second = f"raw ^ 0x{_R8_FLIP:08x}u"
+    else:
+        first, second = "tiny_sxtb16(raw)", "tiny_sxtb16(raw >> 8)"
+    return (
+        f"  uint8_t *to = dst;\n"
+        f"  for (uint32_t i = 0; i < {expand.words}u; ++i) {{\n"
+        f"    for (uint32_t p = 0; p < {expand.pixels}u; ++p) {{\n"
+        f"      const uint32_t raw = tiny_load(src + 4 * i + p * {expand.source_stride}u);\n"
+        f"      tiny_store(to + i * {expand.step}u + 8 * p, {first});\n"
+        f"      tiny_store(to + i * {expand.step}u + 8 * p + 4, {second});\n"
+        f"    }}\n"
+        f"  }}\n"
+    )

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GEMM block: `channels` x `pixels` int8 outputs from expanded activations and a stream of weights.
+
+Operand forms of four consecutive weights along k (w0..w3) and activations (b0..b3), one *group*:
+
+- ``r8``: the weight word holds the halfwords 256*w0+w1 and 256*w2+w3; activations are expanded to the words U = (b0-127, b2-127) and
+  X = (256*b1+127-b0, 256*b3+127-b2). SMLAD(word, U) + SMLAD(SXTB16(word), X) = 256*(w0*(b0-127) + w1*b1 + w2*(b2-127) + w3*b3):
+  the cross terms cancel, so one SXTB16 serves four weights. Needs weights >= -127 and accumulators below 2**23.
+- ``w8``: plain int8 weights, activations expanded to (b0, b2) and (b1, b3): two SXTB16 for four weights, no precondition.
+- ``w16``: int16 weights as two words (w0, w2), (w1, w3), activations as in w8 or int16 to begin with.
+
+Scratch: group-major, then pixel, then the two words. Parameter stream of one channel block: biases, weights (group-major, then channel),
+requantisation constants (word-major, then channel).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..requantize_forms import Form
+from .assembly import CORE_REGISTERS, Body
+from .c_source import CFunction, add_immediate, function_name, naked_function
+from .requantize import RequantShape
+from .scheduler import schedule
+
+OPERANDS = ("r8", "w8", "w16")
+_X, _W, _Y = "r0", "r1", "r2"
+_STACK_Y, _STACK_END, _STACK_X_END = 0, 4, 8
+
+
+@dataclass(frozen=True)
+class GemmBlock:
+    """Description of a block function.
+
+    Attributes
+    ----------
+    channels, pixels : int
+        Outputs computed together.
+    groups : int
+        k / 4, k padded to a multiple of four.
+    operand : str
+        "r8", "w8" or "w16".
+    requant : RequantShape
+    pixel_stride : int
+        Bytes from one pixel's output to the next pixel's (NHWC: the layer's channels).
+    unroll : int
+        Groups per iteration; all of them when `groups <= unroll`.
+    dual_issue : bool
+        Order for the Cortex-M7; else for M4 and M33.
+    order : str
+        "channels": consecutive channel blocks over one group of pixels; "pixels": consecutive pixel groups under one channel block.
+    """
+
+    channels: int
+    pixels: int
+    groups: int
+    operand: str
+    requant: RequantShape
+    pixel_stride: int
+    unroll: int = 16
+    dual_issue: bool = True
+    order: str = "channels"
+
+    @property
+    def weight_words(self) -> int:
+        """Weight words of one group and channel."""
+        return 2 if self.operand == "w16" else 1
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of one channel block in the parameter stream."""
+        return 4 * self.channels * (1 + self.groups * self.weight_words + self.requant.words)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of the expanded activations of one pixel group."""
+        return 8 * self.pixels * self.groups
+
+    @property
+    def output_step(self) -> int:
+        """Bytes from one block's output to the next block's."""
+        if self.requant.form is Form.ACCUMULATOR:
+            return 4 * self.channels * self.pixels
+        return self.channels if self.order == "channels" else self.pixels * self.pixel_stride
+
+
+def gemm_function(prefix: str, block: GemmBlock) -> CFunction:
+    """Emit `static void f(const void *x, const void *w, int8_t *y, const void *end)`.
+
+    `x` is the expanded scratch, `w` the parameter stream, `y` the first output. order "channels": runs channel blocks until `w == end`,
+    each writing `channels` bytes further; order "pixels": runs pixel groups until `x == end`, all with the block at `w`. With
+    Form.ACCUMULATOR `y` receives int32 sums in tiles of pixels x channels.
+    """
+    name = function_name(prefix, "gemm", block)
+    parameters = ("const void *x", "const void *w", "int8_t *y", "const void *end")
+    return naked_function(name, parameters, _assembly(block), _portable(block))
+
+
+# ---------------------------------------------------------------- assembly
+
+
+@lru_cache(maxsize=512)
+def _assembly(block: GemmBlock) -> tuple[str, ...]:
+    resident_y = block.channels * block.pixels <= 6
+    pool = tuple(r for r in CORE_REGISTERS if r not in ((_X, _W, _Y) if resident_y else (_X, _W)))
+    lines = ["push {r4-r11, lr}", "sub sp, sp, #12", f"str {_Y}, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_END}]"]
+    looped = block.groups > block.unroll
+    if looped:
+        whole = block.groups // block.unroll * block.unroll
+        lines += [f"mov r3, {_X}", *add_immediate("r3", 8 * block.pixels * whole, "r12"), f"str r3, [sp, #{_STACK_X_END}]"]
+    lines.append("1:")
+    lines += _looped_block(block, pool, resident_y) if looped else _straight_block(block, pool, resident_y)
+    lines += _block_end(block, looped)
+    return (*lines, "add sp, sp, #12", "pop {r4-r11, pc}")
+
+
+def _straight_block(block: GemmBlock, pool: tuple[str, ...], resident_y: bool) -> list[str]:
+    body = Body()
+    sums = _Accumulators(block, body)
+    sums.load_bias(0)
+    sums.groups(block.groups, weights_at=4 * block.channels)
+    tail = 4 * block.channels * (1 + block.groups * block.weight_words)
+    live = _finish(block, body, sums, tail, resident_y)
+    found = schedule(body, pool, dual_issue=block.dual_issue, live_out=live)
+    return [*found.lines, *_advance_y(block, found.registers, live)]
+
+
+def _looped_block(block: GemmBlock, pool: tuple[str, ...], resident_y: bool) -> list[str]:
+    iterations, rest = divmod(block.groups, block.unroll)
+    step_w = 4 * block.channels * block.weight_words * block.unroll
+    start = Body()
+    sums = _Accumulators(block, start)
+    sums.load_separately(0)
+    entry = schedule(start, pool, dual_issue=block.dual_issue, live_out=set(sums.values()))
+    homes = [entry.registers[v] for v in sums.values()]
+    lines = [*entry.lines, *add_immediate(_W, 4 * block.channels), "2:"]
+
+    loop = Body()
+    sums = _Accumulators(block, loop)
+    live_in = sums.enter(homes)
+    sums.groups(block.unroll, weights_at=0)
+    limit = loop.ldr("sp", _STACK_X_END)
+    found = schedule(loop, pool, dual_issue=block.dual_issue, live_in=live_in, live_out={*sums.values(), limit})
+    lines += [*found.lines, *add_immediate(_X, 8 * block.pixels * block.unroll), *add_immediate(_W, step_w)]
+    lines += [f"cmp {_X}, {found.registers[limit]}", "bne 2b"]
+
+    end = Body()
+    sums = _Accumulators(block, end)
+    live_in = sums.enter(homes)
+    sums.groups(rest, weights_at=0)
+    live = _finish(block, end, sums, 4 * block.channels * block.weight_words * rest, resident_y)
+    found = schedule(end, pool, dual_issue=block.dual_issue, live_in=live_in, live_out=live)
+    done = block.unroll * iterations
+    lines += [*found.lines, *_advance_y(block, found.registers, live)]
+    # back to the first group, and the weights to the block's start, so that both kinds of block end alike
+    return [*lines, *add_immediate(_X, -8 * block.pixels * done), *add_immediate(_W, -4 * block.channels - step_w * iterations)]
+
+
+class _Accumulators:
+    """The block's sums and the MACs that feed them."""
+
+    def __init__(self, block: GemmBlock, body: Body) -> None:
+        self.block, self.body = block, body
+        self.bias: list[int] = []
+        self.sum: dict[tuple[int, int], int] = {}
+
+    def values(self) -> list[int]:
+        return [self.sum[c, p] for c in range(self.block.channels) for p in range(self.block.pixels)]
+
+    def load_bias(self, at: int) -> None:
+        """One register a channel: the bias is the accumulate operand of each pixel's first MAC."""
+        self.bias = [self.body.ldr(_W, at + 4 * c) for c in range(self.block.channels)]
+
+    def load_separately(self, at: int) -> None:
+        for c in range(self.block.channels):
+            for p in range(self.block.pixels):
+                self.sum[c, p] = self.body.ldr(_W, at + 4 * c)
+
+    def enter(self, homes: list[str]) -> dict[int, str]:
+        """Take the sums over in the registers another body left them in."""
+        for c in range(self.block.channels):
+            for p in range(self.block.pixels):
+                self.sum[c, p] = self.body.new()
+        return dict(zip(self.values(), homes, strict=True))
+
+    def _mac(self, c: int, p: int, weights: int, activations: int) -> None:
+        fresh = (c, p) not in self.sum
+        acc = self.bias[c] if fresh else self.sum[c, p]
+        self.sum[c, p] = self.body.mac("smlad", weights, activations, acc, keep=not fresh)
+
+    def groups(self, count: int, weights_at: int) -> None:
+        """Append the MACs of `count` groups, weights from `weights_at` on."""
+        block = self.block
+        for g in range(count):
+            at = weights_at + 4 * block.channels * block.weight_words * g
+            if block.pixels == 1:
+                self._channel_major(g, at)
+            else:
+                self._pixel_major(g, at)
+
+    def _pixel_major(self, group: int, at: int) -> None:
+        """Weights of all channels in registers, activations pass by."""
+        block, body = self.block, self.body
+        word = [body.ldr(_W, at + 4 * block.weight_words * c) for c in range(block.channels)]
+        first = word if block.operand != "w8" else [body.sxtb16(w) for w in word]
+        self._half(group, 0, first)
+        self._half(group, 1, [self._second(w, at, c) for c, w in enumerate(word)])
+
+    def _channel_major(self, group: int, at: int) -> None:
+        """Activations of the pixel in registers, weights pass by."""
+        block, body = self.block, self.body
+        activations = [body.ldr(_X, 8 * group + 4 * half) for half in (0, 1)]
+        for c in range(block.channels):
+            word = body.ldr(_W, at + 4 * block.weight_words * c)
+            self._mac(c, 0, word if block.operand != "w8" else body.sxtb16(word), activations[0])
+            self._mac(c, 0, self._second(word, at, c), activations[1])
+
+    def _second(self, word: int, at: int, c: int) -> int:
+        """Weights of the second half of a group."""
+        if self.block.operand == "w16":
+            return self.body.ldr(_W, at + 8 * c + 4)
+        return self.body.sxtb16(word, 8 if self.block.operand == "w8" else 0)
+
+    def _half(self, group: int, half: int, weights: list[int]) -> None:
+        for p in range(self.block.pixels):
+            activations = self.body.ldr(_X, 8 * (group * self.block.pixels + p) + 4 * half)
+            for c in range(self.block.channels):
+                self._mac(c, p, weights[c], activations)
+
+
+def _finish(block: GemmBlock, body: Body, sums: _Accumulators, constants_at: int, resident_y: bool) -> set[int]:
+    """Requantise and store; return the live-out values (y when it lives on the stack)."""
+    y: int | None = None
+    for c in range(block.channels):
+        constants = block.requant.constants(body, _W, constants_at + 4 * c, 4 * block.channels)
+        for p in range(block.pixels):
+            acc = sums.sum[c, p]
+            if block.requant.form is Form.ACCUMULATOR:
+                value, at, width = acc, 4 * (p * block.channels + c), ""
+            else:
+                value, at, width = block.requant.emit(body, acc, constants), p * block.pixel_stride + c, "b"
+            if resident_y:
+                body.store(value, _Y, at, width)
+                continue
+            y = body.ldr("sp", _STACK_Y) if y is None else y
+            body.store_at(value, y, at, width)
+    return set() if y is None else {y}
+
+
+def _advance_y(block: GemmBlock, registers: dict[int, str], live: set[int]) -> list[str]:
+    if not live:
+        return add_immediate(_Y, block.output_step)
+    y = registers[next(iter(live))]
+    return [*add_immediate(y, block.output_step, "r12" if y != "r12" else "r3"), f"str {y}, [sp, #{_STACK_Y}]"]
+
+
+def _block_end(block: GemmBlock, looped: bool) -> list[str]:
+    """Step to the next block and test for the end; every register but the pointers is free here."""
+    pointer, step = (_W, block.stream_bytes) if block.order == "channels" else (_X, block.scratch_bytes)
+    lines = []
+    if looped and block.order == "pixels":  # the next group's columns end further on
+        lines = [f"ldr r3, [sp, #{_STACK_X_END}]", *add_immediate("r3", step, "r12"), f"str r3, [sp, #{_STACK_X_END}]"]
+    return [*lines, f"ldr r3, [sp, #{_STACK_END}]", *add_immediate(pointer, step, "r12"), f"cmp {pointer}, r3", "bne 1b"]
+
+
+# ---------------------------------------------------------------- portable C
+
+
+def _portable(block: GemmBlock) -> str:
+    c, p, g, ww = block.channels, block.pixels, block.groups, block.weight_words
+    step_w, step_x = (block.stream_bytes, 0) if block.order == "channels" else (0, block.scratch_bytes)
+    moving = "weights" if block.order == "channels" else "columns"
+    return (
+        f"  const uint8_t *weights = w, *columns = x;\n"
+        f"  do {{\n"
+        f"    for (uint32_t c = 0; c < {c}u; ++c) {{\n"
+        f"      const uint8_t *constants = weights + {4 * c * (1 + g * ww)} + 4 * c;\n"
+        f"      for (uint32_t p = 0; p < {p}u; ++p) {{\n"
+        f"        uint32_t sum = tiny_load(weights + 4 * c);\n"
+        f"        for (uint32_t g = 0; g < {g}u; ++g) {{\n"
+        f"          const uint8_t *pair = columns + 8 * (g * {p}u + p);\n"
+        f"          const uint8_t *word = weights + {4 * c} + {4 * ww} * (g * {c}u + c);\n"
+        f"{_portable_group(block)}"
+        f"        }}\n"
+        f"        const int32_t acc = (int32_t)sum;\n"
+        f"{_portable_store(block)}"
+        f"      }}\n"
+        f"    }}\n"
+        f"    weights += {step_w};\n    columns += {step_x};\n    y += {block.output_step};\n"
+        f"  }} while ((const void *){moving} != end);\n"
+    )
+
+
+def _portable_group(block: GemmBlock) -> str:
+    first, second = {
+        "r8": ("tiny_load(word)", "tiny_sxtb16(tiny_load(word))"),
+        "w8": ("tiny_sxtb16(tiny_load(word))", "tiny_sxtb16(tiny_load(word) >> 8)"),
+        "w16": ("tiny_load(word)", "tiny_load(word + 4)"),
+    }[block.operand]
+    return f"          sum = tiny_smlad({first}, tiny_load(pair), sum);\n          sum = tiny_smlad({second}, tiny_load(pair + 4), sum);\n"
+
+
+def _portable_store(block: GemmBlock) -> str:
+    if block.requant.form is Form.ACCUMULATOR:
+        return f"        (void)constants;\n        tiny_store(y + 4 * (p * {block.channels}u + c), (uint32_t)acc);\n"
+    stride = 4 * block.channels
+    constants = tuple(f"(int32_t)tiny_load(constants + {stride * i})" for i in range(block.requant.words))
+    return f"        y[p * {block.pixel_stride}u + c] = (int8_t){block.requant.portable('acc', constants)};\n"

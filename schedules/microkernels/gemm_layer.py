@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packing of a weight matrix for GEMM blocks, and the block functions a layer needs: main block and the tails in channels and pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..requantize_forms import Form, RequantParameters, find_form
+from .c_source import CFunction
+from .gemm_block import GemmBlock, gemm_function
+from .layer import LayerParameters, words
+from .requantize import RequantShape, constant_words
+
+_TAIL_UNROLL = 8
+
+
+@dataclass(frozen=True)
+class BlockChoice:
+    """What may be tuned of a GEMM layer.
+
+    Attributes
+    ----------
+    channels, pixels : int
+        Block; M7 likes 2x3 (spare registers hide latency), M4 2x4 (fewest instructions), one pixel 4 to 6 channels.
+    operand : str or None
+        "r8", "w8", "w16", or None for the best legal one.
+    unroll : int
+        Groups (four k) per iteration.
+    tile : int
+        Pixel groups expanded before the weights are walked; more than one keeps each channel block over the whole tile (weight-stationary).
+    """
+
+    channels: int = 2
+    pixels: int = 3
+    operand: str | None = None
+    unroll: int = 16
+    tile: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMatrix:
+    """A weight matrix recoded for one block: the stream and the code part of its requantisation."""
+
+    operand: str
+    k: int
+    outputs: int
+    block_channels: int
+    requant: RequantShape
+    stream: bytes
+    main_bytes: int
+    fallback: bytes  # multipliers and shifts for Form.ACCUMULATOR
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of four k."""
+        return -(-self.k // 4)
+
+    @property
+    def tail_channels(self) -> int:
+        """Channels left after the full blocks."""
+        return self.outputs % self.block_channels
+
+
+def legal_operand(rows: np.ndarray, acc_bound: int, wanted: str | None) -> str:
+    """Return `wanted` or the best operand form that is exact for these weights: r8 refuses -128 and accumulators of 2**23."""
+    r8_is_exact = rows.min(initial=0) >= -127 and acc_bound < 2**23 - 2**9
+    if wanted is not None and (wanted != "r8" or r8_is_exact):
+        return wanted
+    return "r8" if r8_is_exact else "w8"
+
+
+def pack_matrix(rows: np.ndarray, layer: LayerParameters, choice: BlockChoice) -> PackedMatrix:
+    """Recode `rows` (outputs, k) int8 and find the requantisation.
+
+    The input zero point, and r8's offset of 127 on even activations, go into the bias; so does the requantisation's offset.
+    """
+    outputs, k = rows.shape
+    problem = layer.requantization(rows)
+    bound = int(max(np.abs(problem.acc_min).max(), np.abs(problem.acc_max).max()))
+    operand = legal_operand(rows, bound, choice.operand)
+    scale_log2 = 8 if operand == "r8" else 0
+    found = find_form(problem, scale_log2)
+    padded = np.zeros((outputs, -(-k // 4) * 4), np.int64)
+    padded[:, :k] = rows
+    bias = layer.bias.astype(np.int64) - layer.x_zero_point * padded.sum(axis=1)
+    if operand == "r8":
+        bias = bias + 127 * padded[:, 0::2].sum(axis=1)
+    bias = (bias << scale_log2) + found.offset
+    shape = RequantShape.of(found)
+    stream, main = _stream(recode_weights(padded, operand), bias, found, shape, choice.channels)
+    fallback = words(np.stack([found.multiplier, found.shift])) if found.form is Form.ACCUMULATOR else b""
+    return PackedMatrix(operand, k, outputs, choice.channels, shape, stream, main, fallback)
+
+
+def recode_weights(padded: np.ndarray, operand: str) -> np.ndarray:
+    """Weights (outputs, 4 * groups) to words (outputs, groups, words a group)."""
+    w = padded.astype(np.int64).reshape(len(padded), -1, 4)
+    if operand == "r8":
+        halves = 256 * w[..., 0::2] + w[..., 1::2]
+        return _pair(halves[..., 0], halves[..., 1])[..., None]
+    if operand == "w16":
+        return np.stack([_pair(w[..., 0], w[..., 2]), _pair(w[..., 1], w[..., 3])], axis=-1)
+    return sum((w[..., i] & 0xFF) << (8 * i) for i in range(4))[..., None]
+
+
+def _pair(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return (low & 0xFFFF) | ((high & 0xFFFF) << 16)
+
+
+def _stream(weights: np.ndarray, bias: np.ndarray, found: RequantParameters, shape: RequantShape, block: int) -> tuple[bytes, int]:
+    """Interleave biases, weights and constants of each channel block; return the bytes and the length of the full blocks."""
+    constants = constant_words(found, shape)
+    parts, full = [], len(bias) // block * block
+    main = 0
+    for start in range(0, len(bias), block):
+        rows = slice(start, min(start + block, len(bias)))
+        ordered = weights[rows].transpose(1, 0, 2)  # group, channel, word
+        parts.append(words(bias[rows]) + words(ordered) + words(constants[:, rows]))
+        if start < full:
+            main += len(parts[-1])
+    return b"".join(parts), main
+
+
+@dataclass(frozen=True)
+class GemmFunctions:
+    """The block functions of a layer by (channels, pixels) and the loop order of the main one."""
+
+    matrix: PackedMatrix
+    choice: BlockChoice
+    functions: dict[tuple[int, int], CFunction]
+    blocks: dict[tuple[int, int], GemmBlock]
+
+    def call(self, pixels: int, columns: str, packed: str, out: str) -> list[str]:
+        """C statements computing all channels of one group of `pixels` from its expanded columns."""
+        m, lines = self.matrix, []
+        if m.main_bytes:
+            name = self.functions[m.block_channels, pixels].name
+            lines.append(f"{name}({columns}, {packed}, {out}, {packed} + {m.main_bytes});")
+        if m.tail_channels:
+            name = self.functions[m.tail_channels, pixels].name
+            shift = (m.outputs - m.tail_channels) * (4 * pixels if m.requant.form is Form.ACCUMULATOR else 1)
+            lines.append(f"{name}({columns}, {packed} + {m.main_bytes}, {out} + {shift}, {packed} + {len(m.stream)});")
+        return lines
+
+
+def gemm_functions(
+    prefix: str, matrix: PackedMatrix, choice: BlockChoice, pixels: set[int], pixel_stride: int, *, dual_issue: bool
+) -> GemmFunctions:
+    """Generate the block functions for every group size in `pixels`."""
+    functions, blocks = {}, {}
+    main = GemmBlock(
+        choice.channels, choice.pixels, matrix.groups, matrix.operand, matrix.requant, pixel_stride, choice.unroll, dual_issue=dual_issue
+    )
+    for p in pixels:
+        for c in {choice.channels if matrix.main_bytes else 0, matrix.tail_channels} - {0}:
+            is_main = (c, p) == (choice.channels, choice.pixels)
+            block = replace(main, channels=c, pixels=p, unroll=choice.unroll if is_main else min(choice.unroll, _TAIL_UNROLL))
+            blocks[c, p] = block
+            functions[c, p] = gemm_function(prefix, block)
+    return GemmFunctions(matrix, choice, functions, blocks)

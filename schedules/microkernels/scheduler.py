@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""List scheduling and register assignment of straight-line bodies.
+
+Bodies are in SSA form, so an order is legal when true dependences hold, and it can be coloured when never more values live than there are
+core registers: the scheduler counts live values as it goes and only issues what still fits. Randomised greedy tries (seeded: the same body
+always gives the same code) are scored by the issue models; the written order is one of the tries, so a body whose written order fits always
+has a solution.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+from .assembly import Body, Instruction, Kind
+from .pipeline import DualIssue, dual_issue_cycles, single_issue_cycles
+
+
+class RegisterPressureError(RuntimeError):
+    """No order of the body fits the registers: a fault of the block's description, met by choosing a smaller block."""
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """Assembly lines in final order, the core register of every live-out value, and the model's cycles."""
+
+    lines: tuple[str, ...]
+    registers: dict[int, str]
+    cycles: float
+
+
+@dataclass
+class _Graph:
+    """Dependences of a body."""
+
+    instructions: list[Instruction]
+    successors: list[list[int]]
+    predecessors: list[int]
+    uses: dict[int, int]
+
+
+def _graph(instructions: list[Instruction]) -> _Graph:
+    definition = {ins.dst: i for i, ins in enumerate(instructions) if ins.dst is not None}
+    readers: dict[int, list[int]] = defaultdict(list)
+    for i, ins in enumerate(instructions):
+        for reg in set(ins.src):
+            readers[reg].append(i)
+    edges: set[tuple[int, int]] = set()
+    for i, ins in enumerate(instructions):
+        edges.update((definition[reg], i) for reg in ins.src if reg in definition)
+        if ins.tied is not None:
+            edges.update((j, i) for j in readers[ins.src[ins.tied]] if j != i)
+    successors: list[list[int]] = [[] for _ in instructions]
+    predecessors = [0] * len(instructions)
+    for a, b in edges:
+        successors[a].append(b)
+        predecessors[b] += 1
+    return _Graph(instructions, successors, predecessors, {reg: len(r) for reg, r in readers.items()})
+
+
+class _Pressure:
+    """Live values against core registers."""
+
+    def __init__(self, graph: _Graph, live_in: set[int], live_out: set[int], limit: int) -> None:
+        self.uses = dict(graph.uses)
+        self.live_out = live_out
+        self.limit = limit
+        self.live = len(live_in)
+
+    def after(self, ins: Instruction) -> int:
+        """Live values once `ins` has issued (its operands may die first and lend their register)."""
+        dying = sum(1 for reg in set(ins.src) if self.uses[reg] == 1 and reg not in self.live_out)
+        return self.live - dying + (ins.dst is not None)
+
+    def fits(self, ins: Instruction) -> bool:
+        return self.after(ins) <= self.limit
+
+    def issue(self, ins: Instruction) -> None:
+        self.live = self.after(ins)
+        for reg in set(ins.src):
+            self.uses[reg] -= 1
+        if ins.dst is not None and self.uses.get(ins.dst, 0) == 0 and ins.dst not in self.live_out:
+            self.live -= 1
+
+
+def _dual_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: float) -> list[int] | None:
+    """One greedy M7 order: fill each cycle with a MAC and one other instruction, near the written order within `window` places."""
+    code = graph.instructions
+    key = [i + rng.uniform(0.0, window) for i in range(len(code))]
+    waiting = list(graph.predecessors)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    order: list[int] = []
+    state, stalled = DualIssue(), 0
+    while ready:
+        horizon = min(ready) + 4 * window + 1
+        fit = [i for i in ready if i <= horizon and state.can_issue(code[i]) and pressure.fits(code[i])]
+        if not fit:
+            stalled += 1
+            if stalled > 12:
+                return None
+            state.next_cycle()
+            continue
+        stalled = 0
+        if state.older is None and (fields := [i for i in fit if code[i].kind is Kind.FIELD]):
+            fit = fields  # they may not pair as the younger instruction: start the cycle with them
+        elif state.older is not None and state.older.kind is not Kind.MAC:
+            fit = [i for i in fit if code[i].kind is Kind.MAC] or fit
+        chosen = min(fit, key=key.__getitem__)
+        state.issue(code[chosen])
+        _retire(graph, pressure, waiting, ready, order, chosen)
+    return order
+
+
+def _single_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: float) -> list[int] | None:
+    """One greedy M4 order: loads back to back while registers last, then everything that can be computed."""
+    code = graph.instructions
+    key = [i + rng.uniform(0.0, window) for i in range(len(code))]
+    waiting = list(graph.predecessors)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    order: list[int] = []
+    loading = True
+    while ready:
+        horizon = min(ready) + 4 * window + 1
+        fit = [i for i in ready if i <= horizon and pressure.fits(code[i])]
+        if not fit:
+            return None
+        loads = [i for i in fit if code[i].kind is Kind.LOAD]
+        others = [i for i in fit if code[i].kind is not Kind.LOAD]
+        pick = loads if (loading and loads) or not others else others
+        chosen = min(pick, key=key.__getitem__)
+        loading = code[chosen].kind is Kind.LOAD
+        _retire(graph, pressure, waiting, ready, order, chosen)
+    return order
+
+
+def _retire(graph: _Graph, pressure: _Pressure, waiting: list[int], ready: list[int], order: list[int], chosen: int) -> None:
+    pressure.issue(graph.instructions[chosen])
+    order.append(chosen)
+    ready.remove(chosen)
+    for nxt in graph.successors[chosen]:
+        waiting[nxt] -= 1
+        if waiting[nxt] == 0:
+            ready.append(nxt)
+
+
+def _written_order(graph: _Graph, pressure: _Pressure) -> list[int] | None:
+    for ins in graph.instructions:
+        if not pressure.fits(ins):
+            return None
+        pressure.issue(ins)
+    return list(range(len(graph.instructions)))
+
+
+def _colour(
+    order: list[Instruction], uses: dict[int, int], live_in: dict[int, str], live_out: set[int], pool: tuple[str, ...]
+) -> Scheduled:
+    """Give each value a core register in order of issue; the pressure check has proved that one is free."""
+    where = dict(live_in)
+    free = [reg for reg in reversed(pool) if reg not in live_in.values()]
+    left, lines = dict(uses), []
+    for ins in order:
+        names = [where[reg] for reg in ins.src]
+        keep = where[ins.src[ins.tied]] if ins.tied is not None else None
+        for reg in dict.fromkeys(ins.src):
+            left[reg] -= 1
+            if left[reg] == 0 and reg not in live_out and where[reg] != keep:
+                free.append(where[reg])
+        target = ""
+        if ins.dst is not None:
+            target = keep if keep is not None else free.pop()
+            where[ins.dst] = target
+            if left.get(ins.dst, 0) == 0 and ins.dst not in live_out:
+                free.append(target)
+        lines.append(ins.text.format(*names, d=target))
+    return Scheduled(tuple(lines), {reg: where[reg] for reg in live_out}, 0.0)
+
+
+def schedule(
+    body: Body,
+    pool: tuple[str, ...],
+    *,
+    dual_issue: bool,
+    live_in: dict[int, str] | None = None,
+    live_out: set[int] | None = None,
+    tries: int = 24,
+) -> Scheduled:
+    """Order `body` for the M7 (`dual_issue`) or a single-issue core and assign core registers from `pool`.
+
+    Parameters
+    ----------
+    body : Body
+        The code; a value in `live_in` is not defined by it.
+    pool : tuple of str
+        Core registers the body may use (pinned pointers left out).
+    live_in, live_out : dict of int to str, set of int
+        Values that enter in given registers, and values wanted afterwards.
+    tries : int
+        Randomised greedy orders to score beside the written one.
+
+    Raises
+    ------
+    RegisterPressureError
+        When neither the written order nor any try fits the registers.
+    """
+    live_in, live_out = live_in or {}, live_out or set()
+    graph = _graph(body.instructions)
+    cost = dual_issue_cycles if dual_issue else single_issue_cycles
+    rng = random.Random(len(body.instructions))
+
+    def pressure() -> _Pressure:
+        return _Pressure(graph, set(live_in), live_out, len(pool))
+
+    candidates = [_written_order(graph, pressure())]
+    for n in range(tries):
+        attempt = _dual_order if dual_issue else _single_order
+        candidates.append(attempt(graph, pressure(), rng, (1.0, 3.0, 6.0, 10.0, 16.0, 24.0)[n % 6]))
+    orders = [[graph.instructions[i] for i in order] for order in candidates if order is not None and len(order) == len(graph.instructions)]
+    if not orders:
+        raise RegisterPressureError(f"a body of {len(body.instructions)} instructions doesn't fit {len(pool)} registers")
+    best = min(orders, key=cost)
+    coloured = _colour(best, graph.uses, live_in, live_out, pool)
+    return Scheduled(coloured.lines, coloured.registers, cost(best))
