@@ -138,7 +138,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--out", type=Path, default=dataset.HERE, help="folder of the two files (default: beside this script)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.epochs < 2:
+        parser.error("--epochs must be at least 2: the learning rate rises in the first and falls in the others")
+    return args
 
 
 if __name__ == "__main__":
