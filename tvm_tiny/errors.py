@@ -70,6 +70,13 @@ class UnsupportedModelError(TinyError):
         self.problems = problems
 
 
+class DialectError(TinyError):
+    """A `tiny.*` operator is used in a way its definition does not allow (argument count, shape, dtype, attribute)."""
+
+    code = "TINY103"
+    exit_code = 3
+
+
 class TargetError(TinyError):
     """Unknown target, core, feature or board."""
 

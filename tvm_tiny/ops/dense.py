@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tiny.dense`: fully connected layer with requantisation and clamp.
+
+x int8 (..., K); weight int8 (N, K), symmetric; bias, multiplier, shift int32 (N,); y int8 (..., N).
+Meaning: TensorFlow Lite's FULLY_CONNECTED, int8, per tensor or per channel (reference_integer_ops::FullyConnected).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import te
+
+from tvm_tiny.ops.conv2d import REQUANTIZE_ATTRS, check_int8_with_params
+from tvm_tiny.ops.registry import Attrs, TensorInfo, TinyOp, check, register
+from tvm_tiny.ops.requantize_math import i32, quantize_multiplier, requantize, requantize_tir, wrap_int32
+from tvm_tiny.ops.scales import f32, f64, per_channel
+
+NAME = "tiny.dense"
+
+
+def quantize_params(x_scale: float, w_scales: Sequence[float] | float, y_scale: float, channels: int) -> dict[str, np.ndarray]:
+    """Return the `multiplier` and `shift` arguments (int32, one per output) for float scales.
+
+    With one weight scale the reference multiplies the input's and the weight's scale in float32, with several in float64.
+    """
+    scales = np.atleast_1d(np.asarray(w_scales, np.float32))
+    if scales.size > 1:
+        multiplier, shift = per_channel(x_scale, scales, y_scale, channels)
+        return {"multiplier": multiplier, "shift": shift}
+    pair = quantize_multiplier(float(f32(x_scale) * scales[0]) / f64(y_scale))
+    return {"multiplier": np.full(channels, pair[0], np.int32), "shift": np.full(channels, pair[1], np.int32)}
+
+
+def _infer(infos: list[TensorInfo], attrs: Attrs) -> TensorInfo:
+    x, weight = infos[0], infos[1]
+    check(len(x.shape) >= 1 and len(weight.shape) == 2, NAME, f"weight must be 2-D, got {weight.shape}")
+    check_int8_with_params(NAME, infos, weight.shape[0])
+    check(x.shape[-1] == weight.shape[1], NAME, f"x ends in {x.shape[-1]}, weight {weight.shape} takes {weight.shape[1]}")
+    return TensorInfo((*x.shape[:-1], weight.shape[0]), "int8")
+
+
+def _numpy(arrays: list[np.ndarray], attrs: Attrs) -> np.ndarray:
+    x, weight, bias, multiplier, shift = arrays
+    acc = wrap_int32((x.astype(np.int64) - attrs["x_zp"]) @ weight.astype(np.int64).T + bias)
+    return requantize(acc, multiplier, shift, attrs["y_zp"], (attrs["clamp_min"], attrs["clamp_max"]), attrs["rounding"])
+
+
+def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
+    x, weight, bias, multiplier, shift = tensors
+    shape = [*x.shape[:-1], weight.shape[0]]
+    k = te.reduce_axis((0, int(weight.shape[1])), "k")
+    acc = te.compute(shape, lambda *i: te.sum((i32(x[(*i[:-1], k)]) - i32(attrs["x_zp"])) * i32(weight[i[-1], k]), axis=k), name="acc")
+    clamp = (attrs["clamp_min"], attrs["clamp_max"])
+    return te.compute(
+        shape,
+        lambda *i: requantize_tir(acc[i] + bias[i[-1]], multiplier[i[-1]], shift[i[-1]], attrs["y_zp"], clamp, attrs["rounding"]),
+        name="y",
+    )
+
+
+def _macs(shapes: list[tuple[int, ...]], _attrs: Attrs) -> int:
+    return int(np.prod(shapes[0])) * shapes[1][0]
+
+
+OP = register(TinyOp(NAME, ("x", "weight", "bias", "multiplier", "shift"), _infer, _numpy, _te, _macs, REQUANTIZE_ATTRS))
