@@ -7,8 +7,15 @@ import subprocess
 from pathlib import Path
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "profiler"
-MACHINES = {"cortex-m3": "mps2-an385", "cortex-m4": "mps2-an386", "cortex-m7": "mps2-an500", "cortex-m55": "mps3-an547"}
+MACHINES = {
+    "cortex-m0": "mps2-an385",
+    "cortex-m3": "mps2-an385",
+    "cortex-m4": "mps2-an386",
+    "cortex-m7": "mps2-an500",
+    "cortex-m55": "mps3-an547",
+}
 _FLOAT = {
+    "cortex-m0": ("-mfloat-abi=soft",),
     "cortex-m3": ("-mfloat-abi=soft",),
     "cortex-m4": ("-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
     "cortex-m7": ("-mfloat-abi=hard", "-mfpu=fpv5-d16"),

@@ -52,6 +52,11 @@ MODELS: dict[str, CycleModel] = {m.name: m for m in (CORTEX_M0, CORTEX_M0PLUS, C
 _ALIASES = {"cortex-m1": "cortex-m0", "cortex-m35p": "cortex-m33"}  # same pipelines: M1 is an M0 for FPGAs, M35P a hardened M33
 
 
+def has_model(core: str) -> bool:
+    """Whether `model_for` has one for this core."""
+    return _ALIASES.get(core, core) in MODELS
+
+
 def model_for(core: str) -> CycleModel:
     """The cycle model of a core, e.g. ``"cortex-m7"``.
 

@@ -33,7 +33,7 @@ class Segment:
     Attributes
     ----------
     opened_by : int or None
-        n of the marker ``dbg #n`` at its start, 256 + k for the k-th address of `cut_at`, None at the start of the run.
+        n of the marker ``dbg #n`` at its start, 16 for a ``yield``, 256 + k for the k-th address of `cut_at`, None at the start of the run.
     instructions : int
         Executed, exact.
     cycles : dict of str to float
@@ -109,6 +109,7 @@ def profile_elf(
     *,
     cut_at: Sequence[str] = (),
     code_cache: tuple[int, int, int] | None = None,
+    yield_marks: bool = False,
     timeout: float = 600.0,
 ) -> Profile:
     """Run an image under QEMU and profile it.
@@ -127,6 +128,8 @@ def profile_elf(
         Functions at whose entry a new segment starts, besides the markers ``dbg #n``: for images without markers.
     code_cache : (bytes, ways, bytes a line), optional
         Count the misses of such an instruction cache.
+    yield_marks : bool
+        The hint ``yield`` is a marker as well: for cores without ``dbg`` (Armv6-M, Armv8-M Baseline).
     timeout : float
         Seconds.
 
@@ -139,7 +142,8 @@ def profile_elf(
     """
     names = (cores,) if isinstance(cores, str) else tuple(cores)
     models, term, program = [model_for(name) for name in names], board_term(board), Program(elf)
-    what = Counting(data_cache=term.cache, code_cache=code_cache, cut_at=tuple(_entry(program, name) for name in cut_at))
+    entries = tuple(_entry(program, name) for name in cut_at)
+    what = Counting(data_cache=term.cache, code_cache=code_cache, cut_at=entries, yield_marks=yield_marks)
     segments, printed = count(qemu_command, what, timeout)
     costs = BlockCosts(program, dict(zip(names, models, strict=True)))
     costs.prepare(block for segment in segments for block in segment.blocks)

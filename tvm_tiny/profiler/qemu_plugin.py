@@ -40,7 +40,7 @@ class SegmentCounts:
     Attributes
     ----------
     opened_by : int or None
-        n of the ``dbg #n`` before it, 256 + k for the k-th address of `cut_at`, None for the start of the run.
+        n of the ``dbg #n`` before it, 16 for a ``yield``, 256 + k for the k-th address of `cut_at`, None for the start of the run.
     loads, stores, misses : dict
         By memory region (top four bits of the address); misses are loads absent from the data cache, in lines.
     fetch_misses : int
@@ -57,17 +57,22 @@ class SegmentCounts:
 
 @dataclass(frozen=True)
 class Counting:
-    """What to count. Caches are (bytes, ways, bytes a line); `cut_at` are addresses before which a segment ends."""
+    """What to count. Caches are (bytes, ways, bytes a line); `cut_at` are addresses before which a segment ends.
+
+    `yield_marks` takes the hint YIELD for a marker too: Armv6-M and Armv8-M Baseline have no DBG.
+    """
 
     memory: bool = True
     data_cache: tuple[int, int, int] | None = None
     code_cache: tuple[int, int, int] | None = None
     cut_at: tuple[int, ...] = ()
+    yield_marks: bool = False
 
     def options(self) -> list[str]:
         """The plugin's options."""
         caches = [f"{name}={':'.join(map(str, c))}" for name, c in (("dcache", self.data_cache), ("icache", self.code_cache)) if c]
-        return [f"memory={'on' if self.memory else 'off'}", *caches, *(f"cut={address:x}" for address in self.cut_at)]
+        switches = [f"memory={'on' if self.memory else 'off'}", f"yield={'on' if self.yield_marks else 'off'}"]
+        return [*switches, *caches, *(f"cut={address:x}" for address in self.cut_at)]
 
 
 def count(qemu_command: Sequence[str], what: Counting, timeout: float = 600.0) -> tuple[list[SegmentCounts], str]:

@@ -9,8 +9,9 @@
  *           dcache=SIZE:WAYS:LINE  count the loads that miss such a data cache (bytes, LRU); implies memory=on
  *           icache=SIZE:WAYS:LINE  count the lines of code that miss such an instruction cache
  *           cut=HEX              may be repeated
+ *           yield=on             the hint `yield` ends a segment too (Armv6-M and Armv8-M Baseline have no dbg)
  *
- * Output, text:  segment <opened by: -1 start, n of dbg, or 256+k for the k-th cut> <icache misses>
+ * Output, text:  segment <opened by: -1 start, n of dbg, 16 yield, or 256+k for the k-th cut> <icache misses>
  *                block <start> <end> <instructions> <executions> <taken>        addresses in hex, end exclusive
  *                region <number> <loads> <stores> <load misses>
  *                end                                                            the run was counted to its end
@@ -24,7 +25,7 @@
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_API;
 
-enum { HASH_SIZE = 1 << 14, MAX_CUTS = 64, REGIONS = 16, FIRST_CUT = 256, NO_CUT = -1 };
+enum { HASH_SIZE = 1 << 14, MAX_CUTS = 64, REGIONS = 16, YIELD = 16, FIRST_CUT = 256, NO_CUT = -1 };
 
 typedef struct Block {
     uint64_t start, end;
@@ -50,7 +51,7 @@ static Cache data_cache, code_cache;
 static uint64_t code_misses, cuts[MAX_CUTS];
 static unsigned cut_count;
 static int opened_by = -1;
-static bool count_memory;
+static bool count_memory, yield_marks;
 static FILE *output;
 
 static void *zeroed(size_t count, size_t size) {
@@ -166,10 +167,12 @@ static unsigned length_of(const struct qemu_plugin_insn *insn) {
     return code[1] >= 0xe8 ? 4 : 2;
 }
 
-/* n of `dbg #n` (f3af 80fn, T1 encoding, halfwords little-endian), or -1. */
+/* n of `dbg #n` (f3af 80fn, T1 encoding, halfwords little-endian), YIELD of a `yield` (bf10) that counts as a marker, or -1. */
 static int marker_of(const struct qemu_plugin_insn *insn) {
-    unsigned char code[4];
-    bool hint = read_code(insn, code) == 4 && code[0] == 0xaf && code[1] == 0xf3 && code[3] == 0x80 && (code[2] & 0xf0) == 0xf0;
+    unsigned char code[4] = {0};
+    size_t size = read_code(insn, code);
+    if (yield_marks && code[0] == 0x10 && code[1] == 0xbf) return YIELD;
+    bool hint = size == 4 && code[0] == 0xaf && code[1] == 0xf3 && code[3] == 0x80 && (code[2] & 0xf0) == 0xf0;
     return hint ? code[2] & 0x0f : -1;
 }
 
@@ -219,13 +222,19 @@ static bool parse_cache(const char *text, Cache *cache) {
     return true;
 }
 
+static bool parse_switch(const char *text, bool *on) {
+    *on = strcmp(text, "on") == 0;
+    return *on || strcmp(text, "off") == 0;
+}
+
 static bool parse_option(const char *option) {
     const char *value = strchr(option, '=');
     if (value == NULL) return false;
     size_t length = (size_t)(value++ - option);
 #define IS(name) (length == sizeof name - 1 && memcmp(option, name, length) == 0)
     if (IS("out")) return (output = fopen(value, "w")) != NULL;
-    if (IS("memory")) return (count_memory = strcmp(value, "on") == 0) || strcmp(value, "off") == 0;
+    if (IS("memory")) return parse_switch(value, &count_memory);
+    if (IS("yield")) return parse_switch(value, &yield_marks);
     if (IS("dcache")) return (count_memory = parse_cache(value, &data_cache));
     if (IS("icache")) return parse_cache(value, &code_cache);
     if (IS("cut") && cut_count < MAX_CUTS) return cuts[cut_count++] = strtoull(value, NULL, 16), true;
