@@ -213,12 +213,17 @@ def _read(path: Path) -> dict[str, Board]:
 def _board(path: Path, name: str, entry: Mapping[str, Any]) -> Board:
     try:
         facts = dict(entry)
-        memory = tuple(MemoryRegion(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in facts.pop("memory"))
+        memory = tuple(_region(row) for row in facts.pop("memory"))
         aliases = tuple(facts.pop("aliases", ()))
         return Board(name=name, target=parse_target(facts.pop("target")), memory=memory, aliases=aliases, **facts)
     except (TypeError, ValueError, KeyError, AttributeError, TargetError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "message", str(error))
         raise TargetError(f"{path}: board {name}: {reason}", remedy="docs/boards.md describes the fields") from None
+
+
+def _region(row: Mapping[str, Any]) -> MemoryRegion:
+    facts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return MemoryRegion(**facts)
 
 
 def _check_names(path: Path, boards: Mapping[str, Board]) -> None:

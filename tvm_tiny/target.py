@@ -273,7 +273,7 @@ def _from_options(options: Mapping[str, Any]) -> TinyTarget:
     for key in options:
         if key not in _OPTIONS and key not in _IGNORED:
             raise TargetError(f"unknown target option -{key}", remedy=_advice(key, _OPTIONS))
-    alignments = {key.replace("-", "_"): _alignment(key, options[key]) for key in _OPTIONS[2:] if key in options}
+    alignments = tuple(_alignment(key, options.get(key, 16)) for key in _OPTIONS[2:])
     name, *suffixes = str(options.get("mcpu") or HOST).lower().split("+")
     march = str(options.get("march") or "")
     if name == HOST:
@@ -281,12 +281,12 @@ def _from_options(options: Mapping[str, Any]) -> TinyTarget:
             raise TargetError(
                 f"a target for this machine takes no {'-march' if march else 'feature suffix'}", remedy="name a core with -mcpu"
             )
-        return TinyTarget(HOST, **alignments)
+        return TinyTarget(HOST, "", frozenset(), *alignments)
     core = _core(name)
     features = core.features
     for suffix in suffixes:
         features = _apply_suffix(name, features, suffix)
-    return TinyTarget(name, _check_march(name, core, march), features, **alignments)
+    return TinyTarget(name, _check_march(name, core, march), features, *alignments)
 
 
 def _check_march(name: str, core: Core, march: str) -> str:

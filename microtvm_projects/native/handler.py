@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Template `native`: the application as a process of this machine, frames on its standard input and output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from tvm_tiny.boards import Board
+from tvm_tiny.device import faults
+from tvm_tiny.device.artifact import Artifact
+from tvm_tiny.device.frame import FrameError, FrameType, receive
+from tvm_tiny.device.link import ChildProcess, Link
+from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, config_mk, model_variables, template_folder
+from tvm_tiny.device.toolchain import find_tool
+from tvm_tiny.device.transport import FileTransport, TransportClosed
+
+_ASK_TIMEOUT = 2.0
+
+
+class Handler(ProjectHandler):
+    """Handler of the `native` template."""
+
+    template = "native"
+
+    def write_template(self, artifact: Artifact, board: Board, directory: Path, options: ProjectOptions) -> None:
+        """Add Makefile, config.mk and the port."""
+        folder = template_folder("native")
+        shutil.copyfile(folder / "Makefile", directory / "Makefile")
+        shutil.copyfile(folder / "port_native.c", directory / "src" / "port_native.c")
+        variables = {"CC": find_tool("host-cc").name, **model_variables(artifact, options)}
+        (directory / "config.mk").write_text(config_mk(variables), encoding="utf-8")
+
+    def flash(self, project: Project) -> None:
+        """Nothing to do: the process starts when the line opens."""
+
+    def open_transport(self, project: Project) -> Link:
+        """Start the process with a pipe each way."""
+        device_in, to_device = os.pipe()
+        from_device, device_out = os.pipe()
+        try:
+            process = ChildProcess([str(project.elf)], cwd=project.directory, stdin=device_in, stdout=device_out)
+        except BaseException:
+            os.close(to_device)
+            os.close(from_device)
+            raise
+        finally:
+            os.close(device_in)
+            os.close(device_out)
+        return Link(FileTransport(from_device, to_device, process.alive), process, _ask)
+
+
+def _ask(link: Link) -> faults.Fault | None:
+    """A hung process answers SIGUSR1 with a fault record of where it is."""
+    assert link.process is not None
+    link.process.signal(signal.SIGUSR1)
+    with contextlib.suppress(FrameError, TransportClosed, TimeoutError):
+        frame = receive(link.transport, time.monotonic() + _ASK_TIMEOUT)
+        if frame.type == FrameType.FAULT:
+            return faults.decode(frame.payload)
+    return None
