@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.support.shared import ROOT
 
 NEEDED_BY_THE_SCRIPT = ("bash", "dirname", "cksum", "grep", "id", "env")

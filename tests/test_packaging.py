@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from tests.support.shared import ROOT
 
 if sys.version_info >= (3, 11):

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.support.cli import invoke, invoke_json
 from tests.support.demo import MODEL
-
 from tvm_tiny.frontend.check import supported_operators
 
 

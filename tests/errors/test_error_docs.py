@@ -7,7 +7,6 @@ import inspect
 import re
 
 from tests.support.shared import ROOT
-
 from tvm_tiny import errors
 from tvm_tiny.cli.guard import EXIT_CODES
 

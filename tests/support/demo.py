@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from tests.support.shared import ROOT
 
 MODEL = ROOT / "examples" / "fashion_mnist" / "fashion_mnist_int8.tflite"
