@@ -105,6 +105,13 @@ class DependencyError(TinyError):
     exit_code = 4
 
 
+class UnknownInstructionError(TinyError):
+    """The profiler met an instruction it knows no timing of."""
+
+    code = "TINY303"
+    exit_code = 4
+
+
 class DoesNotFitError(TinyError):
     """SRAM or flash of the board or of the given budget is exceeded."""
 

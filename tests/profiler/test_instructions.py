@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tvm_tiny.profiler.instructions import FIRST_S, FLAGS, LR, PC, SP, Kind, UnknownInstructionError, decode, decode_at
+from tvm_tiny.errors import UnknownInstructionError
+from tvm_tiny.profiler.instructions import FIRST_S, FLAGS, LR, PC, SP, Kind, decode, decode_at
 
 
 @pytest.mark.parametrize(

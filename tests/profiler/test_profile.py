@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.firmware import build_firmware, qemu
+from tests.support.shared import ROOT
 from tvm_tiny.errors import DeviceError, InputError
 from tvm_tiny.profiler import Profile, UnknownInstructionError, profile_elf
 
@@ -138,3 +141,15 @@ def test_segments_add_up_field_by_field(profile: Profile) -> None:
     both = dataclasses.asdict(first + second)
     for name in ("instructions", "loads", "stores", "cache_misses", "fetch_misses", "mispredicts"):
         assert both[name] == getattr(first, name) + getattr(second, name)
+
+
+def test_the_example_of_the_documentation_runs(
+    kernels: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python of docs/profiling.md, on an image called prog.elf."""
+    shutil.copy(kernels, directory / "prog.elf")
+    monkeypatch.chdir(directory)
+    text = (ROOT / "docs" / "profiling.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "docs/profiling.md", "exec"), {})
+    assert re.search(r"^\d+ [\d.]+ dot$", capsys.readouterr().out, re.MULTILINE)

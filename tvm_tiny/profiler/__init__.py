@@ -5,6 +5,7 @@ An image runs in QEMU; a small plugin counts how often each basic block runs; a 
 cycles. The counts are exact and deterministic, the cycles an estimate: the models say where their numbers come from, and a difference
 under 3 % is no evidence.
 
+- `profile_model`: a compiled model on an emulated board, layer by layer.
 - `profile_layers`: an image of one inference, joined with the layers of the model.
 - `profile_elf`: any image; segments cut at ``dbg #n`` markers or at functions.
 - `cycles_of_block`, `read_block`, `BlockTimer`: the models alone, for schedulers of generated assembly.
@@ -12,7 +13,9 @@ under 3 % is no evidence.
 
 from __future__ import annotations
 
-from tvm_tiny.profiler.instructions import Instruction, UnknownInstructionError, decode
+from tvm_tiny.errors import UnknownInstructionError
+from tvm_tiny.profiler.compiled import profile_model
+from tvm_tiny.profiler.instructions import Instruction, decode
 from tvm_tiny.profiler.layers import LayerProfile, ModelProfile, profile_layers
 from tvm_tiny.profiler.model import MODELS, cycles_of_block, model_for, read_block
 from tvm_tiny.profiler.model_m7 import BlockTimer, may_pair
@@ -33,5 +36,6 @@ __all__ = [
     "model_for",
     "profile_elf",
     "profile_layers",
+    "profile_model",
     "read_block",
 ]

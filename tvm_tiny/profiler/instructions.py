@@ -14,19 +14,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 
-from tvm_tiny.errors import TinyError
+from tvm_tiny.errors import UnknownInstructionError
 
 FLAGS = 16  # pseudo register: APSR's condition flags
 FIRST_S = 32  # pseudo registers 32…63: S0…S31; D<n> is the pair S<2n>, S<2n+1>
 NUM_REGISTERS = FIRST_S + 32
 SP, LR, PC = 13, 14, 15
-
-
-class UnknownInstructionError(TinyError):
-    """An instruction the cycle models know nothing about."""
-
-    code = "TINY311"
-    exit_code = 4
 
 
 class Kind(Enum):

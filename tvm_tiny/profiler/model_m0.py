@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvm_tiny.errors import TinyError
-from tvm_tiny.profiler.instructions import Instruction, Kind, UnknownInstructionError
+from tvm_tiny.errors import UnknownInstructionError
+from tvm_tiny.profiler.instructions import Instruction, Kind
 
 _SLOW_HINTS = frozenset("mrs msr dmb dsb isb".split())
 # Armv6-M (Arm DDI 0419, chapter A6): no instruction of these kinds, and of these only those named
@@ -63,7 +63,7 @@ class FixedCostModel:
             case _:
                 return 1
 
-    def _foreign(self, i: Instruction) -> TinyError:
+    def _foreign(self, i: Instruction) -> UnknownInstructionError:
         return UnknownInstructionError(f"{i.text!r} is not an instruction of the {self.name} (Armv6-M)", remedy="compile for this core")
 
 

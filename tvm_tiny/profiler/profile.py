@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
-from tvm_tiny.errors import InputError
+from tvm_tiny.errors import InputError, UnknownInstructionError
 from tvm_tiny.profiler.board_terms import BoardTerm, board_term
 from tvm_tiny.profiler.disassembly import Program
-from tvm_tiny.profiler.instructions import Instruction, UnknownInstructionError
+from tvm_tiny.profiler.instructions import Instruction
 from tvm_tiny.profiler.model import CycleModel, model_for
 from tvm_tiny.profiler.qemu_plugin import BlockCount, Counting, SegmentCounts, count
 
