@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedule rules, one a file: `apply(func, target, tunable)` gives None (not mine), a schedule, or a list of them."""
+"""Schedule rules, the kernels they choose from, and the proofs those kernels rest on (imported as `tvm_tiny.schedules`)."""

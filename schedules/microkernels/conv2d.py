@@ -330,7 +330,8 @@ class _Writer:
         )
         if m.main_bytes:
             name = self._add(gemm_function(self.prefix, main))
-            text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels}) {name}(columns, block, at, top);\n"
+            text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels})\n"
+            text += f"      {name}(columns, block, at, top);\n"
         if m.tail_channels:
             name = self._add(gemm_function(self.prefix, replace(main, channels=m.tail_channels, unroll=min(8, c.unroll))))
             text += f"    {name}(columns, block, at, top);\n"
@@ -362,7 +363,7 @@ def random_layer(weights: np.ndarray, seed: int, *, relu: bool = True) -> LayerP
     """Parameters of a plausible layer (for tuning and measuring): per-channel scales that use the int8 range, TFLite zero points."""
     rng = np.random.default_rng(seed)
     outputs = weights.shape[0]
-    bias = rng.integers(-1000, 1000, outputs)
+    bias = np.asarray(rng.integers(-1000, 1000, outputs))
     spread = np.sqrt((weights.reshape(outputs, -1).astype(np.float64) ** 2).sum(axis=1) + 1) * 74
     scale = 60.0 / spread * rng.uniform(0.7, 1.4, outputs)
     shift = np.floor(np.log2(scale)).astype(np.int64) + 1

@@ -99,13 +99,14 @@ def recode_weights(padded: np.ndarray, operand: str) -> np.ndarray:
     w = padded.astype(np.int64).reshape(len(padded), -1, 4)
     if operand == "r8":
         halves = 256 * w[..., 0::2] + w[..., 1::2]
-        return _pair(halves[..., 0], halves[..., 1])[..., None]
+        return recode_pairs(halves[..., 0], halves[..., 1])[..., None]
     if operand == "w16":
-        return np.stack([_pair(w[..., 0], w[..., 2]), _pair(w[..., 1], w[..., 3])], axis=-1)
-    return sum((w[..., i] & 0xFF) << (8 * i) for i in range(4))[..., None]
+        return np.stack([recode_pairs(w[..., 0], w[..., 2]), recode_pairs(w[..., 1], w[..., 3])], axis=-1)
+    return (w[..., 0] & 0xFF | (w[..., 1] & 0xFF) << 8 | (w[..., 2] & 0xFF) << 16 | (w[..., 3] & 0xFF) << 24)[..., None]
 
 
-def _pair(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def recode_pairs(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Pack two arrays of int16 values into the halves of words."""
     return (low & 0xFFFF) | ((high & 0xFFFF) << 16)
 
 

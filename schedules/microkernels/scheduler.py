@@ -73,8 +73,10 @@ class _Pressure:
         dying = sum(1 for reg in set(ins.src) if self.uses[reg] == 1 and reg not in self.live_out)
         return self.live - dying + (ins.dst is not None)
 
-    def fits(self, ins: Instruction) -> bool:
-        return self.after(ins) <= self.limit
+    def fits(self, ins: Instruction, reserve: int = 0) -> bool:
+        """Tell whether `ins` may issue; one that adds a live value must leave `reserve` registers free."""
+        after = self.after(ins)
+        return after <= self.limit - (reserve if after > self.live else 0)
 
     def issue(self, ins: Instruction) -> None:
         self.live = self.after(ins)
@@ -84,7 +86,7 @@ class _Pressure:
             self.live -= 1
 
 
-def _dual_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: float) -> list[int] | None:
+def _dual_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: float, reserve: int) -> list[int] | None:
     """One greedy M7 order: fill each cycle with a MAC and one other instruction, near the written order within `window` places."""
     code = graph.instructions
     key = [i + rng.uniform(0.0, window) for i in range(len(code))]
@@ -93,8 +95,9 @@ def _dual_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: 
     order: list[int] = []
     state, stalled = DualIssue(), 0
     while ready:
-        horizon = min(ready) + 4 * window + 1
-        fit = [i for i in ready if i <= horizon and state.can_issue(code[i]) and pressure.fits(code[i])]
+        front = min(ready)
+        horizon = front + 4 * window + 1
+        fit = [i for i in ready if i <= horizon and state.can_issue(code[i]) and pressure.fits(code[i], 0 if i == front else reserve)]
         if not fit:
             stalled += 1
             if stalled > 12:
@@ -112,7 +115,7 @@ def _dual_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: 
     return order
 
 
-def _single_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: float) -> list[int] | None:
+def _single_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: float, reserve: int) -> list[int] | None:
     """One greedy M4 order: loads back to back while registers last, then everything that can be computed."""
     code = graph.instructions
     key = [i + rng.uniform(0.0, window) for i in range(len(code))]
@@ -121,8 +124,9 @@ def _single_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window
     order: list[int] = []
     loading = True
     while ready:
-        horizon = min(ready) + 4 * window + 1
-        fit = [i for i in ready if i <= horizon and pressure.fits(code[i])]
+        front = min(ready)
+        horizon = front + 4 * window + 1
+        fit = [i for i in ready if i <= horizon and pressure.fits(code[i], 0 if i == front else reserve)]
         if not fit:
             return None
         loads = [i for i in fit if code[i].kind is Kind.LOAD]
@@ -214,7 +218,8 @@ def schedule(
     candidates = [_written_order(graph, pressure())]
     for n in range(tries):
         attempt = _dual_order if dual_issue else _single_order
-        candidates.append(attempt(graph, pressure(), rng, (1.0, 3.0, 6.0, 10.0, 16.0, 24.0)[n % 6]))
+        # only the oldest instruction may take the last registers in two of three tries: that keeps a greedy order from locking itself out
+        candidates.append(attempt(graph, pressure(), rng, (1.0, 3.0, 6.0, 10.0, 16.0, 24.0)[n % 6], (n // 6 + 1) % 3))
     orders = [[graph.instructions[i] for i in order] for order in candidates if order is not None and len(order) == len(graph.instructions)]
     if not orders:
         raise RegisterPressureError(f"a body of {len(body.instructions)} instructions doesn't fit {len(pool)} registers")

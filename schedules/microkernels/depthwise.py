@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole depthwise layers, NHWC in and out: strips of rows of four channels go to padded planes of int16 in scratch, then channel by
+channel.
+
+Padding exists only in the planes. A layer whose requantisation has no assembly form, or whose geometry exceeds the offsets of the block, is
+plain C.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..requantize_forms import Form, find_form
+from . import reference
+from .c_source import CFunction
+from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits
+from .gemm_layer import recode_pairs
+from .layer import Core, LayerParameters, MicroKernel, words
+from .planes import PlaneRow, plane_row_function
+from .requantize import RequantShape, constant_words
+
+
+@dataclass(frozen=True)
+class DepthwiseShape:
+    """Shape of a depthwise convolution: NHWC input of one image; `outputs` is a multiple of `channels`.
+
+    Attributes
+    ----------
+    height, width, channels, outputs : int
+    kernel, stride, dilation : tuple of int
+        Vertical, horizontal.
+    padding : tuple of int
+        Top, left, bottom, right.
+    """
+
+    height: int
+    width: int
+    channels: int
+    outputs: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (1, 1, 1, 1)
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def out_height(self) -> int:
+        """Output rows."""
+        return (self.height + self.padding[0] + self.padding[2] - (self.kernel[0] - 1) * self.dilation[0] - 1) // self.stride[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        """Output columns."""
+        return (self.width + self.padding[1] + self.padding[3] - (self.kernel[1] - 1) * self.dilation[1] - 1) // self.stride[1] + 1
+
+    @property
+    def macs(self) -> int:
+        """Nominal multiply-accumulates."""
+        return self.out_height * self.out_width * self.outputs * self.kernel[0] * self.kernel[1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a plane row: the columns all windows of an output row touch, in whole words."""
+        columns = (self.out_width - 1) * self.stride[1] + (self.kernel[1] - 1) * self.dilation[1] + 1
+        return (columns + 1) // 2 * 4
+
+    def plane_rows(self, rows: int) -> int:
+        """Plane rows behind `rows` output rows."""
+        return (rows - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0] + 1
+
+
+@dataclass(frozen=True)
+class DepthwiseChoice:
+    """What may be tuned of a depthwise layer.
+
+    Attributes
+    ----------
+    pixels : int or None
+        Outputs computed together; None for the default.
+    strip : int or None
+        Output rows whose planes are built at once; None for as many as `scratch_limit` holds.
+    scratch_limit : int
+        Bytes.
+    """
+
+    pixels: int | None = None
+    strip: int | None = None
+    scratch_limit: int = 4096
+
+
+def depthwise(
+    name: str,
+    shape: DepthwiseShape,
+    layer: LayerParameters,
+    core: Core,
+    *,
+    choice: DepthwiseChoice | None = None,
+    row_form: bool = False,
+) -> MicroKernel:
+    """Generate a depthwise convolution of any kernel, stride, padding, dilation and channel multiplier; weights (kh, kw, outputs).
+
+    `row_form` as in `conv2d`.
+    """
+    choice = choice or DepthwiseChoice()
+    rows = layer.weights.reshape(-1, shape.outputs).T
+    found = find_form(layer.requantization(rows), 0)
+    requant = RequantShape.of(found)
+    strip = choice.strip or _default_strip(shape, choice.scratch_limit)
+    pixels = choice.pixels or default_pixels(shape.kernel, shape.stride, shape.dilation, dual_issue=core.dual_issue)
+    block = DepthwiseBlock(
+        shape.out_width, shape.kernel, shape.stride, shape.dilation, shape.row_bytes, shape.outputs, requant,
+        min(pixels, shape.out_width), core.dual_issue,
+    )  # fmt: skip
+    plane = PlaneRow(
+        shape.width, shape.padding[1], shape.row_bytes // 4, shape.channels, shape.plane_rows(strip) * shape.row_bytes, core.dual_issue
+    )
+    writer: _PlaneWriter | _PlainWriter
+    if requant.form is Form.ACCUMULATOR or not fits(block) or (shape.channels >= 4 and not plane.fits):
+        writer = _PlainWriter(name, shape, layer)
+        packed = words(np.stack([layer.bias, layer.multiplier, layer.shift])) + layer.weights.astype(np.int8).tobytes()
+    else:
+        writer = _PlaneWriter(name, shape, layer, block, plane, strip)
+        packed = _pack(block, layer, rows, found.offset, constant_words(found, requant))
+    functions = [writer.form(name, rows=False)] + ([writer.form(name, rows=True)] if row_form else [])
+    return MicroKernel(
+        name=name,
+        functions=(*writer.callees.values(), *functions),
+        packed=packed,
+        scratch_bytes=writer.scratch_bytes,
+        input_shape=(shape.height, shape.width, shape.channels),
+        output_shape=(shape.out_height, shape.out_width, shape.outputs),
+        macs=shape.macs,
+        reference=lambda x: reference.depthwise(x, layer, shape.stride, shape.padding, shape.dilation),
+        choices={
+            "operand": "planes" if isinstance(writer, _PlaneWriter) else "plain C",
+            "block": f"1x{block.pixels}",
+            "strip": strip,
+            "requantise": requant.form.value + ("" if requant.shift is not None else " per channel"),
+        },
+        row_name=f"{name}_rows" if row_form else None,
+    )
+
+
+def _default_strip(shape: DepthwiseShape, limit: int) -> int:
+    strip = shape.out_height
+    while strip > 1 and 4 * shape.plane_rows(strip) * shape.row_bytes > limit:
+        strip -= 1
+    return -(-shape.out_height // -(-shape.out_height // strip))  # even strips
+
+
+def _pack(block: DepthwiseBlock, layer: LayerParameters, rows: np.ndarray, offset: np.ndarray, constants: np.ndarray) -> bytes:
+    """Interleave bias, weight words and constants channel by channel."""
+    kh, kw = block.kernel
+    bias = layer.bias.astype(np.int64) - layer.x_zero_point * rows.astype(np.int64).sum(axis=1) + offset
+    taps = np.concatenate([rows.reshape(-1, kh, kw), np.zeros((len(rows), kh, 1), np.int8)], axis=2).astype(np.int64)  # tap -1 is 0
+    pairs = np.array(block.pairs)
+    packed = recode_pairs(taps[:, :, pairs[:, 0]], taps[:, :, pairs[:, 1]]).reshape(len(rows), -1)
+    return words(np.concatenate([bias[:, None], packed, constants.T], axis=1))
+
+
+class _PlaneWriter:
+    """Writes the C of a layer that goes through planes."""
+
+    def __init__(
+        self, prefix: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int
+    ) -> None:
+        self.prefix, self.shape, self.layer, self.block, self.plane, self.strip = prefix, shape, layer, block, plane, strip
+        self.callees: dict[str, CFunction] = {}
+
+    @property
+    def scratch_bytes(self) -> int:
+        return min(4, self.shape.channels) * self.plane.plane_bytes if self.shape.channels >= 4 else self.plane.plane_bytes
+
+    def _add(self, function: CFunction) -> str:
+        self.callees[function.name] = function
+        return function.name
+
+    def form(self, name: str, *, rows: bool) -> CFunction:
+        s = self.shape
+        name = f"{name}{'_rows' if rows else ''}"
+        source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else "const int8_t *in, int8_t *out"
+        text = f"void {name}({source}, const void *packed, void *scratch);\nvoid {name}({source}, const void *packed, void *scratch) {{\n"
+        text += "" if rows else f"  const int32_t begin = 0, end = {s.out_height};\n"
+        text += f"  for (int32_t y = begin; y < end; y += {self.strip}) {{\n"
+        text += f"    const int32_t count = end - y < {self.strip} ? end - y : {self.strip};\n"
+        text += f"    const int32_t top = y * {s.stride[0]} - {s.padding[0]};\n"
+        text += f"    const int32_t height = (count - 1) * {s.stride[0]} + {s.plane_rows(1)};\n"
+        text += "    const uint8_t *stream = packed;\n    int32_t channel = 0;\n"
+        row = f"rows[(y - begin) * {s.stride[0]} + r]" if rows else f"(in + (top + r) * {s.width * s.channels})"
+        if s.channels >= 4:
+            text += self._four(row)
+        if s.channels % 4:
+            text += self._single(row)
+        text += "    (void)stream;\n    (void)channel;\n"
+        return CFunction(name, text + f"    out += count * {s.out_width * s.outputs};\n  }}\n}}\n")
+
+    def _four(self, row: str) -> str:
+        s, half = self.shape, self.layer.x_zero_point & 0xFFFF
+        fill = self._add(plane_row_function(self.prefix, self.plane))
+        padding = f"0x{half << 16 | half:08x}u"
+        blank = self._add(_blank_function(self.prefix, self.plane.words))
+        return (
+            f"    for (; channel + 4 <= {s.channels}; channel += 4) {{\n"
+            f"      uint8_t *dst = scratch;\n"
+            f"      for (int32_t r = 0; r < height; ++r, dst += {s.row_bytes}) {{\n"
+            f"        if (top + r >= 0 && top + r < {s.height}) {fill}({row} + channel, dst, {padding});\n"
+            f"        else for (int32_t p = 0; p < 4; ++p) {blank}(dst + p * {self.plane.plane_bytes}, {padding});\n"
+            f"      }}\n"
+            f"      for (int32_t p = 0; p < 4; ++p) {{\n"
+            f"{self._outputs(f'(uint8_t *)scratch + p * {self.plane.plane_bytes}', 'channel + p', 8)}"
+            f"      }}\n    }}\n"
+        )
+
+    def _outputs(self, plane: str, channel: str, indent: int) -> str:
+        """Blocks of all output channels of one input channel."""
+        s, m = self.shape, self.shape.outputs // self.shape.channels
+        block = self._add(depthwise_function(self.prefix, self.block))
+        pad = " " * indent
+        if m == 1:
+            return f"{pad}{block}({plane}, stream, out + {channel}, (uint32_t)count);\n{pad}stream += {self.block.stream_bytes};\n"
+        del s
+        return (
+            f"{pad}for (int32_t m = 0; m < {m}; ++m, stream += {self.block.stream_bytes})\n"
+            f"{pad}  {block}({plane}, stream, out + ({channel}) * {m} + m, (uint32_t)count);\n"
+        )
+
+    def _single(self, row: str) -> str:
+        """Channels beyond the last four, one plane at a time."""
+        s = self.shape
+        return (
+            f"    for (; channel < {s.channels}; ++channel) {{\n"
+            f"      uint8_t *dst = scratch;\n"
+            f"      for (int32_t r = 0; r < height; ++r) {{\n"
+            f"        const int8_t *src = top + r >= 0 && top + r < {s.height} ? {row} + channel : 0;\n"
+            f"        for (int32_t x = -{s.padding[1]}; x < {s.row_bytes // 2 - s.padding[1]}; ++x, dst += 2) {{\n"
+            f"          const int16_t value = src != 0 && x >= 0 && x < {s.width} ? src[x * {s.channels}] : {self.layer.x_zero_point};\n"
+            f"          memcpy(dst, &value, 2);\n"
+            f"        }}\n      }}\n"
+            f"{self._outputs('scratch', 'channel', 6)}"
+            f"    }}\n"
+        )
+
+
+def _blank_function(prefix: str, count: int) -> CFunction:
+    name = f"{prefix}_blank{count}"
+    source = (
+        f"static void {name}(uint8_t *dst, uint32_t padding) {{\n"
+        f"  for (uint32_t i = 0; i < {count}u; ++i, dst += 4) tiny_store(dst, padding);\n}}\n"
+    )
+    return CFunction(name, source)
+
+
+class _PlainWriter:
+    """Writes the layer as plain loops: exact for every multiplier and geometry."""
+
+    scratch_bytes = 0
+
+    def __init__(self, prefix: str, shape: DepthwiseShape, layer: LayerParameters) -> None:
+        del prefix
+        self.shape, self.layer = shape, layer
+        self.callees: dict[str, CFunction] = {}
+
+    def form(self, name: str, *, rows: bool) -> CFunction:
+        s, m = self.shape, self.shape.outputs // self.shape.channels
+        name = f"{name}{'_rows' if rows else ''}"
+        source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else "const int8_t *in, int8_t *out"
+        row = f"rows[(y - begin) * {s.stride[0]} + ky * {s.dilation[0]}]" if rows else f"(in + iy * {s.width * s.channels})"
+        rescale = "tiny_rescale" if self.layer.rounding == "gemmlowp" else "tiny_rescale_single"
+        n, zero = s.outputs, self.layer.x_zero_point
+        low, high = self.layer.clamp
+        text = f"void {name}({source}, const void *packed, void *scratch);\nvoid {name}({source}, const void *packed, void *scratch) {{\n"
+        text += "  const uint8_t *constants = packed;\n"
+        text += f"  const int8_t *taps = (const int8_t *)(constants + {12 * n});\n  (void)scratch;\n"
+        text += "" if rows else f"  const int32_t begin = 0, end = {s.out_height};\n"
+        return CFunction(
+            name,
+            text + f"  for (int32_t y = begin; y < end; ++y) {{\n"
+            f"    for (int32_t x = 0; x < {s.out_width}; ++x) {{\n"
+            f"      for (int32_t c = 0; c < {n}; ++c) {{\n"
+            f"        uint32_t sum = tiny_load(constants + 4 * c);\n"
+            f"        for (int32_t ky = 0; ky < {s.kernel[0]}; ++ky) {{\n"
+            f"          const int32_t iy = y * {s.stride[0]} - {s.padding[0]} + ky * {s.dilation[0]};\n"
+            f"          if (iy < 0 || iy >= {s.height}) continue;\n"
+            f"          for (int32_t kx = 0; kx < {s.kernel[1]}; ++kx) {{\n"
+            f"            const int32_t ix = x * {s.stride[1]} - {s.padding[1]} + kx * {s.dilation[1]};\n"
+            f"            if (ix < 0 || ix >= {s.width}) continue;\n"
+            f"            const int32_t value = {row}[ix * {s.channels} + c / {m}] - ({zero});\n"
+            f"            sum += (uint32_t)(taps[(ky * {s.kernel[1]} + kx) * {n} + c] * value);\n"
+            f"          }}\n        }}\n"
+            f"        const int32_t multiplier = (int32_t)tiny_load(constants + 4 * ({n} + c));\n"
+            f"        const int32_t shift = (int32_t)tiny_load(constants + 4 * ({2 * n} + c));\n"
+            f"        const int32_t v = {rescale}((int32_t)sum, multiplier, shift) + ({self.layer.y_zero_point});\n"
+            f"        *out++ = (int8_t)tiny_clamp(v, {low}, {high});\n"
+            f"      }}\n    }}\n  }}\n}}\n",
+        )

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The depthwise block: rows of one channel from a padded plane of int16, two taps a SMLAD wherever two taps share a word.
+
+The plane's words hold the columns (2j, 2j+1) counted from the left edge of output 0's window. Output i starts at column i * stride: taps
+that fall into one word are multiplied together by SMLAD with a packed weight pair, single ones by SMLAxy with the half of whatever weight
+word has them. Any kernel, stride and dilation is a matter of which taps meet in which word.
+
+Parameter stream of one channel: bias, weight words (kernel row by kernel row), requantisation constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .assembly import CORE_REGISTERS, Body
+from .c_source import CFunction, add_immediate, function_name, naked_function
+from .requantize import RequantShape
+from .scheduler import RegisterPressureError, schedule
+
+_X, _W = "r0", "r1"
+_STACK_Y, _STACK_ROWS, _STACK_ROW_Y, _STACK_GROUPS = 0, 4, 8, 12
+_MOST_UNROLLED = 3
+
+
+@dataclass(frozen=True)
+class DepthwiseBlock:
+    """Description of a block function.
+
+    Attributes
+    ----------
+    width : int
+        Outputs of a row.
+    kernel, stride, dilation : tuple of int
+        Vertical, horizontal.
+    row_bytes : int
+        Bytes of one plane row.
+    pixel_stride : int
+        Bytes between neighbouring outputs (NHWC: channels).
+    requant : RequantShape
+    pixels : int
+        Outputs computed together.
+    dual_issue : bool
+    """
+
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    row_bytes: int
+    pixel_stride: int
+    requant: RequantShape
+    pixels: int
+    dual_issue: bool = True
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of one channel in the parameter stream."""
+        return 4 * (1 + self.kernel[0] * len(self.pairs) + self.requant.words)
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Weight words of a kernel row: (tap in the low half, tap in the high half), -1 for none."""
+        return weight_pairs(self.kernel[1], self.stride[1], self.dilation[1])
+
+    def taps(self, output: int, word: int) -> tuple[int, int]:
+        """Taps of `output` (counted from the group's first column) that meet the low and the high half of `word`; -1 for none."""
+        return _taps_in_word(output * self.stride[1], word, self.kernel[1], self.dilation[1])
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Outputs of each group of a row, as even as possible; an odd stride wants even groups so that all share one alignment."""
+        count = -(-self.width // self.pixels)
+        if count > _MOST_UNROLLED:
+            rest = self.width % self.pixels
+            return (self.pixels,) * (self.width // self.pixels) + ((rest,) if rest else ())
+        base, more = divmod(self.width, count)
+        return tuple(base + (i < more) for i in range(count))
+
+
+def _taps_in_word(base: int, word: int, taps: int, dilation: int) -> tuple[int, int]:
+    found = []
+    for column in (2 * word, 2 * word + 1):
+        tap, odd = divmod(column - base, dilation)
+        found.append(tap if odd == 0 and 0 <= tap < taps else -1)
+    return found[0], found[1]
+
+
+@lru_cache(maxsize=256)
+def weight_pairs(taps: int, stride: int, dilation: int) -> tuple[tuple[int, int], ...]:
+    """Weight words that serve every alignment: all pairs that meet in a word, and singles that no pair contains."""
+    pairs: list[tuple[int, int]] = []
+    singles: set[int] = set()
+    for base in sorted({(i * stride) % 2 for i in range(2)}):
+        for word in range((taps * dilation + base) // 2 + 1):
+            low, high = _taps_in_word(base, word, taps, dilation)
+            if low >= 0 and high >= 0 and (low, high) not in pairs:
+                pairs.append((low, high))
+            elif (low >= 0) != (high >= 0):
+                singles.add(max(low, high))
+    left = sorted(s for s in singles if not any(s in pair for pair in pairs))
+    packed = [(left[i], left[i + 1] if i + 1 < len(left) else -1) for i in range(0, len(left), 2)]
+    return tuple(pairs + packed)
+
+
+def depthwise_function(prefix: str, block: DepthwiseBlock) -> CFunction:
+    """Emit `static void f(const void *plane, const void *w, int8_t *y, uint32_t rows)`: `rows` >= 1 output rows of one channel."""
+    name = function_name(prefix, "depthwise", block)
+    parameters = ("const void *plane", "const void *w", "int8_t *y", "uint32_t rows")
+    return naked_function(name, parameters, _assembly(block), _portable(block))
+
+
+@lru_cache(maxsize=256)
+def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
+    lines = ["push {r4-r11, lr}", "sub sp, sp, #20", f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]", "1:"]
+    groups = block.groups
+    if len(groups) <= _MOST_UNROLLED:
+        first = 0
+        for size in groups:
+            lines += _group(block, first, size)
+            first += size
+        back, row_x = 0, 0
+    else:
+        lines += _looped_groups(block, groups)
+        whole = sum(1 for size in groups if size == block.pixels)
+        back, row_x = -whole * block.pixels * block.pixel_stride, -whole * block.pixels * block.stride[1] * 2
+    # next row
+    lines += [f"ldr r2, [sp, #{_STACK_Y}]", f"ldr r3, [sp, #{_STACK_ROWS}]"]
+    lines += add_immediate("r2", back + block.width * block.pixel_stride, "r4")
+    lines += add_immediate(_X, row_x + block.stride[0] * block.row_bytes, "r4")
+    lines += [f"str r2, [sp, #{_STACK_Y}]", "subs r3, r3, #1", f"str r3, [sp, #{_STACK_ROWS}]", "bne 1b"]
+    return (*lines, "add sp, sp, #20", "pop {r4-r11, pc}")
+
+
+def _looped_groups(block: DepthwiseBlock, groups: tuple[int, ...]) -> list[str]:
+    """A loop over full groups that walks x and the stored y, then the odd group."""
+    whole = sum(1 for size in groups if size == block.pixels)
+    lines = [f"movs r2, #{whole}", f"str r2, [sp, #{_STACK_GROUPS}]", "2:", *_group(block, 0, block.pixels)]
+    lines += [f"ldr r2, [sp, #{_STACK_Y}]", f"ldr r3, [sp, #{_STACK_GROUPS}]"]
+    lines += add_immediate("r2", block.pixels * block.pixel_stride, "r4") + add_immediate(_X, 2 * block.pixels * block.stride[1], "r4")
+    lines += [f"str r2, [sp, #{_STACK_Y}]", "subs r3, r3, #1", f"str r3, [sp, #{_STACK_GROUPS}]", "bne 2b"]
+    if groups[-1] != block.pixels:
+        lines += _group(block, 0, groups[-1])
+    return lines
+
+
+def _group(block: DepthwiseBlock, first: int, size: int) -> tuple[str, ...]:
+    """Outputs `first` .. `first + size` of a row, counted from where x and the stored y stand."""
+    body = Body()
+    sums = _sums(block, body, first, size)
+    y: int | None = None
+    constants = block.requant.constants(body, _W, 4 * (1 + block.kernel[0] * len(block.pairs)), 4)
+    for i in range(size):
+        value = block.requant.emit(body, sums[i], constants)
+        y = body.ldr("sp", _STACK_Y) if y is None else y
+        body.store_at(value, y, (first + i) * block.pixel_stride)
+    pool = tuple(r for r in CORE_REGISTERS if r not in (_X, _W))
+    return schedule(body, pool, dual_issue=block.dual_issue).lines
+
+
+def _sums(block: DepthwiseBlock, body: Body, first: int, size: int) -> list[int]:
+    bias = body.ldr(_W, 0)
+    sums: dict[int, int] = {}
+    start = first * block.stride[1]
+    end = (first + size - 1) * block.stride[1] + (block.kernel[1] - 1) * block.dilation[1]
+    for ky in range(block.kernel[0]):
+        weights: dict[int, int] = {}
+        for word in range(start // 2, end // 2 + 1):
+            users = [(i, *block.taps(first + i, word)) for i in range(size)]
+            users = [u for u in users if max(u[1:]) >= 0]
+            if not users:
+                continue
+            x = body.ldr(_X, ky * block.dilation[0] * block.row_bytes + 4 * word)
+            for i, low, high in users:
+                acc, fresh = sums.get(i, bias), i not in sums
+                sums[i] = _mac(block, body, weights, ky, (x, low, high), acc, fresh)
+    return [sums[i] for i in range(size)]
+
+
+def _mac(block: DepthwiseBlock, body: Body, weights: dict[int, int], ky: int, word: tuple[int, int, int], acc: int, fresh: bool) -> int:
+    x, low, high = word
+    index, mnemonic = multiply(block.pairs, low, high)
+    if index not in weights:
+        weights[index] = body.ldr(_W, 4 * (1 + ky * len(block.pairs) + index))
+    return body.mac(mnemonic, weights[index], x, acc, keep=not fresh)
+
+
+def multiply(pairs: tuple[tuple[int, int], ...], low: int, high: int) -> tuple[int, str]:
+    """Weight word and instruction for the taps meeting the halves of a plane word."""
+    if low >= 0 and high >= 0:
+        return pairs.index((low, high)), "smlad"
+    tap = max(low, high)
+    index = next(i for i, pair in enumerate(pairs) if tap in pair)
+    return index, f"smla{'b' if pairs[index][0] == tap else 't'}{'b' if low >= 0 else 't'}"
+
+
+def default_pixels(kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], *, dual_issue: bool) -> int:
+    """Outputs together: as many as leave room for a kernel row's weights and some words in flight."""
+    words = len(weight_pairs(kernel[1], stride[1], dilation[1]))
+    return max(2, (10 if dual_issue else 11) - words) // 2 * 2
+
+
+def fits(block: DepthwiseBlock) -> bool:
+    """Tell whether the block has an assembly form: offsets within 12 bits and registers enough."""
+    reach = (block.kernel[0] - 1) * block.dilation[0] * block.row_bytes + 4 * (block.width * block.stride[1] + block.kernel[1])
+    if reach > 4095 or (block.width * block.pixel_stride > 4095 and block.pixels * block.pixel_stride * _MOST_UNROLLED > 4095):
+        return False
+    try:
+        _assembly(block)
+    except RegisterPressureError:
+        return False
+    return True
+
+
+def _portable(block: DepthwiseBlock) -> str:
+    (kh, kw), pairs = block.kernel, block.pairs
+    where = ", ".join(f"{4 * i + 2 * pairs[i].index(tap)}" for tap in range(kw) for i in [next(j for j, p in enumerate(pairs) if tap in p)])
+    constants = tuple(f"(int32_t)tiny_load(constants + {4 * i})" for i in range(block.requant.words))
+    return (
+        f"  static const uint8_t where[{kw}] = {{{where}}};\n"
+        f"  const uint8_t *row = plane, *weights = w;\n"
+        f"  const uint8_t *constants = weights + {4 * (1 + kh * len(pairs))};\n"
+        f"  do {{\n"
+        f"    for (uint32_t i = 0; i < {block.width}u; ++i) {{\n"
+        f"      uint32_t sum = tiny_load(weights);\n"
+        f"      for (uint32_t ky = 0; ky < {kh}u; ++ky) {{\n"
+        f"        for (uint32_t kx = 0; kx < {kw}u; ++kx) {{\n"
+        f"          int16_t tap, value;\n"
+        f"          memcpy(&tap, weights + 4 + {4 * len(pairs)} * ky + where[kx], 2);\n"
+        f"          memcpy(&value, row + {block.dilation[0] * block.row_bytes} * ky"
+        f" + 2 * (i * {block.stride[1]}u + {block.dilation[1]} * kx), 2);\n"
+        f"          sum += (uint32_t)(tap * value);\n"
+        f"        }}\n"
+        f"      }}\n"
+        f"      const int32_t acc = (int32_t)sum;\n"
+        f"      y[i * {block.pixel_stride}u] = (int8_t){block.requant.portable('acc', constants)};\n"
+        f"    }}\n"
+        f"    row += {block.stride[0] * block.row_bytes};\n"
+        f"    y += {block.width * block.pixel_stride};\n"
+        f"  }} while (--rows != 0);\n"
+    )

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From NHWC int8 to planes of int16: one input row of four channels becomes one padded row in each of four planes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .assembly import Body, Kind
+from .c_source import CFunction, add_immediate, function_name, naked_function
+from .scheduler import schedule
+
+_MOST_UNROLLED = 6
+
+
+@dataclass(frozen=True)
+class PlaneRow:
+    """Description: `width` pixels `pixel_stride` bytes apart become `words` words a plane, the first pixel at column `left`.
+
+    Columns outside the row hold the padding value; planes lie `plane_bytes` apart.
+    """
+
+    width: int
+    left: int
+    words: int
+    pixel_stride: int
+    plane_bytes: int
+    dual_issue: bool = True
+
+    def pixels(self, word: int) -> tuple[int, int]:
+        """Pixels in the low and high half of a word (outside [0, width): padding)."""
+        return 2 * word - self.left, 2 * word + 1 - self.left
+
+    @property
+    def unroll(self) -> int:
+        """Words an iteration; offsets of pixels stay below 4096."""
+        return max(1, min(_MOST_UNROLLED, 4095 // (2 * self.pixel_stride) - 1))
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether every offset is encodable."""
+        return 4 * self.pixel_stride <= 4095 and self.plane_bytes + 4 * self.words <= 4095
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """First and one past the last word made of two pixels."""
+        first = (self.left + 1) // 2
+        last = min((self.width + self.left) // 2, self.words)
+        return (first, last) if last > first else (self.words, self.words)
+
+
+def plane_row_function(prefix: str, row: PlaneRow) -> CFunction:
+    """Emit `static void f(const int8_t *src, void *dst, uint32_t padding)`; `padding` is the input zero point in both halves."""
+    name = function_name(prefix, "planes", row)
+    return naked_function(name, ("const int8_t *src", "void *dst", "uint32_t padding"), _assembly(row), _portable(row))
+
+
+@lru_cache(maxsize=256)
+def _assembly(row: PlaneRow) -> tuple[str, ...]:
+    first, last = row.inner
+    # r1 serves planes 0 and 1, r3 planes 2 and 3: half the reach
+    lines = ["push {r4-r11, lr}", "mov r3, r1", *add_immediate("r3", 2 * row.plane_bytes, "r4")]
+    count, unroll = last - first, row.unroll
+    looped = count > 2 * unroll
+    if not looped:
+        return (*lines, *_words(row, range(row.words), 0, 0), "pop {r4-r11, pc}")
+    iterations, rest = divmod(count, unroll)
+    start = row.pixels(first)[0]
+    lines += [*_words(row, range(first), 0, 0), *_advance(row, first, start), f"mov r12, #{iterations}", "1:"]
+    lines += [*_words(row, range(first, first + unroll), first, start), *_advance(row, unroll, 2 * unroll)]
+    lines += ["subs r12, r12, #1", "bne 1b"]
+    done = unroll * iterations
+    tail = range(first + done, first + done + rest + (row.words - last))
+    lines += _words(row, tail, first + done, start + 2 * done)
+    return (*lines, "pop {r4-r11, pc}")
+
+
+def _advance(row: PlaneRow, words: int, pixels: int) -> list[str]:
+    return [
+        *add_immediate("r1", 4 * words, "r4"),
+        *add_immediate("r3", 4 * words, "r4"),
+        *add_immediate("r0", pixels * row.pixel_stride, "r4"),
+    ]
+
+
+def _words(row: PlaneRow, words: range, base_word: int, base_pixel: int) -> tuple[str, ...]:
+    """Straight code of some words, with the pointers standing at `base_word` and `base_pixel`."""
+    body = Body()
+    for word in words:
+        low, high = (_bytes(row, body, p, base_pixel) for p in row.pixels(word))
+        for plane in range(4):
+            body.store(_join(body, low, high, plane), ("r1", "r3")[plane // 2], 4 * (word - base_word) + plane % 2 * row.plane_bytes)
+    if not body.instructions:
+        return ()
+    pool = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr")
+    return schedule(body, pool, dual_issue=row.dual_issue, tries=12).lines
+
+
+def _bytes(row: PlaneRow, body: Body, pixel: int, base: int) -> tuple[int, int] | None:
+    """Channels (0, 2) and (1, 3) of a pixel, or None for padding."""
+    if not 0 <= pixel < row.width:
+        return None
+    raw = body.ldr("r0", (pixel - base) * row.pixel_stride)
+    return body.sxtb16(raw), body.sxtb16(raw, 8)
+
+
+def _join(body: Body, low: tuple[int, int] | None, high: tuple[int, int] | None, plane: int) -> int:
+    """The plane's word of two pixels; r2 holds the padding."""
+    half = plane & 1
+    if low is None and high is None:
+        return body.alu("mov", tail="r2")
+    if plane < 2:  # low halves
+        if low is None:
+            return body.emit("pkhbt {d}, r2, {0}, lsl #16", Kind.FIELD, high[half], early=(0,))  # type: ignore[index]
+        if high is None:
+            return body.emit("pkhbt {d}, {0}, r2, lsl #16", Kind.FIELD, low[half], early=(0,))
+        return body.field_op("pkhbt", low[half], high[half], tail="lsl #16", early=True)
+    if low is None:
+        return body.emit("pkhtb {d}, {0}, r2, asr #16", Kind.FIELD, high[half], early=(0,))  # type: ignore[index]
+    if high is None:
+        return body.emit("pkhtb {d}, r2, {0}, asr #16", Kind.FIELD, low[half], early=(0,))
+    return body.field_op("pkhtb", high[half], low[half], tail="asr #16", early=True)
+
+
+def _portable(row: PlaneRow) -> str:
+    return (
+        f"  uint8_t *to = dst;\n"
+        f"  for (int32_t column = 0; column < {2 * row.words}; ++column) {{\n"
+        f"    const int32_t pixel = column - {row.left};\n"
+        f"    for (int32_t plane = 0; plane < 4; ++plane) {{\n"
+        f"      int16_t value = (int16_t)tiny_low(padding);\n"
+        f"      if (pixel >= 0 && pixel < {row.width}) value = src[pixel * {row.pixel_stride} + plane];\n"
+        f"      memcpy(to + 2 * column + plane * {row.plane_bytes}, &value, 2);\n"
+        f"    }}\n"
+        f"  }}\n"
+    )
