@@ -7,7 +7,7 @@ from tvm_tiny.device.faults import DeviceFault, Fault
 from tvm_tiny.device.image_size import ImageSize, measure_image, measure_objects
 from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, find_handler, load_project
 from tvm_tiny.device.qemu import qemu_command
-from tvm_tiny.device.runner import RunResult, build_image, run
+from tvm_tiny.device.runner import RunResult, build_image, generate_project, run
 
 __all__ = [
     "DeviceFault",
@@ -19,6 +19,7 @@ __all__ = [
     "RunResult",
     "build_image",
     "find_handler",
+    "generate_project",
     "load_project",
     "measure_image",
     "measure_objects",

@@ -18,7 +18,7 @@ from tvm_tiny.boards import Board
 from tvm_tiny.errors import InputError, TargetError
 from tvm_tiny.target import TinyTarget, parse_target
 
-DTYPES = ("int8", "uint8", "int16", "int32", "float32", "bool")
+DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
 
 
 @dataclass(frozen=True)

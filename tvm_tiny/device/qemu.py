@@ -162,12 +162,12 @@ class Monitor:
         self._nudged = 0.0
         try:
             self._socket.connect(str(path))
-        except OSError:
+            self._file = self._socket.makefile("rw", encoding="utf-8")
+            self._file.readline()
+            self.execute("qmp_capabilities")
+        except BaseException:
             self._socket.close()
             raise
-        self._file = self._socket.makefile("rw", encoding="utf-8")
-        self._file.readline()
-        self.execute("qmp_capabilities")
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command and return its answer; events in between are dropped."""

@@ -6,8 +6,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,6 +123,27 @@ def built_project(artifact: Artifact, board: Board, options: ProjectOptions, dir
         project = handler.generate(artifact, board, where, options)
         handler.build(project)
         yield project
+
+
+def generate_project(mlf: str | Path, directory: str | Path, board: str | Board, **options: Any) -> Path:
+    """Write a firmware project that holds the model and builds with make alone; returns its directory.
+
+    Parameters
+    ----------
+    directory
+        New or empty.
+    options
+        Fields of `ProjectOptions`.
+    """
+    board = find_board(board)
+    try:
+        chosen = ProjectOptions(**options)
+    except TypeError as error:
+        raise OptionError(
+            f"unknown project option: {error}", remedy=f"known: {', '.join(f.name for f in fields(ProjectOptions))}"
+        ) from None
+    with open_artifact(mlf) as artifact:
+        return find_handler(board).generate(artifact, board, Path(directory), chosen).directory
 
 
 def build_image(
