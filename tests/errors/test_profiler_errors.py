@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tvm_tiny.errors import InputError, TargetError, ToolchainError
+from tvm_tiny.errors import DeviceError, InputError, TargetError, ToolchainError
 from tvm_tiny.profiler import profile_elf
 from tvm_tiny.profiler.board_terms import board_term
 from tvm_tiny.profiler.disassembly import Program
-from tvm_tiny.profiler.qemu_plugin import build_plugin, plugin_api
+from tvm_tiny.profiler.qemu_plugin import Counting, build_plugin, count, plugin_api
 
 
 def script(path: Path, text: str) -> None:
@@ -82,3 +83,21 @@ def test_unknown_core_and_board_term_are_refused_before_anything_runs(tmp_path: 
         profile_elf(tmp_path / "x.elf", ["qemu-system-arm"], "cortex-a53")
     with pytest.raises(TargetError, match=r"no board term 'z80'; there are: none, stm32l4r5@120"):
         board_term("z80")
+
+
+@pytest.mark.host_cc
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "message"),
+    [
+        ("echo '-plugin: invalid option' >&2; exit 1", ToolchainError, "does not load the counting plugin: -plugin: invalid option"),
+        ("exit 0", DeviceError, "left no complete counts"),
+        ("echo booting; exit 3", DeviceError, "ended with code 3: booting"),
+    ],
+)
+def test_an_emulator_that_does_not_count(
+    behaviour: str, kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script(tmp_path / "qemu-system-arm", f'[ "$1" = --version ] && echo QEMU emulator version 7.2.0 && exit\n{behaviour}')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(kind, match=message):
+        count(["qemu-system-arm", "-M", "mps2-an500"], Counting())
