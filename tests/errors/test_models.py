@@ -6,12 +6,16 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.support.fuzz import load_damaged
-from tests.support.shared import ROOT, needs_shared, shared_models
-from tvm_tiny.errors import InputError, ModelFormatError
+from tests.support.onnx_builder import OnnxBuilder
+from tests.support.shared import ROOT, SHARED, needs_shared, shared_models
+from tvm_tiny.errors import InputError, ModelFormatError, UnsupportedModelError
 from tvm_tiny.frontend import load
+from tvm_tiny.frontend.check import check
 
 OWN = ROOT / "examples" / "fashion_mnist" / "fashion_mnist_int8.tflite"
 ALL = shared_models("tflite/*.tflite") + shared_models("layers/*.tflite")
@@ -65,3 +69,90 @@ def test_damaged_copies_of_every_reference_model() -> None:
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
 def test_many_damaged_copies_of_every_reference_model(path: Path) -> None:
     load_damaged(path.read_bytes(), 1000 if path.stat().st_size < 100_000 else 100, seed=7)
+
+
+# --- ONNX -------------------------------------------------------------------------------------------------------------------------------
+
+
+def qdq_model() -> OnnxBuilder:
+    """A sound model without outputs yet; its last tensor is named "y"."""
+    b = OnnxBuilder()
+    x = b.qdq(b.input("x", [1, 2, 5, 5]), 0.05, 3)
+    weights = b.weights(np.arange(36).reshape(2, 2, 3, 3), 0.01)
+    b.nodes.append(helper.make_node("Identity", [b.qdq(b.node("Conv", x, weights, kernel_shape=[3, 3]), 0.1, 0)], ["y"]))
+    return b
+
+
+def problems_of(data: bytes) -> str:
+    with pytest.raises(UnsupportedModelError) as caught:
+        load(data)
+    assert check(data).problems == tuple(caught.value.problems)
+    assert all(p.remedy for p in caught.value.problems)
+    return str(caught.value)
+
+
+def test_onnx_float_model() -> None:
+    b = OnnxBuilder()
+    b.output(b.node("Relu", b.input("x", [1, 4])))
+    assert "model: no tensor is quantised: this is a float model; quantise the model to int8 first" in problems_of(b.bytes())
+
+
+def test_onnx_qoperator_form() -> None:
+    b = OnnxBuilder(21)
+    x = b.input("x", [1, 2, 5, 5], TensorProto.INT8)
+    scale, zero = b.const(np.float32(0.1)), b.const(np.int8(0))
+    y = b.node("QLinearConv", x, scale, zero, b.const(np.ones((2, 2, 3, 3), np.int8)), scale, zero, scale, zero, name="c1")
+    b.output(y, None, TensorProto.INT8)
+    text = problems_of(b.bytes())
+    assert "node 0 QLinearConv 'c1' (c1_0): the QOperator form is not supported; quantise in QDQ form instead" in text
+
+
+def test_onnx_everything_wrong_at_once() -> None:
+    b = qdq_model()
+    b.input("side", [1, 2, 3, "width"])
+    uint8 = b.qdq(b.node("Erf", "y"), 0.1, 128, np.uint8)
+    grouped = b.node("Conv", uint8, b.const(np.ones((4, 1, 3, 3), np.float32)), kernel_shape=[3, 3], auto_pad="SAME_UPPER", group=2)
+    b.output(b.node("AveragePool", grouped, kernel_shape=[2, 2], ceil_mode=1))
+    text = problems_of(b.bytes())
+    for reason in ("Erf", "uint8 is not supported (only int8)", "auto_pad is not supported", "ceil_mode=1", "(side): dynamic shape"):
+        assert reason in text
+    assert "can't be compiled: 6 problems" in text or "can't be compiled: 7 problems" in text
+
+
+def test_onnx_weights_that_are_computed() -> None:
+    b = OnnxBuilder()
+    x, w = b.qdq(b.input("x", [3, 4]), 0.1, 0), b.qdq(b.input("w", [4, 5]), 0.1, 0)
+    b.output(b.node("MatMul", x, w))
+    assert "weights must be constant, but are computed at run time; export with constant weights" in problems_of(b.bytes())
+
+
+@pytest.mark.parametrize("cut", [20, 0.3, 0.6, 0.97])
+def test_onnx_truncated(cut: float) -> None:
+    b = qdq_model()
+    b.output("y")
+    data = b.bytes()
+    with pytest.raises(ModelFormatError, match="damaged ONNX file"):
+        load(data[: int(cut if cut > 1 else cut * len(data))])
+
+
+def test_onnx_damaged_copies() -> None:
+    b = qdq_model()
+    b.output("y")
+    load(b.bytes())
+    ends = load_damaged(b.bytes(), 300, seed=3)
+    assert ends["TINY101"] > 50
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", ["kws_ref_model", "resnet", "vww_96_float"])
+def test_many_damaged_copies_of_onnx_reference_models(stem: str) -> None:
+    load_damaged((SHARED / "models" / "onnx" / f"{stem}.onnx").read_bytes(), 150, seed=9)
+
+
+@needs_shared
+@pytest.mark.parametrize("stem", ["pretrainedResnet", "vww_96_float"])
+def test_onnx_float_reference_models(stem: str) -> None:
+    text = problems_of((SHARED / "models" / "onnx" / f"{stem}.onnx").read_bytes())
+    assert "1 problem\n" in text
+    assert "this is a float model" in text

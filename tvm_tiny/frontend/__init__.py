@@ -15,7 +15,7 @@ def load(source: str | Path | bytes) -> tvm.IRModule:
 
     Parameters
     ----------
-    source : a path, or the bytes of a TFLite model.
+    source : a path, or the bytes of a TFLite or ONNX model.
 
     Returns
     -------
@@ -32,13 +32,16 @@ def load(source: str | Path | bytes) -> tvm.IRModule:
         Every reason at once why the model can't be compiled.
     """
     data, name = read_source(source)
-    from tvm_tiny.frontend.check import not_a_model
-    from tvm_tiny.frontend.tflite import load_tflite
-    from tvm_tiny.frontend.tflite_reader import is_tflite
+    from tvm_tiny.frontend.check import require_onnx, sniff
 
-    if is_tflite(data):
+    if sniff(data, name) == "tflite":
+        from tvm_tiny.frontend.tflite import load_tflite
+
         return load_tflite(data, name)
-    raise not_a_model(name)
+    require_onnx(name)
+    from tvm_tiny.frontend.onnx import load_onnx
+
+    return load_onnx(data, name)
 
 
 def read_source(source: str | Path | bytes) -> tuple[bytes, str]:

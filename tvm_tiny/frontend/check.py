@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from tvm_tiny.errors import ModelFormatError, Problem
+from tvm_tiny.errors import ModelFormatError, Problem, ToolchainError
 from tvm_tiny.frontend import read_source
+from tvm_tiny.frontend.problems import Report
 from tvm_tiny.frontend.tflite_check import check_graph
-from tvm_tiny.frontend.tflite_operators import RULES
+from tvm_tiny.frontend.tflite_operators import RULES as TFLITE_RULES
 from tvm_tiny.frontend.tflite_reader import is_tflite, read_graph
 
 
@@ -59,28 +61,60 @@ def check(source: str | Path | bytes) -> CheckResult:
         Not a model, truncated, damaged, or contradicting itself. (What is merely unsupported is in the result.)
     """
     data, name = read_source(source)
-    if not is_tflite(data):
-        raise not_a_model(name)
-    graph = read_graph(data)
-    report = check_graph(graph)
+    if sniff(data, name) == "tflite":
+        graph = read_graph(data)
+        report, kinds, known = check_graph(graph), [op.kind for op in graph.operators], set(TFLITE_RULES)
+        return _result(name, "tflite", report, kinds, known)
+    require_onnx(name)
+    from tvm_tiny.frontend.onnx_check import RULES as ONNX_RULES
+    from tvm_tiny.frontend.onnx_check import check_onnx, read_onnx
+
+    model = read_onnx(data)
+    return _result(name, "onnx", check_onnx(model), [n.op_type for n in model.model.graph.node], set(ONNX_RULES))
+
+
+def _result(name: str, source: str, report: Report, kinds: list[str], known: set[str]) -> CheckResult:
     if not report.problems:
         report.raise_if_any()
-    counts = Counter(op.kind for op in graph.operators)
-    uses = tuple(OperatorUse(kind, count, kind in RULES) for kind, count in sorted(counts.items()))
-    return CheckResult(name, "tflite", uses, tuple(report.problems))
+    uses = tuple(OperatorUse(kind, count, kind in known) for kind, count in sorted(Counter(kinds).items()))
+    return CheckResult(name, source, uses, tuple(report.problems))
 
 
 def supported_operators() -> list[SupportedOperator]:
-    """Every supported operator, by format and name."""
-    return [SupportedOperator("tflite", kind, _dtypes(kind), rule.notes) for kind, rule in sorted(RULES.items())]
+    """Every supported operator, by format and name (ONNX's only where `onnx` is installed)."""
+    rows = [SupportedOperator("tflite", kind, _dtypes(kind), rule.notes) for kind, rule in sorted(TFLITE_RULES.items())]
+    try:
+        from tvm_tiny.frontend.onnx_check import RULES as ONNX_RULES
+    except ImportError:
+        return rows
+    return rows + [SupportedOperator("onnx", kind, _dtypes(kind), notes) for kind, (_, notes) in sorted(ONNX_RULES.items())]
 
 
 def _dtypes(kind: str) -> str:
-    return {"QUANTIZE": "float32, int8 → int8", "DEQUANTIZE": "int8 → float32"}.get(kind, "int8 (float32 as an island)")
+    special = {"QUANTIZE": "float32, int8 → int8", "DEQUANTIZE": "int8 → float32"}
+    special |= {"QuantizeLinear": special["QUANTIZE"], "DequantizeLinear": special["DEQUANTIZE"]}
+    return special.get(kind, "int8 (float32 as an island)")
 
 
-def not_a_model(name: str) -> ModelFormatError:
-    """The error for a file that is neither TFLite nor ONNX."""
-    return ModelFormatError(
+def sniff(data: bytes, name: str) -> str:
+    """ "tflite" or "onnx", by content.
+
+    Errors
+    ------
+    ModelFormatError
+        It is neither.
+    """
+    if is_tflite(data):
+        return "tflite"
+    # Field 1 of an ONNX ModelProto is ir_version, a small number, and every writer puts it first.
+    if len(data) > 16 and data[0] == 0x08 and 3 <= data[1] <= 32:
+        return "onnx"
+    raise ModelFormatError(
         f"{name}: not a model (neither a TFLite FlatBuffer nor an ONNX protobuf)", remedy="give a .tflite or .onnx file, whole and unpacked"
     )
+
+
+def require_onnx(name: str) -> None:
+    """Raise `ToolchainError` with the remedy where the optional package `onnx` is not installed."""
+    if find_spec("onnx") is None:
+        raise ToolchainError(f"{name} is an ONNX model, but the package onnx is not installed", remedy="pip install 'tvm_tiny[onnx]'")

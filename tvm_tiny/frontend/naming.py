@@ -60,21 +60,31 @@ class Names:
         return candidate
 
 
-def describe(name: str, source: str, inputs: list[TensorInfo], outputs: list[TensorInfo], tensors: dict[str, TensorInfo]) -> str:
-    """The JSON text of the attribute `tiny.model`."""
-    table = {hint: asdict(info) for hint, info in tensors.items()}
-    ports = {"inputs": [i.port() for i in inputs], "outputs": [o.port() for o in outputs]}
-    return json.dumps({"name": name, "format": source, **ports, "tensors": table})
+@dataclass(frozen=True)
+class Sheet:
+    """What becomes of `tiny.model`: the model's name and format, its ports, and the tensor behind every named variable."""
+
+    name: str
+    format: str
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    tensors: dict[str, TensorInfo]
+
+    def json(self, names: set[str]) -> str:
+        """The text of the attribute; of `tensors` only those whose variable is in `names`."""
+        table = {hint: asdict(info) for hint, info in self.tensors.items() if hint in names}
+        ports = {"inputs": [i.port() for i in self.inputs], "outputs": [o.port() for o in self.outputs]}
+        return json.dumps({"name": self.name, "format": self.format, **ports, "tensors": table})
 
 
-def finish(mod: tvm.IRModule, hints: dict[relax.Var, str], params: list[str], model: str) -> tvm.IRModule:
-    """The module as the contract wants it: named parameters and values, no alias at the end, no importer attributes.
+def finish(mod: tvm.IRModule, hints: dict[relax.Var, str], params: list[str], sheet: Sheet) -> tvm.IRModule:
+    """The module as the contract wants it: named parameters and values, nothing dead, no alias at the end, no importer attributes.
 
     Parameters
     ----------
     hints : the name each bound variable shall carry (variables left out are temporaries).
     params : the names of `main`'s parameters in order.
-    model : the text for `tiny.model`.
+    sheet : what goes into `tiny.model`.
     """
     function = mod["main"]
     builder = relax.BlockBuilder()
@@ -84,13 +94,25 @@ def finish(mod: tvm.IRModule, hints: dict[relax.Var, str], params: list[str], mo
     result = function.body.body
     while isinstance(bindings[result], relax.Var):
         result = bindings.pop(result)
+    live = _live(bindings, result)
     with builder.function("main", fresh):
         with builder.dataflow():
             for var, value in bindings.items():
-                emit = builder.emit_output if var.same_as(result) else builder.emit
-                renamed[var] = emit(_substitute(value, renamed), name_hint=hints.get(var, ""))
+                if var in live:
+                    emit = builder.emit_output if var.same_as(result) else builder.emit
+                    renamed[var] = emit(_substitute(value, renamed), name_hint=hints.get(var, ""))
         builder.emit_func_output(renamed[result])
-    return builder.get().with_attr(ATTRIBUTE, model)
+    names = {*params, *(hint for var, hint in hints.items() if var in live)}
+    return builder.get().with_attr(ATTRIBUTE, sheet.json(names))
+
+
+def _live(bindings: dict[relax.Var, relax.Expr], result: relax.Var) -> set[relax.Var]:
+    """The variables `result` depends on."""
+    live = {result}
+    for var, value in reversed(bindings.items()):
+        if var in live:
+            live.update(relax.analysis.free_vars(value))
+    return live
 
 
 def _substitute(expr: relax.Expr, renamed: dict[relax.Var, relax.Expr]) -> relax.Expr:

@@ -48,7 +48,7 @@ from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
 
 from tvm_tiny.errors import ModelFormatError, TinyError
 from tvm_tiny.frontend.graph import Graph, Operator, Tensor
-from tvm_tiny.frontend.naming import Names, TensorInfo, describe, finish
+from tvm_tiny.frontend.naming import Names, Sheet, TensorInfo, finish
 from tvm_tiny.frontend.tflite_check import check_graph
 from tvm_tiny.frontend.tflite_reader import read_graph
 from tvm_tiny.frontend.tflite_rules import activation_range, output_padding, reduction_axes, slice_bounds
@@ -171,7 +171,7 @@ class QdqConverter(OperatorConverter):
     def finish(self, mod: tvm.IRModule, name: str) -> tvm.IRModule:
         """The imported module with its names and its `tiny.model`."""
         inputs, outputs = ([_info(self.graph.tensors[i]) for i in ports] for ports in (self.graph.inputs, self.graph.outputs))
-        return finish(mod, self.hints, self.params, describe(name, "tflite", inputs, outputs, self.table))
+        return finish(mod, self.hints, self.params, Sheet(name, "tflite", inputs, outputs, self.table))
 
     # --- pieces of the form ---------------------------------------------------------------------------------------------------------
 
