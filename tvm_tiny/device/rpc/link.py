@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's half of the link layer: whole messages over a line that loses, flips, doubles and invents bytes.
+
+The host is the master: it sends one frame, repeats it until the device answers with the same session and sequence number, and goes
+on. The device acts on a frame once and answers a repeated one with the same bytes again. So a late answer never passes for another's,
+and no call is run twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+import time
+from dataclasses import dataclass
+
+from tvm_tiny.device.rpc.frame import FLAG_LAST, LINK_VERSION, MAX_PAYLOAD, Decoder, Frame, FrameType, encode
+from tvm_tiny.device.rpc.line import Line
+from tvm_tiny.errors import DeviceError
+
+# A repetition follows after this many seconds plus the line time of two frames; each further one waits half as long again.
+_FIRST_WAIT = 0.15
+_LONGEST_WAIT = 1.0
+# How many times slower than its rate a line may be before a transfer counts as hung (repetitions, a busy emulator).
+_SLACK = 4.0
+_SYNC = struct.Struct("<IIII")
+_REBUILD = "build the firmware with this version of tvm_tiny"
+
+
+class SilentDeviceError(DeviceError):
+    """The device did not answer in time."""
+
+    code = "TINY503"
+
+
+class DeviceResetError(DeviceError):
+    """The device has forgotten its session: it was reset."""
+
+    code = "TINY504"
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What a device says of itself: longest payload of a frame, size of its tensor arena (bytes), rate of its cycle counter (0: none)."""
+
+    max_payload: int
+    arena_bytes: int
+    cycles_hz: int
+
+
+@dataclass
+class LinkStatistics:
+    """What the line cost: frames sent, of these repeated, and damaged ones received."""
+
+    sent: int = 0
+    repeated: int = 0
+    damaged: int = 0
+
+
+class DeviceLink:
+    """A session with the device at the other end of `line`. Not for use from several threads."""
+
+    def __init__(self, line: Line) -> None:
+        self.statistics = LinkStatistics()
+        self._line = line
+        self._decoder = Decoder()
+        self._session = 0
+        self._sequence = 0
+        self._info = DeviceInfo(64, 0, 0)
+
+    def open_session(self, timeout: float) -> DeviceInfo:
+        """Begin anew: the device frees all memory and handles of the session before.
+
+        Raises
+        ------
+        SilentDeviceError
+            No answer within `timeout` seconds.
+        DeviceError
+            The device speaks another version of the link protocol, or the line closed.
+        """
+        self._session = 1 + secrets.randbelow(0xFFFFFFFF)
+        self._sequence = 0
+        deadline = time.monotonic() + timeout
+        answer = self._exchange(FrameType.HOST_SYNC, 0, b"", deadline, FrameType.DEVICE_SYNC)
+        if len(answer.payload) != _SYNC.size:
+            raise DeviceError("the device describes itself in an unknown way", remedy=_REBUILD)
+        version, payload, arena, cycles_hz = _SYNC.unpack(answer.payload)
+        if version != LINK_VERSION or not 0 < payload <= MAX_PAYLOAD:
+            raise DeviceError(f"the device speaks link version {version}, not {LINK_VERSION}", remedy=_REBUILD)
+        self._info = DeviceInfo(payload, arena, cycles_hz)
+        return self._info
+
+    def request(self, message: bytes, timeout: float) -> bytes:
+        """Send a message and return its answer.
+
+        Parameters
+        ----------
+        timeout
+            Seconds the device may compute; the time for the transfers, both ways, is added.
+
+        Raises
+        ------
+        SilentDeviceError, DeviceResetError, LineClosedError
+            No answer came. The session is over: whether the request was carried out is not known.
+        """
+        deadline = time.monotonic() + timeout + self._transfer_time(len(message))
+        size = self._info.max_payload
+        pieces = [message[at : at + size] for at in range(0, len(message), size)] or [b""]
+        for piece in pieces[:-1]:
+            self._next(FrameType.HOST_DATA, 0, piece, deadline, FrameType.DEVICE_ACK)
+        answer = self._next(FrameType.HOST_DATA, FLAG_LAST, pieces[-1], deadline, FrameType.DEVICE_DATA)
+        parts = [answer.payload]
+        while not answer.last:
+            # Every piece that arrives shows that the device lives: the answer's length need not be known beforehand.
+            deadline = max(deadline, time.monotonic() + timeout)
+            answer = self._next(FrameType.HOST_PULL, 0, b"", deadline, FrameType.DEVICE_DATA)
+            parts.append(answer.payload)
+        return b"".join(parts)
+
+    def _transfer_time(self, count: int) -> float:
+        return _SLACK * count / self._line.bytes_per_second
+
+    def _next(self, kind: FrameType, flags: int, payload: bytes, deadline: float, wanted: FrameType) -> Frame:
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        return self._exchange(kind, flags, payload, deadline, wanted)
+
+    def _exchange(self, kind: FrameType, flags: int, payload: bytes, deadline: float, wanted: FrameType) -> Frame:
+        """Send a frame, again and again, until its answer comes."""
+        coded = encode(Frame(kind, flags, self._sequence, self._session, payload))
+        wait = _FIRST_WAIT + (len(coded) + self._info.max_payload) / self._line.bytes_per_second * 2
+        attempts = 0
+        while (now := time.monotonic()) < deadline:
+            self.statistics.sent += 1
+            self.statistics.repeated += attempts > 0
+            attempts += 1
+            self._line.write(coded, deadline - now)
+            answer = self._await(wanted, min(deadline, time.monotonic() + wait))
+            if answer is not None:
+                return answer
+            wait = min(1.5 * wait, max(wait, _LONGEST_WAIT))
+        raise SilentDeviceError("the device did not answer in time", remedy="reset it; raise the time-out if the function takes longer")
+
+    def _await(self, wanted: FrameType, until: float) -> Frame | None:
+        while (left := until - time.monotonic()) > 0:
+            frames = self._decoder.feed(self._line.read(left))
+            self.statistics.damaged = self._decoder.damaged
+            for frame in frames:
+                if frame.session != self._session or frame.sequence != self._sequence:
+                    continue  # a late copy of what was answered before
+                if frame.type == wanted:
+                    return frame
+                if frame.type == FrameType.DEVICE_NO_SESSION:
+                    raise DeviceResetError("the device was reset in the middle of the session", remedy="connect again")
+        return None
