@@ -6,7 +6,7 @@ Operators are written once, for NHWC; these helpers translate at their edges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,9 @@ def pad_array(x: np.ndarray, padding: Sequence[int], value: int) -> np.ndarray:
     return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
 
 
-def window_views(x: np.ndarray, kernel: Sequence[int], out_hw: Sequence[int], strides: Sequence[int], dilation: Sequence[int] = (1, 1)):  # noqa: ANN201
+def window_views(
+    x: np.ndarray, kernel: Sequence[int], out_hw: Sequence[int], strides: Sequence[int], dilation: Sequence[int] = (1, 1)
+) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield (kh, kw, view of a padded NHWC array at that tap for all window positions)."""
     for kh in range(kernel[0]):
         for kw in range(kernel[1]):

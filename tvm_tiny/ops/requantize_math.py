@@ -24,7 +24,8 @@ ROUNDINGS = ("gemmlowp", "single")
 def quantize_multiplier(scale: float) -> tuple[int, int]:
     """Return (multiplier, shift) with `scale ~ multiplier * 2^(shift - 31)`, multiplier in [2^30, 2^31).
 
-    Rounds as TensorFlow Lite's QuantizeMultiplier: half away from zero, and a scale below 2^-32 becomes zero. A positive shift is a left one.
+    Rounds as TensorFlow Lite's QuantizeMultiplier: half away from zero, and a scale below 2^-32 becomes zero. A positive shift is
+    a left one.
     """
     check(math.isfinite(scale) and scale >= 0, "requantize", f"a scale must be finite and not negative, got {scale}")
     if scale == 0.0:
@@ -138,12 +139,17 @@ def _single_rounding_tir(x: Any, multiplier: Any, shift: Any) -> Expr:
     right = tirx.const(31 - shift, "int64") if isinstance(shift, int) else tirx.const(31, "int64") - tirx.Cast("int64", expr(shift))
     factor = tirx.const(multiplier, "int64") if isinstance(multiplier, int) else tirx.Cast("int64", expr(multiplier))
     one = tirx.const(1, "int64")
+    if not isinstance(shift, int):
+        # TVM 0.27 bounds `v >> n` to -1..0 when n may be negative, and drops clamps after it: say that it is not.
+        right = tirx.max(right, one)
     return tirx.Cast("int32", (tirx.Cast("int64", expr(x)) * factor + (one << (right - one))) >> right)
 
 
 def _shift_left(x: Any, left: Any) -> Expr:
-    """Shift in uint32: C leaves a left shift of a negative int undefined, and the reference wraps around."""
-    if isinstance(left, int) and left == 0:
-        return x
-    amount = tirx.const(left, "uint32") if isinstance(left, int) else tirx.Cast("uint32", expr(left))
-    return tirx.Cast("int32", tirx.Cast("uint32", expr(x)) << amount)
+    """Multiply by a power of two: C leaves a left shift of a negative int undefined.
+
+    Not in uint32: TVM's bound analysis takes the cast of a negative value to be positive and drops tests that matter.
+    """
+    if isinstance(left, int):
+        return expr(x) * i32(1 << left) if left else expr(x)
+    return expr(x) * (i32(1) << left)
