@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import tvm_tiny
-from tvm_tiny.cli import boards, check, doctor
+from tvm_tiny.cli import boards, check, doctor, profile, run
 from tvm_tiny.cli.guard import EXIT_CODES, guarded
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 # The order of `tvm-tiny --help`: from a file to a device.
-for command in (check.check, doctor.doctor, boards.boards):
+for command in (check.check, run.run, profile.profile, boards.boards, doctor.doctor):
     app.command()(guarded(command))
 
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options and steps shared by the commands that compile a model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvm_tiny.cli.guard import progress_console
+from tvm_tiny.errors import OptionError
+
+if TYPE_CHECKING:
+    from tvm_tiny.compiled import CompiledModel
+
+Model = Annotated[Path, typer.Argument(help="A trained int8 model: .tflite, or .onnx in QDQ form.")]
+ModelOrArtifact = Annotated[Path, typer.Argument(help="A trained int8 model, or a directory or .tar that `compile` wrote.")]
+Target = Annotated[str | None, typer.Option("--target", "-t", help='Such as "c -mcpu=cortex-m7"; default: of the board, else the host.')]
+BoardName = Annotated[str | None, typer.Option("--board", "-b", help="A board of `tvm-tiny boards`; its memories are limits.")]
+Name = Annotated[str | None, typer.Option("--name", help="C identifier in every symbol; default: from the file's name.")]
+
+EMULATED_M7 = "mps2_an500"
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show on a terminal's standard error that `what` is going on; nothing elsewhere."""
+    console = progress_console()
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def build_model(model: Path, target: str | None, board: str | None, name: str | None, dump_dir: Path | None = None) -> CompiledModel:
+    """Compile, with progress shown; TVM is imported here."""
+    with progress(f"compiling {model.name}"):
+        from tvm_tiny.api import build
+
+        return build(model, target, name=name, board=board, dump_dir=dump_dir)
+
+
+@contextmanager
+def artifact_of(model: Path, target: str | None, board: str) -> Iterator[Path]:
+    """What `compile` wrote at `model`; or the model file compiled for `board` into a directory that lasts as long as the context.
+
+    Raises
+    ------
+    OptionError
+        A target for what is compiled already.
+    """
+    if model.is_dir() or model.suffix == ".tar":
+        if target is not None:
+            raise OptionError(f"{model} is compiled already, --target comes too late", remedy="leave it out, or give the model file")
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="tvm_tiny_") as folder:
+        yield build_model(model, target, board, None).save(Path(folder) / "model")
