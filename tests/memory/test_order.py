@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order found has the least peak of all orders (exhaustive on small graphs), and the fall-back is never worse than the given order."""
+"""The order found has the least peak of all orders (by exhaustion on small graphs); the fall-back is never worse than the given one."""
 
 from __future__ import annotations
 

@@ -174,7 +174,8 @@ def _trace(came: Mapping[int, tuple[int, int]], mask: int) -> tuple[int, ...]:
 
 def _greedy(graph: _Graph) -> tuple[int, ...]:
     """List scheduling: the ready node with the least bytes during and after it, the given order breaking ties."""
-    done, live, order = 0, graph.start, []
+    done, live = 0, graph.start
+    order: list[int] = []
     while len(order) < len(graph.nodes):
         costs = {i: graph.run(done, live, i) for i in graph.ready(done)}
         i = min(costs, key=lambda k: (costs[k][1], costs[k][0], k))

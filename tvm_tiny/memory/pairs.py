@@ -73,5 +73,7 @@ def _step_bound(buffers: Sequence[Buffer], step: int, shared: Sequence[Pair]) ->
     soft = {name for p in shared for name in (p.first.name, p.second.name)}
     outputs = {right.output for p in shared for right in p.rights}
     hard = sum(n for name, n in live.items() if name not in soft)
+    # Inputs never share bytes with each other, nor do outputs.
     inputs_alone = sum(live[name] for name in soft - outputs)
-    return hard + max(inputs_alone, sum(live[name] for name in soft) - saved, max((live[o] for o in outputs), default=0))
+    outputs_alone = sum(live[name] for name in outputs)
+    return hard + max(inputs_alone, outputs_alone, sum(live[name] for name in soft) - saved)

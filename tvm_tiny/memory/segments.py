@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where to cut a network into streamed segments and single layers, for the least arena or within a budget.
+
+A partition is a list of consecutive ranges of operators. A range of one runs as an ordinary layer with the rights its
+kernel grants; a longer one is streamed. The bytes of a range (tensors that pass it by, its rings and sums, its inputs and
+outputs as far as they may not share bytes) do not depend on the other ranges, so the least peak is a shortest path over cut
+points. Of all partitions within that peak (or a budget) the one that streams the least work is taken, since streaming
+re-reads weights row by row. Offsets are then planned for real (`plan_partition`): the peak is only a bound for them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from tvm_tiny.errors import OptionError
+from tvm_tiny.memory.pairs import conflicts, lower_bound
+from tvm_tiny.memory.plan import Buffer, MemoryPlan, Right, Step
+from tvm_tiny.memory.planner import DEFAULT_EFFORT, plan_memory
+from tvm_tiny.memory.rows import RowGraph, RowOp, layer_rights
+from tvm_tiny.memory.streams import Stage, StreamedSegment, schedule
+
+Allowed = Callable[[int, int], bool]
+LAYER_RIGHTS = ("in-place", "ascending", "descending")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the kernels at hand can do.
+
+    Attributes
+    ----------
+    layer_rights : tuple of str
+        Rights of whole-layer kernels (`plan.ORDERS`).
+    pixel_fusion : bool
+        Fused kernels exist that compute a pixel of a producer and hand it to a pointwise consumer at once.
+    overlap : bool
+        Streamed segments may overlap their own input.
+    fetched : tuple of str
+        Model inputs that arrive row by row and never lie whole in the arena (unless their reader needs them whole).
+    external : tuple of str
+        Tensors that exist outside the arena and cost nothing (an image in another memory).
+    scratch : callable
+        Bytes of scratch that running an operator needs beyond rows (im2col, planes), by operator and whether it is streamed.
+    """
+
+    layer_rights: tuple[str, ...] = LAYER_RIGHTS
+    pixel_fusion: bool = False
+    overlap: bool = True
+    fetched: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
+    scratch: Callable[[RowOp, bool], int] = lambda op, streamed: 0
+
+
+@dataclass(frozen=True)
+class Range:
+    """Operators [first, last) of the graph and how they run; `bytes` is the range's own need, tensors passing by included."""
+
+    first: int
+    last: int
+    bytes: int
+    segment: StreamedSegment | None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether rows are streamed through the range."""
+        return self.segment is not None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A cut of the whole graph; `peak` is the largest need of its ranges."""
+
+    ranges: tuple[Range, ...]
+    peak: int
+    options: Options = field(default_factory=Options)
+
+
+def stages_of(graph: RowGraph, first: int, last: int, pixel_fusion: bool) -> tuple[Stage, ...]:
+    """Operators [first, last) grouped into stages.
+
+    1. A residual ADD joins the operator that makes its operand on the longer path, when nobody else reads that operand.
+    2. With pixel fusion, a pointwise operator joins the only producer of its input under the same condition, and a sum
+       takes over the ring of a residual operand that only it reads.
+    """
+    group: dict[int, int] = {}
+    depth: dict[str, int] = {}
+    members: dict[int, list[int]] = {}
+    for i in range(first, last):
+        op = graph.ops[i]
+        depth[op.output] = 1 + max((depth.get(t, 0) for t in op.inputs), default=0)
+        joins = _joins(graph, i, first, depth, pixel_fusion)
+        home = group[joins] if joins is not None and members[group[joins]][-1] == joins else i
+        group[i] = home
+        members.setdefault(home, []).append(i)
+    groups = sorted(members.values(), key=lambda g: g[-1])
+    return tuple(_stage(graph, g, first, pixel_fusion) for g in groups)
+
+
+def _joins(graph: RowGraph, i: int, first: int, depth: dict[str, int], pixel_fusion: bool) -> int | None:
+    """The operator in range that operator `i` is fused into, if any."""
+    op = graph.ops[i]
+    is_sum = op.kind == "rows" and len(op.inputs) > 1
+    if not is_sum and not (pixel_fusion and op.pointwise and op.repeat == 1):
+        return None
+    candidates = []
+    for position in op.in_place if is_sum else (0,):
+        tensor = op.inputs[position]
+        producer = graph.producer(tensor)
+        private = graph.readers(tensor) == [i] and tensor not in graph.outputs
+        if producer >= first and private and graph.ops[producer].kind in ("window", "rows"):
+            candidates.append((depth[tensor], producer))
+    return max(candidates)[1] if candidates else None
+
+
+def _stage(graph: RowGraph, members: Sequence[int], first: int, pixel_fusion: bool) -> Stage:
+    ops = tuple(graph.ops[i] for i in members)
+    inner = {op.output for op in ops[:-1]}
+    if not pixel_fusion or len(ops) == 1:
+        return Stage(ops)
+    over = next((t for t in ops[-1].inputs if t not in inner and _private(graph, t, members[-1], first, ops[-1])), None)
+    in_place_sum = len(ops) == 2 and ops[-1].kind == "rows" and over is None
+    return Stage(ops, pixel=not in_place_sum, over=over)
+
+
+def _private(graph: RowGraph, tensor: str, reader: int, first: int, op: RowOp) -> bool:
+    """`tensor` is a residual operand made in this range for `op` alone, of the size of its output."""
+    same = graph.tensors[tensor].nbytes == graph.tensors[op.output].nbytes and op.kind == "rows"
+    return same and graph.producer(tensor) >= first and graph.readers(tensor) == [reader] and tensor not in graph.outputs
+
+
+class Cutter:
+    """Needs of all ranges of one graph under one set of options, computed on demand and remembered."""
+
+    def __init__(self, graph: RowGraph, options: Options = Options()) -> None:
+        by_rows = [t for t in options.fetched if all(graph.ops[r].kind != "whole" for r in graph.readers(t))]
+        self.graph, self.options = graph, replace(options, fetched=tuple(by_rows))
+        self._ranges: dict[tuple[int, int], Range | None] = {}
+        self._bounds: dict[tuple[int, int], int] = {}
+        self._spans: dict[tuple[str, str], int] = {}
+
+    def range(self, first: int, last: int) -> Range | None:
+        """How operators [first, last) would run, or None when they can't be streamed together."""
+        key = (first, last)
+        if key not in self._ranges:
+            self._ranges[key] = self._compute(first, last)
+        return self._ranges[key]
+
+    def bound(self, first: int, last: int) -> int:
+        """A lower bound of the range's bytes, without scheduling it: tensors passing by, leaving, and rows one firing reads."""
+        key = (first, last)
+        if key not in self._bounds:
+            self._bounds[key] = self._bound(first, last)
+        return self._bounds[key]
+
+    def _bound(self, first: int, last: int) -> int:
+        graph, outside = self.graph, self.options.external
+        passing = sum(graph.tensors[t].nbytes for t in self._passing(first, last) if t not in outside)
+        left = set(leaving(graph, first, last))
+        rows = sum(self._least_rows(op.output, first, last) for op in graph.ops[first:last] if op.output not in left)
+        gone = {t for op in graph.ops[first:last] for t in op.inputs} - {op.output for op in graph.ops[first:last]}
+        gone -= {*outside, *self.options.fetched}
+        stay = {t for t in gone if t in graph.outputs or any(r >= last for r in graph.readers(t))}
+        size = {name: sum(graph.tensors[t].nbytes for t in group) for name, group in (("in", gone), ("stay", stay), ("out", left))}
+        return passing + rows + max(size["in"], size["stay"] + size["out"])
+
+    def _least_rows(self, tensor: str, first: int, last: int) -> int:
+        """Bytes of the rows of an inner tensor that its largest window spans; 0 where fusion could do without."""
+        graph = self.graph
+        readers = [graph.ops[r] for r in graph.readers(tensor) if first <= r < last]
+        windows = [op.rows.extent for op in readers if op.kind == "window" and op.inputs[0] == tensor and not op.pointwise]
+        fused = not windows and (self.options.pixel_fusion or any(op.kind == "rows" for op in readers))
+        data = graph.tensors[tensor]
+        return 0 if fused else data.row_bytes * min(data.height, max(self._real_span(op, tensor) for op in readers))
+
+    def _real_span(self, op: RowOp, tensor: str) -> int:
+        spans = self._spans.get((op.name, tensor))
+        if spans is None:
+            position = op.inputs.index(tensor)
+            needs = (self.graph.needs(op, f, position) for f in range(self.graph.firings(op)))
+            spans = self._spans[op.name, tensor] = max(high - low for low, high in needs)
+        return spans
+
+    def _compute(self, first: int, last: int) -> Range | None:
+        segment = self._segment(first, last)
+        if segment is None and (last - first > 1 or self._fetched(first, last)):
+            return None
+        buffers, step = range_step(self.graph, Range(first, last, 0, segment), self.options)
+        live = [b for b in buffers if b.name in step.touches()]
+        passing = sum(self.graph.tensors[t].nbytes for t in self._passing(first, last) if t not in self.options.external)
+        born = [Buffer(b.name, b.nbytes, b.kind, *self._times(b, step, last)) for b in live]
+        need = lower_bound(born, [step], conflicts(born, [step]))
+        return Range(first, last, need + passing, segment)
+
+    def _times(self, b: Buffer, step: Step, last: int) -> tuple[int, int]:
+        """An input that is read later, or a model output, does not die here: its bytes are needed past step 0."""
+        lives_on = b.name in self.graph.tensors and (any(r >= last for r in self.graph.readers(b.name)) or b.name in self.graph.outputs)
+        return (0, 1) if b.name in step.reads and lives_on else (0, 0)
+
+    def _fetched(self, first: int, last: int) -> tuple[str, ...]:
+        read = {t for op in self.graph.ops[first:last] for t in op.inputs}
+        return tuple(t for t in self.options.fetched if t in read)
+
+    def _segment(self, first: int, last: int) -> StreamedSegment | None:
+        fetched = self._fetched(first, last)
+        if last - first == 1 and not fetched:
+            return None
+        if not _streamable(self.graph, first, last) or any(min(self.graph.readers(t)) < first for t in fetched):
+            return None
+        if any(max(self.graph.readers(t)) >= last for t in fetched):
+            return None
+        stages = stages_of(self.graph, first, last, self.options.pixel_fusion)
+        return schedule(self.graph, stages, leaving(self.graph, first, last), fetched)
+
+    def _passing(self, first: int, last: int) -> list[str]:
+        """Tensors that exist before the range, are not touched by it and are read after it (or are model outputs)."""
+        graph = self.graph
+        touched = {t for op in graph.ops[first:last] for t in (*op.inputs, op.output)}
+        made = {op.output for op in graph.ops[:first]} | (set(graph.inputs) - set(self.options.fetched))
+        wanted = {t for op in graph.ops[last:] for t in op.inputs} | set(graph.outputs)
+        return sorted((made & wanted) - touched)
+
+
+def _streamable(graph: RowGraph, first: int, last: int) -> bool:
+    ops = graph.ops[first:last]
+    made = {op.output for op in ops}
+    for op in ops:
+        tall = graph.tensors[op.output].height > 1
+        broadcast = [t for t in op.inputs[1:] if t in made and graph.tensors[t].height == 1 and tall]
+        if op.kind == "whole" or broadcast:
+            return False
+    return True
+
+
+def leaving(graph: RowGraph, first: int, last: int) -> list[str]:
+    """Tensors made by operators [first, last) that exist afterwards: read later, model outputs, or read by nobody."""
+    made = [op.output for op in graph.ops[first:last]]
+    return [t for t in made if t in graph.outputs or not graph.readers(t) or any(r >= last for r in graph.readers(t))]
+
+
+def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buffer], Step]:
+    """The buffers (its own scratch and every tensor it touches) and the step of a range."""
+    ops = graph.ops[part.first : part.last]
+    name = ops[0].name if len(ops) == 1 else f"{ops[0].name} … {ops[-1].name}"
+    if part.segment is None:
+        op = ops[0]
+        sizes = {f"{op.name}.scratch": options.scratch(op, False)}
+        reads: tuple[str, ...] = op.inputs
+        writes: tuple[str, ...] = (op.output,)
+        rights = layer_rights(graph, op, options.layer_rights)
+    else:
+        sizes = part.segment.ring_bytes(graph)
+        sizes |= {f"{op.name}.scratch": options.scratch(op, True) for op in ops}
+        reads, writes = part.segment.inputs, part.segment.outputs
+        pairs = part.segment.distances.items() if options.overlap else ()
+        rights = tuple(Right(out, inp, "ascending", d) for (out, inp), d in pairs if inp not in options.external)
+    reads = tuple(dict.fromkeys(t for t in reads if t not in options.external))
+    rights = tuple(r for r in rights if r.input in reads)
+    scratch = [Buffer(n, size, "scratch") for n, size in sizes.items() if size]
+    touched = [Buffer(t, graph.tensors[t].nbytes, _kind(graph, t)) for t in dict.fromkeys((*reads, *writes))]
+    return touched + scratch, Step(name, reads, writes, tuple(b.name for b in scratch), rights)
+
+
+def _kind(graph: RowGraph, tensor: str) -> str:
+    return "input" if tensor in graph.inputs else "output" if tensor in graph.outputs else "intermediate"
+
+
+def best_partition(cutter: Cutter, budget: int | None = None, allowed: Allowed | None = None) -> Partition | None:
+    """The partition that streams least work within `budget` bytes (the least possible peak when None); None when none fits.
+
+    `allowed(first, last)` may forbid ranges (`single_head`).
+    """
+    found = partitions(cutter, budget, allowed)
+    return found[0] if found else None
+
+
+def partitions(cutter: Cutter, budget: int | None = None, allowed: Allowed | None = None) -> list[Partition]:
+    """Distinct partitions within `budget` (None: within the least peak), best first by each preference in turn.
+
+    Preferences: least streamed work (then fewest segments), fewest ranges, least bytes over all ranges. They differ in how
+    well their offsets chain up, which the peak does not tell.
+    """
+    budget = least_peak(cutter, allowed) if budget is None else budget
+    if budget is None:
+        return []
+    count = len(cutter.graph.ops)
+    spans = [(i, j) for i in range(count) for j in range(i + 1, count + 1) if allowed is None or allowed(i, j)]
+    fitting = [r for i, j in spans if cutter.bound(i, j) <= budget and (r := cutter.range(i, j)) and r.bytes <= budget]
+    work = {(r.first, r.last): _streamed_macs(cutter.graph, r) for r in fitting}
+    preferences: tuple[Callable[[Range], tuple[int, int]], ...] = (
+        lambda r: (work[r.first, r.last], int(r.streamed)),
+        lambda r: (1, work[r.first, r.last]),
+        lambda r: (r.bytes, work[r.first, r.last]),
+    )
+    chosen = filter(None, (_cheapest(fitting, count, weigh) for weigh in preferences))
+    distinct = {tuple((r.first, r.last) for r in ranges): ranges for ranges in chosen}
+    return [Partition(ranges, max(r.bytes for r in ranges), cutter.options) for ranges in distinct.values()]
+
+
+def _cheapest(ranges: Sequence[Range], count: int, weigh: Callable[[Range], tuple[int, int]]) -> tuple[Range, ...] | None:
+    """The path of ranges from operator 0 to `count` with the least sum of weights (lexicographic)."""
+    best: dict[int, tuple[tuple[int, int], tuple[Range, ...]]] = {0: ((0, 0), ())}
+    for r in sorted(ranges, key=lambda r: (r.last, r.first)):
+        if r.first in best:
+            (a, b), path = best[r.first]
+            more = weigh(r)
+            total = (a + more[0], b + more[1])
+            if r.last not in best or total < best[r.last][0]:
+                best[r.last] = (total, (*path, r))
+    return best[count][1] if count in best else None
+
+
+def least_peak(cutter: Cutter, allowed: Allowed | None = None) -> int | None:
+    """The least peak of any partition: a minimax shortest path that schedules a range only when its lower bound comes up."""
+    count = len(cutter.graph.ops)
+    heap = [(0, False, 0, 0)]
+    reached: set[int] = set()
+    while heap:
+        peak, exact, first, last = heapq.heappop(heap)
+        if exact or last == 0:
+            if last == count:
+                return peak
+            if last not in reached:
+                reached.add(last)
+                after = (j for j in range(last + 1, count + 1) if allowed is None or allowed(last, j))
+                for j in after:
+                    heapq.heappush(heap, (max(peak, cutter.bound(last, j)), False, last, j))
+        elif last not in reached and (found := cutter.range(first, last)) is not None:
+            heapq.heappush(heap, (max(peak, found.bytes), True, first, last))
+    return None
+
+
+def _streamed_macs(graph: RowGraph, part: Range) -> int:
+    return sum(op.macs for op in graph.ops[part.first : part.last]) if part.streamed else 0
+
+
+def partition_steps(graph: RowGraph, partition: Partition) -> tuple[list[Buffer], list[Step]]:
+    """Buffers and steps of the whole partition, ready for `plan_memory`."""
+    buffers: dict[str, Buffer] = {}
+    steps = []
+    for part in partition.ranges:
+        touched, step = range_step(graph, part, partition.options)
+        buffers |= {b.name: b for b in touched}
+        steps.append(step)
+    return list(buffers.values()), steps
+
+
+def plan_partition(graph: RowGraph, partition: Partition, effort: float = DEFAULT_EFFORT) -> MemoryPlan:
+    """Offsets of a partition; the arena may exceed `partition.peak` where shared bytes do not chain up."""
+    return plan_memory(*partition_steps(graph, partition), effort=effort)
+
+
+def least_arena(cutter: Cutter, effort: float = DEFAULT_EFFORT, allowed: Allowed | None = None) -> tuple[Partition, MemoryPlan]:
+    """The partition with the least arena and its plan: partitions of the least peak first, then of higher ones.
+
+    Stops as soon as a plan meets its peak: no partition of a higher peak can be smaller.
+    """
+    budget = least_peak(cutter, allowed)
+    best: tuple[Partition, MemoryPlan] | None = None
+    for partition in partitions(cutter, budget, allowed):
+        plan = plan_partition(cutter.graph, partition, effort)
+        if best is None or plan.arena_bytes < best[1].arena_bytes:
+            best = (partition, plan)
+        if plan.arena_bytes <= partition.peak:
+            break
+    if best is None:
+        raise OptionError(f"no way to run the {len(cutter.graph.ops)} operators under these options")
+    return best
+
+
+def single_head(head: int) -> Allowed:
+    """For `best_partition`: the first `head` operators streamed as one, the others layer by layer."""
+    return lambda first, last: (first, last) == (0, head) if first < head else last == first + 1
