@@ -23,7 +23,8 @@ float32 constants and zero points int32 constants, scalar per tensor, one-dimens
     RESHAPE, SQUEEZE, EXPAND_DIMS  reshape(x)                PAD, PADV2   nn.pad(x, pad_value = zero point of x, or the given integer)
     TRANSPOSE          permute_dims(x)                       CONCATENATION   concat((x, …))
     STRIDED_SLICE      reshape?(strided_slice(x))            SPLIT   split(x)[i]
-    RESIZE_NEAREST_NEIGHBOR   image.resize2d(x, NHWC, nearest_neighbor; asymmetric floor | align_corners round | tf_half_pixel_for_nn floor)
+    RESIZE_NEAREST_NEIGHBOR   image.resize2d(x, NHWC, nearest_neighbor) with asymmetric/floor, align_corners/round_prefer_ceil or
+                              tf_half_pixel_for_nn/floor
 
 Data movement (the last block) stays on the integers: its operands share scale and zero point, which `tflite_check` ensures. A fused or
 separate activation is always an integer `clip` behind `quantize`, absent when its bounds are the whole of int8; its bounds are those of
@@ -57,7 +58,7 @@ _BINARY = {"ADD": R.add, "SUB": R.subtract, "MUL": R.multiply}
 # (align_corners, half_pixel_centers) → coordinate transformation, rounding
 _RESIZE = {
     (False, False): ("asymmetric", "floor"),
-    (True, False): ("align_corners", "round"),
+    (True, False): ("align_corners", "round_prefer_ceil"),
     (False, True): ("tf_half_pixel_for_nn", "floor"),
 }
 

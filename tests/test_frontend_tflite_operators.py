@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every supported TFLite operator: the form it comes in as (the contract, asserted) and its meaning against the reference interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.support.qdq import bindings, check_qdq, model_of, name_of, run_qdq
+from tests.support.tflite_graphs import GraphBuilder
+from tvm_tiny.frontend import load
+from tvm_tiny.frontend.tflite_operators import RULES
+from tvm_tiny.frontend.tflite_reader import read_graph
+
+RNG = np.random.default_rng(11)
+IMAGE = (1, 6, 5, 4)
+WINDOW = {"stride_h": 2, "stride_w": 1, "padding": 0}
+
+
+def conv(b: GraphBuilder, activation: int = 3, padding: int = 0) -> int:
+    """3x2 convolution, per channel, fused RELU6."""
+    x, scales = b.input(IMAGE), np.array([0.01, 0.02, 0.005])
+    w = b.tensor((3, 3, 2, 4), scales, data=RNG.integers(-127, 128, (3, 3, 2, 4)))
+    bias = b.tensor((3,), scales * 0.05, dtype="int32", data=RNG.integers(-900, 900, 3))
+    shape = (1, 3, 5, 3) if padding == 0 else (1, 2, 4, 3)
+    options = {**WINDOW, "padding": padding, "activation": activation}
+    return b.op("CONV_2D", [x, w, bias], b.tensor(shape, 0.05, -20), **options)
+
+
+def depthwise(b: GraphBuilder) -> int:
+    x, scales = b.input(IMAGE), np.linspace(0.01, 0.03, 8)
+    w = b.tensor((1, 3, 3, 8), scales, data=RNG.integers(-127, 128, (1, 3, 3, 8)), axis=3)
+    bias = b.tensor((8,), scales * 0.05, dtype="int32", data=RNG.integers(-900, 900, 8))
+    options = {"stride_h": 1, "stride_w": 1, "padding": 1, "depth_multiplier": 2}
+    return b.op("DEPTHWISE_CONV_2D", [x, w, bias], b.tensor((1, 4, 3, 8), 0.1, 7), **options)
+
+
+def dense_of_an_image(b: GraphBuilder) -> int:
+    x = b.input((1, 2, 3, 4))
+    w = b.tensor((5, 24), 0.01, data=RNG.integers(-127, 128, (5, 24)))
+    return b.op("FULLY_CONNECTED", [x, w, -1], b.tensor((1, 5), 0.1, -3), activation=1)
+
+
+def binary(kind: str) -> Callable[[GraphBuilder], int]:
+    return lambda b: b.op(kind, [b.input(IMAGE), b.input((1, 1, 1, 4), 0.03, -9)], b.tensor(IMAGE, 0.07, 5))
+
+
+def unary(kind: str, scale: float = 0.05, zero: int = 3, **options: object) -> Callable[[GraphBuilder], int]:
+    return lambda b: b.op(kind, [b.input(IMAGE)], b.tensor(IMAGE, scale, zero), **options)
+
+
+def pool(kind: str) -> Callable[[GraphBuilder], int]:
+    options = {"stride_h": 2, "stride_w": 2, "filter_h": 3, "filter_w": 2, "padding": 0, "activation": 1}
+    return lambda b: b.op(kind, [b.input(IMAGE)], b.tensor((1, 3, 3, 4), 0.05, 3), **options)
+
+
+def moved(kind: str, shape: tuple[int, ...], *constants: Callable[[GraphBuilder], int], **options: object) -> Callable[[GraphBuilder], int]:
+    def build(b: GraphBuilder) -> int:
+        x = b.input(IMAGE)
+        return b.op(kind, [x, *(c(b) for c in constants)], b.tensor(shape, 0.05, 3), **options)
+
+    return build
+
+
+def ints(*values: int, shape: object = None) -> Callable[[GraphBuilder], int]:
+    return lambda b: b.ints(*values, shape=shape)
+
+
+def concat(b: GraphBuilder) -> int:
+    return b.op("CONCATENATION", [b.input(IMAGE), b.input((1, 6, 5, 2))], b.tensor((1, 6, 5, 6), 0.05, 3), axis=-1)
+
+
+def split(b: GraphBuilder) -> int:
+    axis, x = b.ints(3, shape=()), b.input(IMAGE)
+    parts = [b.tensor((1, 6, 5, 2), 0.05, 3) for _ in range(2)]
+    b.op("SPLIT", [axis, x], parts, num_splits=2)
+    return parts[1]
+
+
+def quantize(b: GraphBuilder) -> int:
+    return b.op("QUANTIZE", [b.input(IMAGE, None, dtype="float32")], b.tensor(IMAGE, 0.05, 3))
+
+
+def dequantize(b: GraphBuilder) -> int:
+    return b.op("DEQUANTIZE", [b.input(IMAGE)], b.tensor(IMAGE, dtype="float32"))
+
+
+def padv2(b: GraphBuilder) -> int:
+    return moved("PADV2", (1, 8, 8, 4), ints(0, 0, 1, 1, 3, 0, 0, 0, shape=(4, 2)), lambda b: b.tensor((), 0.05, 3, data=-77))(b)
+
+
+D, Q = "dequantize", "quantize"
+CASES: dict[str, tuple[Callable[[GraphBuilder], int], list[str]]] = {
+    "CONV_2D": (conv, [D, D, "nn.conv2d", D, "add", Q, "clip"]),
+    "CONV_2D VALID": (lambda b: conv(b, 0, 1), [D, D, "nn.conv2d", D, "add", Q]),
+    "DEPTHWISE_CONV_2D": (depthwise, [D, D, "nn.conv2d", D, "add", Q]),
+    "FULLY_CONNECTED": (dense_of_an_image, ["reshape", D, D, "matmul", Q, "clip"]),
+    "ADD": (binary("ADD"), [D, D, "add", Q]),
+    "SUB": (binary("SUB"), [D, D, "subtract", Q]),
+    "MUL": (binary("MUL"), [D, D, "multiply", Q]),
+    "AVERAGE_POOL_2D": (pool("AVERAGE_POOL_2D"), [D, "nn.avg_pool2d", Q, "clip"]),
+    "MAX_POOL_2D": (pool("MAX_POOL_2D"), [D, "nn.max_pool2d", Q, "clip"]),
+    "MEAN": (
+        lambda b: b.op("MEAN", [b.input(IMAGE), b.ints(1, 2)], b.tensor((1, 1, 1, 4), 0.02, 1), keep_dims=True),
+        [D, "mean", Q],
+    ),
+    "SOFTMAX": (unary("SOFTMAX", 1 / 256, -128, beta=1.0), [D, "nn.softmax", Q]),
+    "SOFTMAX beta": (unary("SOFTMAX", 1 / 256, -128, beta=0.5), [D, "multiply", "nn.softmax", Q]),
+    "LOGISTIC": (unary("LOGISTIC", 1 / 256, -128), [D, "sigmoid", Q]),
+    "TANH": (unary("TANH", 1 / 128, 0), [D, "tanh", Q]),
+    "HARD_SWISH": (unary("HARD_SWISH", 0.04, -100), [D, "add", "clip", "divide", "multiply", Q]),
+    "LEAKY_RELU": (unary("LEAKY_RELU", 0.06, -30, alpha=0.1), [D, "nn.leakyrelu", Q]),
+    "RELU": (unary("RELU", 0.03, -100), [D, Q, "clip"]),
+    "RELU6": (unary("RELU6"), [D, Q, "clip"]),
+    "QUANTIZE": (quantize, [Q]),
+    "QUANTIZE int8": (unary("QUANTIZE", 0.08, -9), [D, Q]),
+    "DEQUANTIZE": (dequantize, [D]),
+    "RESHAPE": (moved("RESHAPE", (1, 30, 4), ints(1, -1, 4)), ["reshape"]),
+    "SQUEEZE": (moved("SQUEEZE", (6, 5, 4), squeeze_dims=(0,)), ["reshape"]),
+    "EXPAND_DIMS": (moved("EXPAND_DIMS", (1, 1, 6, 5, 4), ints(0, shape=())), ["reshape"]),
+    "PAD": (moved("PAD", (1, 8, 8, 4), ints(0, 0, 1, 1, 3, 0, 0, 0, shape=(4, 2))), ["nn.pad"]),
+    "PADV2": (padv2, ["nn.pad"]),
+    "TRANSPOSE": (moved("TRANSPOSE", (1, 4, 6, 5), ints(0, 3, 1, 2)), ["permute_dims"]),
+    "CONCATENATION": (concat, ["concat"]),
+    "SPLIT": (split, ["split", "TupleGetItem"]),
+    "STRIDED_SLICE": (
+        moved("STRIDED_SLICE", (1, 3, 4), ints(0, 1, 1, -9), ints(1, 6, 3, -1), ints(1, 2, 1, 1), end_mask=8, shrink_axis_mask=4),
+        ["strided_slice", "reshape"],
+    ),
+    "RESIZE_NEAREST_NEIGHBOR": (moved("RESIZE_NEAREST_NEIGHBOR", (1, 11, 9, 4), ints(11, 9)), ["image.resize2d"]),
+    "RESIZE_NEAREST_NEIGHBOR align": (
+        moved("RESIZE_NEAREST_NEIGHBOR", (1, 11, 9, 4), ints(11, 9), align_corners=True),
+        ["image.resize2d"],
+    ),
+    "RESIZE_NEAREST_NEIGHBOR half": (
+        moved("RESIZE_NEAREST_NEIGHBOR", (1, 11, 9, 4), ints(11, 9), half_pixel_centers=True),
+        ["image.resize2d"],
+    ),
+}
+EXACT = {
+    "RESHAPE",
+    "SQUEEZE",
+    "EXPAND_DIMS",
+    "PAD",
+    "PADV2",
+    "TRANSPOSE",
+    "CONCATENATION",
+    "SPLIT",
+    "STRIDED_SLICE",
+    "RESIZE_NEAREST_NEIGHBOR",
+}
+
+
+def build(case: str) -> GraphBuilder:
+    builder = GraphBuilder()
+    return builder.output(CASES[case][0](builder))
+
+
+def test_every_supported_operator_has_a_case() -> None:
+    assert set(RULES) - {"RELU_N1_TO_1"} == {case.split(" ")[0] for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_form(case: str) -> None:
+    mod = load(build(case).bytes())
+    check_qdq(mod)
+    assert [name_of(v).removeprefix("relax.") for v in bindings(mod).values()] == CASES[case][1]
+    (output,) = [t for t in model_of(mod)["tensors"].values() if t["name"] == model_of(mod)["outputs"][0]["name"]]
+    assert output["op"] == case.split(" ")[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_meaning(case: str) -> None:
+    """Within one step of the output; data movement exactly."""
+    runtime = pytest.importorskip("tflite_micro").runtime
+    data = build(case).bytes()
+    interpreter = runtime.Interpreter.from_bytes(data, arena_size=200_000)
+    mod = load(data)
+    inputs = []
+    for position, port in enumerate(model_of(mod)["inputs"]):
+        x = RNG.integers(-128, 128, port["shape"]).astype(np.int8) if port["dtype"] == "int8" else RNG.normal(0, 3, port["shape"])
+        inputs.append(x.astype(port["dtype"]))
+        interpreter.set_input(inputs[-1], position)
+    interpreter.invoke()
+    want, (got,) = interpreter.get_output(0), run_qdq(mod, *inputs)
+    assert got.shape == want.shape
+    assert np.ptp(want.astype(np.float64)) > 0, "the test says nothing: the output is constant"
+    difference = np.abs(got.astype(np.float64) - want.astype(np.float64)).max()
+    assert difference <= (0 if case.split(" ")[0] in EXACT else 1 if got.dtype == np.int8 else 1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_written_is_read(case: str) -> None:
+    graph = build(case).graph()
+    read = read_graph(build(case).bytes())
+    assert (read.inputs, read.outputs) == (graph.inputs, graph.outputs)
+    assert [(o.kind, o.inputs, o.outputs) for o in read.operators] == [(o.kind, o.inputs, o.outputs) for o in graph.operators]
+    assert [(t.name, t.shape, t.dtype) for t in read.tensors] == [(t.name, t.shape, t.dtype) for t in graph.tensors]
+
+
+def test_a_float_island_stays_float() -> None:
+    b = GraphBuilder()
+    x = b.op("DEQUANTIZE", [b.input(IMAGE)], b.tensor(IMAGE, dtype="float32"))
+    b.output(b.op("SOFTMAX", [x], b.tensor(IMAGE, dtype="float32"), beta=1.0))
+    mod = load(b.bytes())
+    check_qdq(mod)
+    assert [name_of(v).removeprefix("relax.") for v in bindings(mod).values()] == [D, "nn.softmax"]
+
+
+def test_names_survive_whatever_they_are() -> None:
+    b = GraphBuilder()
+    x = b.input(IMAGE, name="in put/0:ä")
+    y = b.op("RELU", [x], b.tensor(IMAGE, 0.05, 3, name="lv"))
+    z = b.op("RELU", [y], b.tensor(IMAGE, 0.05, 3, name="lv"))
+    b.output(b.op("ADD", [y, z], b.tensor(IMAGE, 0.05, 3, name="")))
+    mod = load(b.bytes())
+    check_qdq(mod)
+    tensors = model_of(mod)["tensors"]
+    assert {hint: info["name"] for hint, info in tensors.items()} == {
+        "in_put_0__": "in put/0:ä", "t_lv": "lv", "t_lv_1": "lv", "tensor_3": "tensor_3"
+    }  # fmt: skip
+
+
+def test_two_outputs() -> None:
+    b = GraphBuilder()
+    x = b.input(IMAGE)
+    y = b.op("RELU", [x], b.tensor(IMAGE, 0.05, 3))
+    b.output(y, b.op("TANH", [y], b.tensor(IMAGE, 1 / 128, 0)))
+    mod = load(b.bytes())
+    check_qdq(mod)
+    assert [o["name"] for o in model_of(mod)["outputs"]] == ["t1", "t2"]
