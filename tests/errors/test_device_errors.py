@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from tests.support.device_model import sample, write_crasher
 from tvm_tiny.boards import find_board
-from tvm_tiny.device import ProjectOptions, build_image, find_handler, load_project, measure_image, qemu_command, run
+from tvm_tiny.device import ProjectOptions, build_image, find_handler, generate_project, load_project, measure_image, qemu_command, run
 from tvm_tiny.device.artifact import open_artifact
 from tvm_tiny.device.toolchain import TOOLS, find_tool, survey
 from tvm_tiny.errors import DoesNotFitError, InputError, OptionError, TargetError, ToolchainError
@@ -125,6 +126,8 @@ def test_wrong_board_and_options(model: Path, rng: np.random.Generator) -> None:
     """Unknown boards, boards QEMU can't run, unknown options."""
     with pytest.raises(TargetError, match="unknown board"):
         run(model, "an501", sample(rng, N))
+    with pytest.raises(TargetError, match="mine: there is no project template 'arduino'"):
+        find_handler(SimpleNamespace(name="mine", template="arduino"))  # type: ignore[arg-type]
     with pytest.raises(TargetError, match="no emulated board"):
         qemu_command("nucleo_f746zg", "x.elf")
     with pytest.raises(OptionError, match="known: semihosting, uart"):
@@ -135,6 +138,12 @@ def test_wrong_board_and_options(model: Path, rng: np.random.Generator) -> None:
         run(model, "native", sample(rng, N), timeout=0)
     with pytest.raises(OptionError, match="takes no inputs"):
         run(model, "native", sample(rng, N), options=ProjectOptions(app="oneshot"))
+
+
+def test_unknown_project_option(model: Path, tmp_path: Path) -> None:
+    """The known options are listed."""
+    with pytest.raises(OptionError, match=r"unknown project option[^$]*stack_bytes"):
+        generate_project(model, tmp_path / "p", "native", stak_bytes=4096)
 
 
 def test_no_artifact(tmp_path: Path, model: Path) -> None:

@@ -19,6 +19,7 @@ from tvm_tiny.errors import ToolchainError
 class ChildProcess:
     """A program we started; `kill` ends it for sure, and on Linux the kernel does so when this process dies.
 
+    Linux ties the latter to the thread that started the program: a thread that hands an open link to another must outlive it.
     What it prints to standard error goes to a file, so that it can never block on a full pipe.
     """
 
