@@ -154,3 +154,34 @@ def test_nothing_stays_in_the_temporary_directory(
     with pytest.raises(DeviceFault):
         run(artifact.directory, "native", sample(rng, N, 1))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.host_cc
+def test_mutated_frames_under_sanitizers(artifact: Artifact, rng: np.random.Generator) -> None:
+    """Frames with flipped bits, each followed by a sound one: never a crash, a hang or a wrong answer (AddressSanitizer, UBSan)."""
+    options = ProjectOptions(extra_flags=("-fsanitize=address,undefined", "-fno-sanitize-recover=all"))
+    with built_project(artifact, find_board("native"), options) as project, find_handler(project.board).open_transport(project) as link:
+        assert receive(link.transport, soon()).type == FrameType.HELLO
+        refused = sum(_damaged_then_sound(link, artifact, rng, i) for i in range(1, 1001))
+        assert link.process is not None
+        assert link.process.alive()
+    # Damage to the magic number is skipped without a word; all other damage is answered.
+    assert 700 < refused <= 1000
+
+
+def _damaged_then_sound(link: Link, artifact: Artifact, rng: np.random.Generator, sequence: int) -> bool:
+    """Whether the damaged frame was refused aloud. The sound one must be answered exactly."""
+    inputs = sample(rng, N)
+    data = pack_inputs(artifact, inputs)
+    damaged = bytearray(encode(FrameType.RUN, 0, data))
+    # Half of the flips hit the header, where most can go wrong.
+    at = int(rng.integers(16 if rng.random() < 0.5 else len(damaged)))
+    damaged[at] ^= 1 << int(rng.integers(8))
+    link.transport.write(bytes(damaged) + encode(FrameType.RUN, sequence, data), soon())
+    answer = receive(link.transport, soon())
+    refused = answer.type == FrameType.ERROR
+    if refused:
+        answer = receive(link.transport, soon())
+    assert (answer.type, answer.sequence) == (FrameType.RESULT, sequence)
+    np.testing.assert_array_equal(unpack_outputs(artifact.outputs, answer.payload[8:])["image_out"], expected(inputs)["image_out"])
+    return refused
