@@ -40,16 +40,16 @@ class Builder:
         data = self.tensors[source]
         if same:
             kernel = self.draw(st.sampled_from([1, 3, 5]))
-            rows = Axis(kernel, 1, kernel // 2, kernel // 2)
+            rows = columns = Axis(kernel, 1, kernel // 2, kernel // 2)
         else:
-            rows = self.draw(axes(data.height))
-        height = rows.output_size(data.height)
+            rows, columns = self.draw(axes(data.height)), self.draw(axes(data.width))
+        height, width = rows.output_size(data.height), columns.output_size(data.width)
         depthwise = self.draw(st.booleans())
         channels = data.channels if depthwise or same else self.draw(st.integers(1, 3))
-        shape = (height, data.width, channels)
-        fits = data.nbytes >= height * data.width * channels and rows.before < rows.extent
-        fields = {"in_place": (0,) if depthwise and fits else (), "pointwise": rows == Axis(), "macs": height}
-        return self.add("window", (source,), shape, rows=rows, **fields)
+        shape = (height, width, channels)
+        fits = data.nbytes >= height * width * channels
+        fields = {"in_place": (0,) if depthwise and fits else (), "pointwise": rows == columns == Axis(), "macs": height * width}
+        return self.add("window", (source,), shape, rows=rows, columns=columns, **fields)
 
     def residual(self, source: str) -> str:
         branch = source
