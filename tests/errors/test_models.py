@@ -126,6 +126,22 @@ def test_onnx_weights_that_are_computed() -> None:
     assert "weights must be constant, but are computed at run time; export with constant weights" in problems_of(b.bytes())
 
 
+def test_onnx_weights_with_a_zero_point() -> None:
+    b = OnnxBuilder()
+    weights = b.dequantize(b.const(np.ones((4, 5), np.int8)), 0.1, 7)
+    b.output(b.node("MatMul", b.qdq(b.input("x", [3, 4]), 0.1, 0), weights))
+    with pytest.raises(UnsupportedModelError, match=r"MatMul \(matmul_3\): weights with zero point 7 \(only 0\); export"):
+        load(b.bytes())
+
+
+def test_onnx_weights_scaled_along_the_wrong_axis() -> None:
+    b = OnnxBuilder()
+    weights = b.weights(np.ones((4, 5)), np.full(4, 0.1), axis=0)
+    b.output(b.node("MatMul", b.qdq(b.input("x", [3, 4]), 0.1, 0), weights))
+    with pytest.raises(UnsupportedModelError, match=r"weight scales of shape \[4, 1\] \(one a channel along axis 1\)"):
+        load(b.bytes())
+
+
 @pytest.mark.parametrize("cut", [20, 0.3, 0.6, 0.97])
 def test_onnx_truncated(cut: float) -> None:
     b = qdq_model()

@@ -18,8 +18,10 @@ computes (the one before QuantizeLinear); a model output keeps its own name.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -48,8 +50,9 @@ def load_onnx(data: bytes, name: str) -> tvm.IRModule:
     graph = read_onnx(data)
     check_onnx(graph).raise_if_any()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The importer warns of every input it renames; we name them ourselves.
+        # The importer warns of every input it renames and prints what it fails on; both reach the user through us.
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
             importer = Importer(graph)
             mod = importer.from_onnx(graph.model.graph, graph.opset)
         return _to_qdq(mod, importer, graph, name)

@@ -267,7 +267,11 @@ class Emitter:
             return self.emit(R.add(var, _f32(bias.real.reshape(-1))))
         # The integer kernels take the bias in the accumulator's scale; a bias kept in another (or in float) is rounded to it.
         integers = bias.data.reshape(-1)
-        same = bias.scales is not None and np.allclose(np.broadcast_to(bias.scales.ravel(), scale.shape), scale, rtol=1e-5, atol=0)
+        same = (
+            bias.scales is not None
+            and bias.zero == 0
+            and np.allclose(np.broadcast_to(bias.scales.ravel(), scale.shape), scale, rtol=1e-5, atol=0)
+        )
         if not same:
             integers = np.rint(bias.real.reshape(-1).astype(np.float64) / scale)
         integers = np.clip(integers, -(2**31), 2**31 - 1).astype(np.int32)

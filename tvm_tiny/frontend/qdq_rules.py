@@ -13,6 +13,7 @@ import tvm
 from tvm import relax
 from tvm.relax import op as R
 
+from tvm_tiny.errors import Problem, UnsupportedModelError
 from tvm_tiny.frontend.qdq import NHWC, Emitter, Origin, Scale, Value, array, identity, preferred, shape_of
 
 
@@ -29,6 +30,8 @@ class Rewriter:
         """Rewrite one binding."""
         origin = self.origins.get(var)
         if isinstance(expr, relax.Call):
+            if expr.op.name not in RULES:
+                raise _unsupported(origin, f"it comes in as {expr.op.name}, which has no QDQ form")
             self.values[var] = RULES[expr.op.name](self, expr, origin)
         elif isinstance(expr, relax.TupleGetItem):
             parts = self.values[expr.tuple_value]
@@ -57,6 +60,19 @@ class Rewriter:
     def made(self, expr: relax.Expr, like: Value, origin: Origin | None, shape: tuple[int, ...] | None = None) -> Value:
         """A real value computed by an operator."""
         return Value(like.shape if shape is None else shape, like.perm, origin, var=self.out.emit(expr))
+
+
+def _unsupported(origin: Origin | None, reason: str) -> UnsupportedModelError:
+    origin = origin or Origin("", "an operator", -1)
+    return UnsupportedModelError([Problem(f"node {origin.node} {origin.op}", (origin.tensor,), reason, "export the operator differently")])
+
+
+def _check_weights(weight: Value, axis: int, origin: Origin | None) -> None:
+    """Weights are symmetric, and several scales lie along the output channels (`axis` of the source's layout)."""
+    if weight.zero != 0:
+        raise _unsupported(origin, f"weights with zero point {weight.zero} (only 0)")
+    if weight.scales is not None and weight.scales.size > 1 and weight.scales.shape[axis] != weight.scales.size:
+        raise _unsupported(origin, f"weight scales of shape {list(weight.scales.shape)} (one a channel along axis {axis})")
 
 
 # --- quantisation -----------------------------------------------------------------------------------------------------------------------
@@ -97,6 +113,7 @@ def _along(numbers: np.ndarray, rank: int, axis: int) -> np.ndarray:
 def _conv2d(self: Rewriter, call: relax.Call, origin: Origin | None) -> Value:
     x, weight, attrs = self.out.laid(self.stored(call.args[0]), NHWC), self.value(call.args[1]), call.attrs
     assert weight.data is not None
+    _check_weights(weight, 0, origin)
     groups = int(attrs.groups)
     depthwise = groups > 1
     weights = weight.data.transpose(2, 3, 0, 1) if depthwise else weight.data.transpose(0, 2, 3, 1)
@@ -117,6 +134,7 @@ def _conv2d(self: Rewriter, call: relax.Call, origin: Origin | None) -> Value:
 def _matmul(self: Rewriter, call: relax.Call, origin: Origin | None) -> Value:
     x, weight = self.value(call.args[0]), self.value(call.args[1])
     assert weight.data is not None
+    _check_weights(weight, 1, origin)
     depth, units = weight.data.shape
     rows = math.prod(x.shape) // depth
     flat = _reshaped(self, self.stored(call.args[0]), (rows, depth), None)
