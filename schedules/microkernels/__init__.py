@@ -5,9 +5,10 @@ How a schedule rule goes from a layer to code
 ---------------------------------------------
 1. Put the layer's constants into `LayerParameters` (weights OHWI for conv2d, (kh, kw, c) for depthwise, (n, k) for dense; bias, multiplier,
    shift, zero points, clamp, rounding) and its geometry into `Conv2DShape` (or the family's own shape).
-2. Call the family's function: `conv2d(name, shape, layer, core)`, `dense(name, layer, core)`, `depthwise(name, shape, layer, core)`. `core`
-   is `Core.of(target.mcpu)`. A `BlockChoice` overrides what the defaults chose (this is the tuning space: block, operand form, unroll,
-   tile); a block that doesn't fit the registers raises `RegisterPressureError`.
+2. Call the family's function: `conv2d(name, shape, layer, core)`, `dense(name, layer, core)`, `depthwise(name, shape, layer, core)`,
+   `winograd(name, shape, layer, core)` (None where it doesn't apply). `core` is `Core.of(target.mcpu)`. A `BlockChoice` overrides what the
+   defaults chose (this is the tuning space: block, operand form, unroll, tile); a block that doesn't fit the registers raises
+   `RegisterPressureError`.
 3. The `MicroKernel` has everything: `functions` (merge those of all kernels of a model with `merge([k.functions for k in kernels])` into
    one translation unit, or take `c_source` alone), `packed` (place it in flash at a multiple of four), `scratch_bytes` (exact; a
    multiple-of-eight address is always right), `reference` (numpy meaning), `choices` (for the report), `prototype`.
@@ -27,6 +28,7 @@ from .depthwise import DepthwiseChoice, DepthwiseShape, depthwise
 from .gemm_layer import BlockChoice
 from .layer import Core, LayerParameters, MicroKernel
 from .scheduler import RegisterPressureError
+from .winograd import WinogradChoice, winograd
 
 __all__ = [
     "BlockChoice",
@@ -38,8 +40,10 @@ __all__ = [
     "LayerParameters",
     "MicroKernel",
     "RegisterPressureError",
+    "WinogradChoice",
     "conv2d",
     "dense",
     "depthwise",
     "merge",
+    "winograd",
 ]

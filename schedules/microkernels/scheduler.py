@@ -130,7 +130,10 @@ def _single_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window
         if not fit:
             return None
         loads = [i for i in fit if code[i].kind is Kind.LOAD]
-        others = [i for i in fit if code[i].kind is not Kind.LOAD]
+        others = [
+            i for i in fit if code[i].kind is not Kind.LOAD and (code[i].kind is Kind.MAC or pressure.after(code[i]) <= pressure.live)
+        ]
+        others = others or ([] if loads else fit)  # an unpacking that keeps its source alive only takes registers from loads
         pick = loads if (loading and loads) or not others else others
         chosen = min(pick, key=key.__getitem__)
         loading = code[chosen].kind is Kind.LOAD
