@@ -88,6 +88,9 @@ GATHERED = {
         b.bias(RNG.integers(-500, 500, 5), 0.004 * 0.05),
         transB=1,
     ),
+    "conv with a bias of other scales": lambda b, x: b.node(
+        "Conv", x, b.weights(RNG.integers(-127, 128, (6, 4, 3, 3)), 0.004), b.bias(RNG.integers(-90, 90, 6), np.linspace(0.01, 0.02, 6))
+    ),
     "matmul with float bias": lambda b, x: b.node(
         "Add", b.node("MatMul", x, b.weights(RNG.integers(-127, 128, (7, 5)), 0.004)), b.const(RNG.standard_normal(5).astype(np.float32))
     ),

@@ -267,18 +267,19 @@ class Emitter:
             return self.emit(R.add(var, _f32(bias.real.reshape(-1))))
         # The integer kernels take the bias in the accumulator's scale; a bias kept in another (or in float) is rounded to it.
         integers = bias.data.reshape(-1)
-        same = (
-            bias.scales is not None
-            and bias.zero == 0
-            and np.allclose(np.broadcast_to(bias.scales.ravel(), scale.shape), scale, rtol=1e-5, atol=0)
-        )
-        if not same:
+        if not _same_scale(bias, scale):
             integers = np.rint(bias.real.reshape(-1).astype(np.float64) / scale)
         integers = np.clip(integers, -(2**31), 2**31 - 1).astype(np.int32)
         scale = scale if scale.size > 1 else scale[0]
         zeros = np.zeros_like(scale, np.int32)
         real = self.emit(R.dequantize(relax.const(integers), _f32(scale), _i32(zeros), axis=0))
         return self.emit(R.add(var, real))
+
+
+def _same_scale(bias: Value, scale: np.ndarray) -> bool:
+    if bias.scales is None or bias.zero != 0 or bias.scales.size not in (1, scale.size):
+        return False
+    return np.allclose(bias.scales.ravel(), scale, rtol=1e-5, atol=0)
 
 
 def _finite(bound: float) -> float:
