@@ -42,7 +42,7 @@ class StandaloneSession:
 
     def hello(self, timeout: float = BOOT_TIMEOUT) -> int:
         """Wait for the program to start; returns the bytes of its stack (0: not known)."""
-        payload = self._expect(FrameType.HELLO, 0, timeout, "boot").payload
+        payload = self._expect(FrameType.HELLO, 0, time.monotonic() + timeout, f"no sign of life within {timeout:g} s of the start").payload
         expected = (VERSION, sum(t.nbytes for t in self._artifact.inputs), sum(t.nbytes for t in self._artifact.outputs))
         if len(payload) != _HELLO.size or _HELLO.unpack(payload)[:3] != expected:
             raise DeviceError(f"{self._where()}: the device runs another program than the one built", remedy="build and flash again")
@@ -52,8 +52,9 @@ class StandaloneSession:
         """One inference within `timeout` seconds, transfers included."""
         self._sequence = (self._sequence + 1) & 0xFFFF
         start = time.monotonic()
-        self._send(FrameType.RUN, inputs, timeout)
-        payload = self._expect(FrameType.RESULT, self._sequence, timeout - (time.monotonic() - start), "inference").payload
+        late = f"no answer within {timeout:g} s"
+        self._send(FrameType.RUN, inputs, start + timeout, late)
+        payload = self._expect(FrameType.RESULT, self._sequence, start + timeout, late).payload
         size = _RESULT.size + sum(t.nbytes for t in self._artifact.outputs)
         if len(payload) != size:
             raise DeviceError(f"{self._where()}: a result of {len(payload)} bytes came, not {size}")
@@ -64,7 +65,7 @@ class StandaloneSession:
 
     def goodbye(self) -> None:
         """Let the program end by itself."""
-        self._send(FrameType.BYE, b"", _GOODBYE_TIMEOUT)
+        self._send(FrameType.BYE, b"", time.monotonic() + _GOODBYE_TIMEOUT, "the program does not take its goodbye")
         if self._link.process is not None:
             try:
                 code = self._link.process.wait(_GOODBYE_TIMEOUT)
@@ -73,19 +74,19 @@ class StandaloneSession:
             if code != 0:
                 raise DeviceError(f"{self._where()}: the program ended with exit code {code}{self._messages()}")
 
-    def _send(self, kind: FrameType, payload: bytes, timeout: float) -> None:
+    def _send(self, kind: FrameType, payload: bytes, deadline: float, late: str) -> None:
         try:
-            self._link.transport.write(encode(kind, self._sequence, payload), time.monotonic() + timeout)
+            self._link.transport.write(encode(kind, self._sequence, payload), deadline)
         except TimeoutError:
-            raise self._hung(timeout, "transfer of inputs") from None
+            raise self._hung(late) from None
         except TransportClosed:
             raise self._died() from None
 
-    def _expect(self, kind: FrameType, sequence: int, timeout: float, doing: str) -> Frame:
+    def _expect(self, kind: FrameType, sequence: int, deadline: float, late: str) -> Frame:
         try:
-            frame = receive(self._link.transport, time.monotonic() + timeout)
+            frame = receive(self._link.transport, deadline)
         except TimeoutError:
-            raise self._hung(timeout, doing) from None
+            raise self._hung(late) from None
         except TransportClosed:
             raise self._died() from None
         except FrameError as error:
@@ -99,11 +100,10 @@ class StandaloneSession:
             raise DeviceError(f"{self._where()}: {frame.type.name} {frame.sequence} came where {kind.name} {sequence} was expected")
         return frame
 
-    def _hung(self, timeout: float, doing: str) -> DeviceFault:
+    def _hung(self, late: str) -> DeviceFault:
         seen = self._link.where_hung()
-        what = f"no answer within {timeout:.3g} s ({doing})"
         return self._fault(
-            replace(seen, what=what) if seen is not None else Fault(what), remedy="a longer timeout helps if it is only slow"
+            replace(seen, what=late) if seen is not None else Fault(late), remedy="a longer timeout helps if it is only slow"
         )
 
     def _died(self) -> DeviceError:

@@ -230,4 +230,3 @@ def parse_line(text: str) -> LineSpec:
         if not baud or baud.isdecimal():
             return SerialSpec(path, int(baud or DEFAULT_BAUD))
     raise OptionError(f"{text!r} names no line to a device", remedy="say exec:COMMAND, tcp:HOST:PORT or serial:PATH[@BAUD]")
-
