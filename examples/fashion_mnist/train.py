@@ -23,6 +23,7 @@ import dataset
 import numpy as np
 import tensorflow as tf
 from evaluate import accuracy_int8
+from tensorflow.lite.tools import flatbuffer_utils
 
 keras = tf.keras
 
@@ -112,6 +113,20 @@ def convert(model: keras.Model, calibration: np.ndarray) -> bytes:
     return converter.convert()
 
 
+def name_tensors(model: bytes) -> bytes:
+    """Name the tensors after their layers: the converter joins the names of all it fused, and names the ends after its internals."""
+    blocks = [f"block{n}/{part}" for n in range(1, len(BLOCKS) + 1) for part in ("depthwise", "pointwise")]
+    layers = ("stem", *blocks, "pool", "logits", "probabilities")
+    parsed = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    (graph,) = parsed.subgraphs
+    graph.tensors[graph.inputs[0]].name = b"image"
+    for operator, layer in zip(graph.operators, layers, strict=True):
+        for index, suffix in zip(operator.inputs[1:], ("/weights", "/bias"), strict=False):
+            graph.tensors[index].name = f"{layer}{suffix}".encode()
+        graph.tensors[operator.outputs[0]].name = layer.encode()
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
+
+
 def main() -> None:
     """Train, quantise, write the files, print both accuracies."""
     args = _arguments()
@@ -126,7 +141,7 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / dataset.MODEL.name
-    path.write_bytes(convert(model, images[:CALIBRATION_IMAGES]))
+    path.write_bytes(name_tensors(convert(model, images[:CALIBRATION_IMAGES])))
     chosen = dataset.choose_samples(test_labels)
     np.savez_compressed(args.out / dataset.SAMPLES.name, images=test_images[chosen], labels=test_labels[chosen])
     right = accuracy_int8(path, test_images, test_labels)
