@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import tvm
@@ -74,8 +75,17 @@ def _check_table(mod: tvm.IRModule, model: dict, bound: dict[relax.Var, relax.Ex
     assert [model["tensors"][var.name]["name"] for var in last] == [output["name"] for output in model["outputs"]]
 
 
-def run_qdq(mod: tvm.IRModule, *inputs: np.ndarray) -> list[np.ndarray]:
-    """Run a QDQ module in floating point with TVM's own lowering."""
+def compile_qdq(mod: tvm.IRModule) -> Callable[..., list[np.ndarray]]:
+    """A QDQ module as a function of arrays, in floating point with TVM's own lowering."""
     machine = relax.VirtualMachine(tvm.compile(mod, tvm.target.Target("llvm")), tvm.cpu())
-    out = machine["main"](*(tvm.runtime.tensor(x) for x in inputs))
-    return [out.numpy()] if hasattr(out, "numpy") else [o.numpy() for o in out]
+
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
+        out = machine["main"](*(tvm.runtime.tensor(x) for x in inputs))
+        return [out.numpy()] if hasattr(out, "numpy") else [o.numpy() for o in out]
+
+    return run
+
+
+def run_qdq(mod: tvm.IRModule, *inputs: np.ndarray) -> list[np.ndarray]:
+    """Run a QDQ module once."""
+    return compile_qdq(mod)(*inputs)

@@ -55,6 +55,8 @@ class Value:
     Exactly one of: `var` (stored so that its axis j is axis perm[j]; with `quant` it means the real values of those integers or, when
     `raw`, the integers themselves), `data` (a constant in the source's own layout; `scales` and `zero` make it real), `base` (that value
     clamped to `bounds`), `sources` (what `move` makes of them, given their variables and their quantisation).
+    `flat` is the same flattened image without its transpose, and the source's index of each of its columns: a matrix product takes it,
+    with the rows of its weights in that order.
     """
 
     shape: tuple[int, ...]
@@ -70,6 +72,7 @@ class Value:
     bounds: tuple[float, float] = (-math.inf, math.inf)
     sources: tuple[Value, ...] = ()
     move: Callable[[list[relax.Expr], Scale | None], relax.Expr] | None = None
+    flat: tuple[Value, np.ndarray] | None = None
 
     @property
     def real(self) -> np.ndarray:

@@ -137,8 +137,13 @@ def _matmul(self: Rewriter, call: relax.Call, origin: Origin | None) -> Value:
     _check_weights(weight, 1, origin)
     depth, units = weight.data.shape
     rows = math.prod(x.shape) // depth
-    flat = _reshaped(self, self.stored(call.args[0]), (rows, depth), None)
-    var = self.out.product(partial(R.matmul, self.out.real(flat)), weight, weight.data, 1, flat)
+    weights = weight.data
+    flat, order = x.flat if x.flat is not None else (None, None)
+    if flat is not None and flat.quant == x.quant and x.shape == (rows, depth):
+        x, weights = replace(flat, raw=False), weights[order]
+    else:
+        x = _reshaped(self, self.stored(call.args[0]), (rows, depth), None)
+    var = self.out.product(partial(R.matmul, self.out.real(x)), weight, weights, 1, x)
     value = Value((rows, units), identity(2), origin, var=var)
     return value if shape_of(call) == (rows, units) else _reshaped(self, value, shape_of(call), origin)
 
@@ -274,7 +279,12 @@ def _reshape(self: Rewriter, call: relax.Call, origin: Origin | None) -> Value:
                 return Value(shape, identity(len(shape)), data=x.real.reshape(shape))
             scales = scales.reshape(shape)
         return replace(x, data=x.data.reshape(shape), scales=scales, shape=shape, perm=identity(len(shape)))
-    return _reshaped(self, x, shape, origin)
+    value = _reshaped(self, x, shape, origin)
+    image = x.base is None and x.perm == NHWC and len(shape) == 2 and shape[0] == x.shape[0]
+    if not image or x.shape[1] == 1 or x.shape[2:] == (1, 1):
+        return value
+    flat = self.out.moved([x], lambda parts, _: self.out.reshape(parts[0], shape), shape, identity(2), origin)
+    return replace(value, flat=(flat, np.arange(shape[1]).reshape(x.shape[1:]).transpose(1, 2, 0).ravel()))
 
 
 def _reshaped(self: Rewriter, x: Value, shape: tuple[int, ...], origin: Origin | None) -> Value:
