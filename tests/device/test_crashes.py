@@ -207,7 +207,10 @@ def test_no_emulator_survives_its_parent(line: str, model: Path, tmp_path: Path)
         run({str(model)!r}, "an500", sample(np.random.default_rng(0), {N}, HANG), timeout=300, options=ProjectOptions(line={line!r}),
             project_dir={str(tmp_path / "p")!r})
     """)
-    with subprocess.Popen([sys.executable, "-c", script]) as child:
+    # A killed Python can't remove its temporary directory: keep it in the test's. Its long path must do for the sockets too.
+    scratch = tmp_path / ("long" * 20)
+    scratch.mkdir()
+    with subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(scratch)}) as child:
         elf = str(tmp_path / "p" / "build" / "firmware.elf")
         assert _wait_for(lambda: len(_users(elf)) == 1, 60)
         time.sleep(0.5)

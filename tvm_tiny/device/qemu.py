@@ -121,7 +121,7 @@ def _connect(path: Path, process: ChildProcess) -> socket.socket:
     while True:
         line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            line.connect(str(path))
+            _connect_unix(line, path)
             return line
         except OSError:
             line.close()
@@ -130,6 +130,16 @@ def _connect(path: Path, process: ChildProcess) -> socket.socket:
         if time.monotonic() > deadline:
             raise DeviceError(f"QEMU opened no line within {_START_TIMEOUT:g} s")
         time.sleep(0.01)
+
+
+def _connect_unix(line: socket.socket, path: Path) -> None:
+    """Connect to a Unix socket however long its path is: the address itself holds 107 bytes at most."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        short = Path(f"/proc/self/fd/{folder}")
+        line.connect(str((short if short.exists() else path.parent) / path.name))
+    finally:
+        os.close(folder)
 
 
 def _look(monitor: Monitor, elf: Path) -> Fault | None:
@@ -161,7 +171,7 @@ class Monitor:
         self._socket.settimeout(_MONITOR_TIMEOUT)
         self._nudged = 0.0
         try:
-            self._socket.connect(str(path))
+            _connect_unix(self._socket, path)
             self._file = self._socket.makefile("rw", encoding="utf-8")
             self._file.readline()
             self.execute("qmp_capabilities")
