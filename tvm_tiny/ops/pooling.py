@@ -20,7 +20,7 @@ def infer(op: str, infos: list[TensorInfo], attrs: Attrs) -> TensorInfo:
     check(
         max(padding[0], padding[2]) < kernel[0] and max(padding[1], padding[3]) < kernel[1],
         op,
-        f"padding {padding} reaches kernel {kernel}",
+        f"padding {padding} is not smaller than kernel {kernel}",
     )
     height, width = lay.out_shape(op, nhwc, kernel, attrs)
     return TensorInfo(lay.from_nhwc((nhwc[0], height, width, nhwc[3]), attrs["y_layout"]), "int8")

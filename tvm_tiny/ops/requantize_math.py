@@ -101,19 +101,30 @@ def clamp_tir(x: Any, low: int, high: int) -> Expr:
 
 def srdhm_tir(a: Any, b: Any) -> Expr:
     """TIR form of `srdhm` for b >= 0 (then nothing can saturate)."""
-    product = tirx.Cast("int64", expr(a)) * (tirx.const(b, "int64") if isinstance(b, int) else tirx.Cast("int64", expr(b)))
-    return tirx.Cast("int32", (product + tirx.const(1 << 30, "int64")) >> tirx.const(31, "int64"))
+    product = tirx.Cast("int64", expr(a)) * (_i64(b) if isinstance(b, int) else tirx.Cast("int64", expr(b)))
+    return tirx.Cast("int32", (product + _i64(1 << 30)) >> _i64(31))
 
 
 def rounding_divide_by_pot_tir(x: Any, exponent: Any) -> Expr:
-    """TIR form of `rounding_divide_by_pot`; an exponent known to be 0 costs nothing."""
-    x = expr(x)
-    if isinstance(exponent, int) and exponent == 0:
-        return x
-    n = i32(exponent)
-    mask = i32((1 << exponent) - 1) if isinstance(exponent, int) else (i32(1) << n) - i32(1)
-    threshold = (mask >> i32(1)) + tirx.Cast("int32", x < i32(0))
-    return (x >> n) + tirx.Cast("int32", (x & mask) > threshold)
+    """TIR form of `rounding_divide_by_pot`, in which `x` occurs once; an exponent known to be 0 costs nothing.
+
+    Half away from zero is `floor(x / 2^n + 1/2)`, but for exact halves below zero. Adding x / 2^31, which is in [-1, 0) for a negative x and
+    in [0, 1) for any other, before the division moves just those down: `(x * (2^31 + 1) + 2^(n + 30)) >> (n + 31)`, within 63 bits.
+    The usual form needs x three times; nested as in an addition, TVM (which does not share subexpressions with shifts) then takes ten
+    seconds and prints pages.
+    """
+    wide = tirx.Cast("int64", expr(x))
+    if isinstance(exponent, int):
+        if exponent == 0:
+            return expr(x)
+        return tirx.Cast("int32", (wide * _i64((1 << 31) + 1) + _i64(1 << (exponent + 30))) >> _i64(exponent + 31))
+    n = tirx.Cast("int64", i32(exponent))
+    nudged = wide * (_i64(1 << 31) + tirx.Cast("int64", n > _i64(0))) + (((_i64(1) << n) >> _i64(1)) << _i64(31))
+    return tirx.Cast("int32", nudged >> (n + _i64(31)))
+
+
+def _i64(value: int) -> Expr:
+    return tirx.const(value, "int64")
 
 
 def multiply_by_quantized_multiplier_tir(x: Any, multiplier: Any, shift: Any, rounding: str = "gemmlowp") -> Expr:
@@ -136,9 +147,9 @@ def requantize_tir(acc: Any, multiplier: Any, shift: Any, zero_point: int, clamp
 
 
 def _single_rounding_tir(x: Any, multiplier: Any, shift: Any) -> Expr:
-    right = tirx.const(31 - shift, "int64") if isinstance(shift, int) else tirx.const(31, "int64") - tirx.Cast("int64", expr(shift))
-    factor = tirx.const(multiplier, "int64") if isinstance(multiplier, int) else tirx.Cast("int64", expr(multiplier))
-    one = tirx.const(1, "int64")
+    right = _i64(31 - shift) if isinstance(shift, int) else _i64(31) - tirx.Cast("int64", expr(shift))
+    factor = _i64(multiplier) if isinstance(multiplier, int) else tirx.Cast("int64", expr(multiplier))
+    one = _i64(1)
     if not isinstance(shift, int):
         # TVM 0.27 bounds `v >> n` to -1..0 when n may be negative, and drops clamps after it: say that it is not.
         right = tirx.max(right, one)
