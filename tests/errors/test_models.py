@@ -68,7 +68,7 @@ def test_damaged_copies_of_every_reference_model() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
 def test_many_damaged_copies_of_every_reference_model(path: Path) -> None:
-    load_damaged(path.read_bytes(), 1000 if path.stat().st_size < 100_000 else 100, seed=7)
+    load_damaged(path.read_bytes(), 300 if path.stat().st_size < 100_000 else 30, seed=7)
 
 
 # --- ONNX -------------------------------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_onnx_damaged_copies() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", ["kws_ref_model", "resnet", "vww_96_float"])
 def test_many_damaged_copies_of_onnx_reference_models(stem: str) -> None:
-    load_damaged((SHARED / "models" / "onnx" / f"{stem}.onnx").read_bytes(), 150, seed=9)
+    load_damaged((SHARED / "models" / "onnx" / f"{stem}.onnx").read_bytes(), 60, seed=9)
 
 
 @needs_shared
