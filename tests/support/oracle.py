@@ -7,12 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import tflite
 
-SMALLEST_ARENA, LARGEST_ARENA = 1 << 16, 1 << 26
+LARGEST_ARENA = 1 << 28
 
 
 class Oracle:
-    """A model loaded into the reference interpreter; the arena grows until the model fits.
+    """A model loaded into the reference interpreter.
+
+    The arena starts with room for every tensor at once and grows until the model fits: the interpreter does not survive every arena that is
+    too small, some end the process.
 
     Raises
     ------
@@ -22,7 +26,7 @@ class Oracle:
 
     def __init__(self, model: bytes) -> None:
         runtime = pytest.importorskip("tflite_micro").runtime
-        arena = SMALLEST_ARENA
+        arena = _room_for_everything(model)
         while True:
             try:
                 self._interpreter = runtime.Interpreter.from_bytes(model, arena_size=arena)
@@ -48,6 +52,12 @@ def run(model: bytes, inputs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _count_outputs(model: bytes) -> int:
-    import tflite
-
     return tflite.Model.GetRootAs(model, 0).Subgraphs(0).OutputsLength()
+
+
+def _room_for_everything(model: bytes) -> int:
+    """Bytes of all tensors at four a value, and of the interpreter's structures for tensors and operators."""
+    graph = tflite.Model.GetRootAs(model, 0).Subgraphs(0)
+    tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
+    values = sum(int(np.prod(t.ShapeAsNumpy())) if t.ShapeLength() else 1 for t in tensors)
+    return (1 << 17) + 4 * values + 1024 * (len(tensors) + graph.OperatorsLength())

@@ -38,7 +38,8 @@ def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
 
     def body(*index: Any) -> Any:
         def piece(k: int) -> Any:
-            return tensors[k][(*index[:axis], index[axis] - starts[k], *index[axis + 1 :])]
+            own = (*index[:axis], index[axis] - starts[k], *index[axis + 1 :])
+            return tensors[k][own]
 
         value = piece(len(tensors) - 1)
         for k in reversed(range(len(tensors) - 1)):

@@ -22,7 +22,7 @@ NAME = "tiny.conv2d"
 REQUANTIZE_ATTRS = {"x_zp": REQUIRED, "y_zp": REQUIRED, "clamp_min": -128, "clamp_max": 127, "rounding": "gemmlowp"}
 
 
-def quantize_params(x_scale: float, w_scales: Sequence[float] | float, y_scale: float, channels: int) -> dict[str, np.ndarray]:
+def quantize_params(x_scale: float, w_scales: Sequence[float] | np.ndarray | float, y_scale: float, channels: int) -> dict[str, np.ndarray]:
     """Return the `multiplier` and `shift` arguments (int32, one per output channel) for float scales."""
     multiplier, shift = per_channel(x_scale, w_scales, y_scale, channels)
     return {"multiplier": multiplier, "shift": shift}

@@ -8,6 +8,7 @@ Meaning: TensorFlow Lite's FULLY_CONNECTED, int8, per tensor or per channel (ref
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tvm import te
@@ -20,7 +21,7 @@ from tvm_tiny.ops.scales import f32, f64, per_channel
 NAME = "tiny.dense"
 
 
-def quantize_params(x_scale: float, w_scales: Sequence[float] | float, y_scale: float, channels: int) -> dict[str, np.ndarray]:
+def quantize_params(x_scale: float, w_scales: Sequence[float] | np.ndarray | float, y_scale: float, channels: int) -> dict[str, np.ndarray]:
     """Return the `multiplier` and `shift` arguments (int32, one per output) for float scales.
 
     With one weight scale the reference multiplies the input's and the weight's scale in float32, with several in float64.
@@ -51,7 +52,12 @@ def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
     x, weight, bias, multiplier, shift = tensors
     shape = [*x.shape[:-1], weight.shape[0]]
     k = te.reduce_axis((0, int(weight.shape[1])), "k")
-    acc = te.compute(shape, lambda *i: te.sum((i32(x[(*i[:-1], k)]) - i32(attrs["x_zp"])) * i32(weight[i[-1], k]), axis=k), name="acc")
+
+    def mac(*index: Any) -> Any:
+        source = (*index[:-1], k)
+        return te.sum((i32(x[source]) - i32(attrs["x_zp"])) * i32(weight[index[-1], k]), axis=k)
+
+    acc = te.compute(shape, mac, name="acc")
     clamp = (attrs["clamp_min"], attrs["clamp_max"])
     return te.compute(
         shape,

@@ -42,7 +42,7 @@ def wrap_int32(x: np.ndarray) -> np.ndarray:
     return np.asarray(x, np.int64).astype(np.int32).astype(np.int64)
 
 
-def srdhm(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
+def srdhm(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
     """Saturating rounding doubling high multiply of int32 values: `floor((a*b + 2^30) / 2^31)`, saturated for a = b = -2^31."""
     product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
     return np.minimum((product + (1 << 30)) >> 31, INT32_MAX)
@@ -108,8 +108,8 @@ def srdhm_tir(a: Any, b: Any) -> Expr:
 def rounding_divide_by_pot_tir(x: Any, exponent: Any) -> Expr:
     """TIR form of `rounding_divide_by_pot`, in which `x` occurs once; an exponent known to be 0 costs nothing.
 
-    Half away from zero is `floor(x / 2^n + 1/2)`, but for exact halves below zero. Adding x / 2^31, which is in [-1, 0) for a negative x and
-    in [0, 1) for any other, before the division moves just those down: `(x * (2^31 + 1) + 2^(n + 30)) >> (n + 31)`, within 63 bits.
+    Half away from zero is `floor(x / 2^n + 1/2)`, but for exact halves below zero. Adding x / 2^31, which is in [-1, 0) for a negative
+    x and in [0, 1) for any other, before the division moves just those down: `(x * (2^31 + 1) + 2^(n + 30)) >> (n + 31)`, within 63 bits.
     The usual form needs x three times; nested as in an addition, TVM (which does not share subexpressions with shifts) then takes ten
     seconds and prints pages.
     """

@@ -43,7 +43,9 @@ def activation_range(activation: str, y_scale: float, y_zp: int) -> tuple[int, i
     return low, INT8_RANGE[1] if quantized[1] is None else min(INT8_RANGE[1], quantized[1])
 
 
-def per_channel(x_scale: float, w_scales: Sequence[float] | float, y_scale: float, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def per_channel(
+    x_scale: float, w_scales: Sequence[float] | np.ndarray | float, y_scale: float, channels: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return int32 (multiplier, shift) per output channel: `x_scale * w_scale / y_scale` in float64; one scale serves all channels."""
     scales = np.atleast_1d(np.asarray(w_scales, np.float32))
     check(scales.size in (1, channels), "per_channel", f"{scales.size} weight scales for {channels} channels")

@@ -67,12 +67,16 @@ def _numpy(arrays: list[np.ndarray], _attrs: Attrs) -> np.ndarray:
 def _te(tensors: list[te.Tensor], _attrs: Attrs) -> te.Tensor:
     x, table = tensors
     outer, depth = [int(d) for d in x.shape[:-1]] or [1], int(x.shape[-1])
-    row = (lambda i: ()) if len(x.shape) == 1 else (lambda i: tuple(i))
+
+    def at(i: tuple[Any, ...], c: Any) -> Any:
+        own = (*i, c) if len(x.shape) > 1 else (c,)
+        return i32(x[own])
+
     k, j = te.reduce_axis((0, depth), "k"), te.reduce_axis((0, depth), "k")
-    largest = te.compute(outer, lambda *i: te.max(i32(x[(*row(i), k)]), axis=k), name="largest")
+    largest = te.compute(outer, lambda *i: te.max(at(i, k), axis=k), name="largest")
 
     def exp(i: tuple[Any, ...], c: Any) -> Any:
-        return table[i32(largest[i]) - i32(x[(*row(i), c)])]
+        return table[i32(largest[i]) - at(i, c)]
 
     total = te.compute(outer, lambda *i: te.sum(rounding_divide_by_pot_tir(exp(i, j), SUM_INTEGER_BITS), axis=j), name="total")
     # Leading zeros of the sum, which is at least 2^19 (the largest element's exp is one) and below 2^31.
