@@ -16,6 +16,7 @@ from . import reference
 from .c_source import CFunction, function_name
 from .expand import Expand, expand_function, expanded_pair
 from .gemm_block import GemmBlock, gemm_function
+from .gather import Gather, gather_function
 from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
 from .layer import Core, LayerParameters, MicroKernel
 
@@ -241,7 +242,7 @@ class _Writer:
         expand = self._expand(self.matrix.groups, group, size, group)
         whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) memcpy(to, row + ix * {ci}, {kw * ci});\n        else " if dw == 1 else ""
         return (
-            f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
+            self._gathered(group, rows=rows) + f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
             f"    int8_t *to = bytes + {size} * p;\n"
             f"    const int32_t ix = x * {sw} - {s.padding[1]};\n"
             f"    for (int32_t ky = 0; ky < {kh}; ++ky, to += {kw * ci}) {{\n"
@@ -260,6 +261,22 @@ class _Writer:
             + f"    if (++x == {s.out_width}) {{ x = 0; ++y; }}\n"
             f"  }}\n"
             f"  {expand}(bytes, dst);\n"
+        )
+
+    def _gathered(self, group: int, *, rows: bool) -> str:
+        """Shortcut for groups of windows wholly inside the image, when its rows lie together."""
+        s = self.shape
+        (kh, kw), (sh, sw), ci = s.kernel, s.stride, s.channels
+        gather = Gather(kh, kw * ci, s.width * ci, group, sw * ci, self.matrix.operand, self.core.dual_issue)
+        if rows or s.dilation != (1, 1) or not gather.fits:
+            return ""
+        name = self._add(gather_function(self.prefix, gather))
+        return (
+            f"  const int32_t top = y * {sh} - {s.padding[0]}, side = x * {sw} - {s.padding[1]};\n"
+            f"  if (x + {group} <= {s.out_width} && top >= 0 && top + {kh} <= {s.height} && side >= 0 &&\n"
+            f"      side + {(group - 1) * sw + kw} <= {s.width}) {{\n"
+            f"    {name}(in + (top * {s.width} + side) * {ci}, dst);\n"
+            f"    return;\n  }}\n"
         )
 
     # -- the layer

@@ -220,6 +220,8 @@ class _Accumulators:
         """Weights of the second half of a group."""
         if self.block.operand == "w16":
             return self.body.ldr(_W, at + 8 * c + 4)
+        if self.block.operand == "w8" and self.block.dual_issue:
+            word = self.body.ldr(_W, at + 4 * c)  # a load is free beside a MAC, the register the word would hold is not
         return self.body.sxtb16(word, 8 if self.block.operand == "w8" else 0)
 
     def _half(self, group: int, half: int, weights: list[int]) -> None:

@@ -115,6 +115,68 @@ def _dual_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: 
     return order
 
 
+_LEAD = {Kind.LOAD: 2, Kind.MAC: 2}
+"""Cycles from issue until a MAC can multiply the result (one for everything else)."""
+
+
+def _due(graph: _Graph) -> list[float]:
+    """Latest useful place of every instruction on the time axis of MACs, one MAC a cycle in written order."""
+    code = graph.instructions
+    due: list[float | None] = [None] * len(code)
+    for rank, i in enumerate(i for i, ins in enumerate(code) if ins.kind is Kind.MAC):
+        due[i] = float(rank)
+
+    def backward() -> None:
+        for i in reversed(range(len(code))):
+            if due[i] is None:
+                later = [d - _LEAD.get(code[i].kind, 1) for s in graph.successors[i] if (d := due[s]) is not None]
+                due[i] = min(later, default=None)
+
+    backward()
+    for i, ins in enumerate(code):  # what only follows MACs: requantised values and their stores
+        own = due[i]
+        if own is not None:
+            for s in graph.successors[i]:
+                if code[s].kind is not Kind.MAC:
+                    due[s] = max(due[s] or 0.0, own + _LEAD.get(ins.kind, 1))
+    backward()
+    return [float(i) if d is None else d for i, d in enumerate(due)]
+
+
+def _just_in_time_order(graph: _Graph, pressure: _Pressure, rng: random.Random, lead: float, noise: float) -> list[int] | None:
+    """One greedy M7 order: MACs as written, everything else at most `lead` cycles before it is due, so that registers are held briefly."""
+    code = graph.instructions
+    key = [d + rng.uniform(0.0, noise) for d in _due(graph)]
+    waiting = list(graph.predecessors)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    order: list[int] = []
+    state, stalled, macs = DualIssue(), 0, 0
+    while ready:
+        front = min(ready)
+        fit = [
+            i
+            for i in ready
+            if (key[i] <= macs + lead or i == front or stalled > 3) and state.can_issue(code[i]) and pressure.fits(code[i])
+        ]
+        if not fit:
+            stalled += 1
+            if stalled > 12:
+                return None
+            state.next_cycle()
+            continue
+        stalled = 0
+        if state.older is None:  # the younger load may then take the register the MAC frees
+            first = [i for i in fit if code[i].kind is Kind.FIELD] or [i for i in fit if code[i].kind is Kind.MAC]
+            fit = first or fit
+        elif state.older.kind is not Kind.MAC:
+            fit = [i for i in fit if code[i].kind is Kind.MAC] or fit
+        chosen = min(fit, key=key.__getitem__)
+        macs += code[chosen].kind is Kind.MAC
+        state.issue(code[chosen])
+        _retire(graph, pressure, waiting, ready, order, chosen)
+    return order
+
+
 def _single_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: float, reserve: int) -> list[int] | None:
     """One greedy M4 order: loads back to back while registers last, then everything that can be computed."""
     code = graph.instructions
@@ -219,10 +281,13 @@ def schedule(
         return _Pressure(graph, set(live_in), live_out, len(pool))
 
     candidates = [_written_order(graph, pressure())]
+    attempt = _dual_order if dual_issue else _single_order
     for n in range(tries):
-        attempt = _dual_order if dual_issue else _single_order
         # only the oldest instruction may take the last registers in two of three tries: that keeps a greedy order from locking itself out
         candidates.append(attempt(graph, pressure(), rng, (1.0, 3.0, 6.0, 10.0, 16.0, 24.0)[n % 6], (n // 6 + 1) % 3))
+        if dual_issue:
+            lead, noise = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)[n % 6], (0.0, 1.0, 2.0, 4.0)[n // 6 % 4]
+            candidates.append(_just_in_time_order(graph, pressure(), rng, lead, noise))
     orders = [[graph.instructions[i] for i in order] for order in candidates if order is not None and len(order) == len(graph.instructions)]
     if not orders:
         raise RegisterPressureError(f"a body of {len(body.instructions)} instructions doesn't fit {len(pool)} registers")

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Columns of a convolution over few channels, gathered and expanded in one go: words are put together from kernel rows of any length.
+
+A kernel row of `kw * channels` bytes is contiguous in NHWC; words of the column that lie across two kernel rows are joined from two loads. No byte
+outside the window is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .assembly import Body, Kind
+from .c_source import CFunction, add_immediate, function_name, naked_function
+from .scheduler import schedule
+
+_R8_OFFSET, _R8_FLIP = 0xFF81FF81, 0x007F007F
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Description: windows of `rows` x `segment` bytes, input rows `row_bytes` apart, of `pixels` windows `pixel_bytes` apart.
+
+    Word i of pixel p goes to `dst + 8 * (i * pixels + p)`, expanded for `operand`.
+    """
+
+    rows: int
+    segment: int
+    row_bytes: int
+    pixels: int
+    pixel_bytes: int
+    operand: str
+    dual_issue: bool = True
+
+    @property
+    def words(self) -> int:
+        """Words of a column; bytes past the window are zero."""
+        return -(-self.rows * self.segment // 4)
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether the straight code has encodable offsets and a reasonable size."""
+        reach = (self.rows - 1) * self.row_bytes + self.segment
+        return reach <= 4095 and 8 * self.words * self.pixels <= 4095 and self.words <= 24
+
+    def runs(self, word: int) -> list[tuple[int, int, int, int]]:
+        """Pieces of a word: (kernel row, offset in the row, length, byte position in the word)."""
+        found: list[tuple[int, int, int, int]] = []
+        for byte in range(4 * word, min(4 * word + 4, self.rows * self.segment)):
+            row, offset = divmod(byte, self.segment)
+            if found and found[-1][0] == row:
+                r, o, n, at = found[-1]
+                found[-1] = (r, o, n + 1, at)
+            else:
+                found.append((row, offset, 1, byte - 4 * word))
+        return found
+
+
+def gather_function(prefix: str, gather: Gather) -> CFunction:
+    """Emit `static void f(const int8_t *src, void *dst)`; `src` is the first byte of the first window."""
+    name = function_name(prefix, "gather", gather)
+    return naked_function(name, ("const int8_t *src", "void *dst"), _assembly(gather), _portable(gather))
+
+
+@lru_cache(maxsize=64)
+def _assembly(gather: Gather) -> tuple[str, ...]:
+    lines = ["push {r4-r11, lr}"]
+    if gather.operand == "r8":
+        lines += [f"movw r3, #{_R8_OFFSET & 0xFFFF}", f"movt r3, #{_R8_OFFSET >> 16}"]
+        lines += [f"movw r12, #{_R8_FLIP & 0xFFFF}", f"movt r12, #{_R8_FLIP >> 16}"]
+    body = Body()
+    for word in range(gather.words):
+        raw = _word(gather, body, word)
+        if gather.operand == "r8":
+            first, second = body.field_op("sxtab16", raw, head="r3", early=True), body.alu("eor", raw, tail="r12")
+        else:
+            first, second = body.sxtb16(raw), body.sxtb16(raw, 8)
+        body.store(first, "r1", 8 * word * gather.pixels)
+        body.store(second, "r1", 8 * word * gather.pixels + 4)
+    pool = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr")
+    straight = schedule(body, pool, dual_issue=gather.dual_issue).lines
+    if gather.pixels == 1:
+        return (*lines, *straight, "pop {r4-r11, pc}")
+    step = [*add_immediate("r0", gather.pixel_bytes, "r4"), "add r1, r1, #8", "subs r2, r2, #1", "bne 1b"]
+    return (*lines, f"mov r2, #{gather.pixels}", "1:", *straight, *step, "pop {r4-r11, pc}")
+
+
+def _word(gather: Gather, body: Body, word: int) -> int:
+    value: int | None = None
+    for row, offset, length, at in gather.runs(word):
+        piece, shift = _piece(gather, body, row, offset, length, at)
+        if value is None:
+            value = body.alu("lsl", piece, tail=f"#{shift}") if shift > 0 else piece
+        else:
+            value = body.shifted("orr", value, piece, f"lsl #{shift}")
+    assert value is not None
+    return value
+
+
+def _piece(gather: Gather, body: Body, row: int, offset: int, length: int, at: int) -> tuple[int, int]:
+    """Load a run; return its register and the left shift that brings it to its place."""
+    address = row * gather.row_bytes + offset
+    if length == 4:
+        return body.ldr("r0", address), 0
+    if length == 3 and gather.segment >= 4:
+        if offset + 4 <= gather.segment and at == 1:
+            return body.ldr("r0", address), 8  # the fourth byte is shifted out
+        if offset >= 1:
+            return body.alu("lsr", body.ldr("r0", address - 1), tail="#8"), 8 * at
+    if length == 3:
+        low, high = _load(body, "h", address), _load(body, "b", address + 2)
+        return body.shifted("orr", low, high, "lsl #16"), 8 * at
+    return _load(body, "h" if length == 2 else "b", address), 8 * at
+
+
+def _load(body: Body, width: str, address: int) -> int:
+    return body.emit(f"ldr{width} {{d}}, [r0, #{address}]", Kind.LOAD, base="r0", imm=address)
+
+
+def _portable(gather: Gather) -> str:
+    if gather.operand == "r8":
+        first, second = "tiny_pack(tiny_byte(raw) - 127, tiny_byte(raw >> 16) - 127)", f"raw ^ 0x{_R8_FLIP:08x}u"
+    else:
+        first, second = "tiny_sxtb16(raw)", "tiny_sxtb16(raw >> 8)"
+    size = gather.rows * gather.segment
+    return (
+        f"  uint8_t *to = dst;\n"
+        f"  for (uint32_t p = 0; p < {gather.pixels}u; ++p) {{\n"
+        f"    for (uint32_t i = 0; i < {gather.words}u; ++i) {{\n"
+        f"      uint32_t raw = 0;\n"
+        f"      for (uint32_t k = 4 * i; k < 4 * i + 4 && k < {size}u; ++k) {{\n"
+        f"        const uint8_t byte = (uint8_t)src[p * {gather.pixel_bytes}u + k / {gather.segment} * {gather.row_bytes} + k % {gather.segment}];\n"
+        f"        raw |= (uint32_t)byte << (8 * (k % 4));\n"
+        f"      }}\n"
+        f"      tiny_store(to + 8 * (i * {gather.pixels} + p), {first});\n"
+        f"      tiny_store(to + 8 * (i * {gather.pixels} + p) + 4, {second});\n"
+        f"    }}\n"
+        f"  }}\n"
+    )
