@@ -22,6 +22,7 @@ Exactness is not a matter of testing alone: the requantisation form of every lay
 (`tvm_tiny.schedules.requantize_forms`), and operand forms are refused where they are not exact.
 """
 
+from .add import AddLayer, add
 from .c_source import CFunction, merge
 from .conv2d import Conv2DShape, conv2d, dense
 from .depthwise import DepthwiseChoice, DepthwiseShape, depthwise
@@ -31,6 +32,7 @@ from .scheduler import RegisterPressureError
 from .winograd import WinogradChoice, winograd
 
 __all__ = [
+    "AddLayer",
     "BlockChoice",
     "CFunction",
     "Conv2DShape",
@@ -41,6 +43,7 @@ __all__ = [
     "MicroKernel",
     "RegisterPressureError",
     "WinogradChoice",
+    "add",
     "conv2d",
     "dense",
     "depthwise",

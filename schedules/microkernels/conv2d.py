@@ -15,8 +15,8 @@ from ..requantize_forms import Form
 from . import reference
 from .c_source import CFunction, function_name
 from .expand import Expand, expand_function, expanded_pair
-from .gemm_block import GemmBlock, gemm_function
 from .gather import Gather, gather_function
+from .gemm_block import GemmBlock, gemm_function
 from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
 from .layer import Core, LayerParameters, MicroKernel
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns of a convolution over few channels, gathered and expanded in one go: words are put together from kernel rows of any length.
 
-A kernel row of `kw * channels` bytes is contiguous in NHWC; words of the column that lie across two kernel rows are joined from two loads. No byte
-outside the window is read.
+A kernel row of `kw * channels` bytes is contiguous in NHWC; words of the column that lie across two kernel rows are joined from two loads.
+No byte outside the window is read.
 """
 
 from __future__ import annotations

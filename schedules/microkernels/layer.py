@@ -84,6 +84,8 @@ class MicroKernel:
         What was decided (operand form, block, requantisation), for reports.
     row_name : str or None
         External row form, when asked for.
+    inputs : int
+        Input pointers of the function; two inputs are the halves of `reference`'s one.
     """
 
     name: str
@@ -96,6 +98,7 @@ class MicroKernel:
     reference: Callable[[np.ndarray], np.ndarray]
     choices: dict[str, object] = field(default_factory=dict)
     row_name: str | None = None
+    inputs: int = 1
 
     @property
     def c_source(self) -> str:
@@ -105,7 +108,8 @@ class MicroKernel:
     @property
     def prototype(self) -> str:
         """C declaration of the layer function."""
-        return f"void {self.name}(const int8_t *in, int8_t *out, const void *packed, void *scratch);"
+        sources = "const int8_t *in" if self.inputs == 1 else "const int8_t *a, const int8_t *b"
+        return f"void {self.name}({sources}, int8_t *out, const void *packed, void *scratch);"
 
 
 def words(array: np.ndarray) -> bytes:

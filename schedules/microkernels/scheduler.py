@@ -154,9 +154,7 @@ def _just_in_time_order(graph: _Graph, pressure: _Pressure, rng: random.Random, 
     while ready:
         front = min(ready)
         fit = [
-            i
-            for i in ready
-            if (key[i] <= macs + lead or i == front or stalled > 3) and state.can_issue(code[i]) and pressure.fits(code[i])
+            i for i in ready if (key[i] <= macs + lead or i == front or stalled > 3) and state.can_issue(code[i]) and pressure.fits(code[i])
         ]
         if not fit:
             stalled += 1

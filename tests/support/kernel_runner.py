@@ -77,7 +77,8 @@ def run_host(kernel: MicroKernel, x: np.ndarray, directory: Path, compiler: str 
     scratch = np.full(kernel.scratch_bytes + _GUARD, 0xA5, np.uint8)
     packed = np.frombuffer(kernel.packed, np.uint8).copy()
     x = np.ascontiguousarray(x)
-    function(*(ctypes.c_void_p(array.ctypes.data) for array in (x, out, packed, scratch)))
+    sources = [x] if kernel.inputs == 1 else [x[0], x[1]]
+    function(*(ctypes.c_void_p(array.ctypes.data) for array in (*sources, out, packed, scratch)))
     assert (scratch[kernel.scratch_bytes :] == 0xA5).all(), "wrote past its scratch"
     assert (out[-_GUARD:] == 0x11).all(), "wrote past its output"
     return out[:-_GUARD].reshape(kernel.output_shape)
@@ -118,7 +119,8 @@ def _image_source(kernels: list[MicroKernel], inputs: list[np.ndarray], stack_to
         for name, data in (("packed", kernel.packed), ("expected", expected.tobytes()), ("x", x.tobytes())):
             text += _array(f"{name}{i}", data)
         calls += f"  memset(scratch, 0xa5, sizeof scratch);\n  memset(out, 0x11, sizeof out);\n  memcpy(in, x{i}, {x.nbytes});\n"
-        calls += f"  {kernel.name}((const int8_t *)in, (int8_t *)out, packed{i}, scratch);\n"
+        second = f"(const int8_t *)in + {x.nbytes // 2}, " if kernel.inputs == 2 else ""
+        calls += f"  {kernel.name}((const int8_t *)in, {second}(int8_t *)out, packed{i}, scratch);\n"
         calls += f"  number(differing((const uint8_t *)expected{i}, {expected.size}, {kernel.scratch_bytes}));\n"
     sizes = {
         "in": max(x.nbytes for x in inputs),
