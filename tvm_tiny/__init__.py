@@ -12,3 +12,15 @@ __version__ = "0.1.0"
 _root = _Path(__file__).resolve().parent.parent
 if (_root / "pyproject.toml").is_file() and (_root / "passes" / "__init__.py").is_file():
     __path__.append(str(_root))
+
+# The API by name, imported on first use: `import tvm_tiny` alone does not load TVM.
+_EXPORTS = {"load": "api", "build": "api", "CompiledModel": "compiled"}
+__all__ = ["CompiledModel", "__version__", "build", "load"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'tvm_tiny' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"tvm_tiny.{_EXPORTS[name]}"), name)

@@ -21,6 +21,7 @@ from tvm_tiny.ops import (
     reshape,
     resize_nearest,
     softmax,
+    stage,
     strided_slice,
     sub,
     tables,

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""apply-schedules: every TIR function gets the schedule its rule makes for the target.
+
+Where it may stand: after `lower-ops`, before `plan-memory`.
+
+What it matches: `R.call_tir` of any PrimFunc of the module.
+What it does
+  1. asks the rules (`tvm_tiny.schedules.rules`) for the function's default schedule;
+  2. rebuilds the call with the arguments the scheduled function wants (`tiny.args`, `tiny.packed`; see `schedules/base.py`) and with its
+     scratch buffers as further outputs, which are dead at once, so that the planner sees them;
+  3. shares one function between calls whose scheduled functions are the same.
+What it leaves: everything that is no call_tir.
+
+rewrite:
+    y = R.call_tir(cls.conv2d, (x, w, b, m, s), R.Tensor(…))   →   t = R.call_tir(cls.conv2d_2, (x, packed), [R.Tensor(…), R.Tensor((512,), "uint8")])
+                                                                    y = t[0]
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax, tirx
+from tvm_ffi import structural_equal, structural_hash
+
+from tvm_tiny.schedules.rules import default_schedule
+from tvm_tiny.target import TinyTarget, parse_target
+
+# Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
+_LAYER_ATTRS = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.source", "tiny.attrs")
+
+
+@tvm.transform.module_pass(opt_level=0, name="apply-schedules")
+class ApplySchedules:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    target : str or TinyTarget
+        Decides which kernels can be used.
+    """
+
+    def __init__(self, target: str | TinyTarget = "c") -> None:
+        self.target = parse_target(target)
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        rewriter = _Rewriter(mod, self.target)
+        for gvar, func in mod.functions_items():
+            if isinstance(func, relax.Function):
+                rewriter.builder_.update_func(gvar, rewriter.visit_expr(func))
+        out = rewriter.builder_.get()
+        out = relax.transform.DeadCodeElimination()(out)
+        return out.with_attrs(dict(mod.attrs.items())) if mod.attrs is not None else out
+
+
+@relax.expr_functor.mutator
+class _Rewriter(relax.PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, target: TinyTarget) -> None:
+        super().__init__(mod)
+        self.mod = mod
+        self.target = target
+        self.name = ""
+        self.shared: dict[int, list[tuple[tirx.PrimFunc, relax.GlobalVar]]] = {}
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        self.name = str(binding.var.name)
+        super().visit_var_binding_(binding)
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if not (isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.call_tir"):
+            return call
+        func = self.mod[call.args[0]]
+        scheduled = default_schedule(func, self.target).mod["main"]
+        return self._new_call(call, func, scheduled)
+
+    def _new_call(self, call: relax.Call, func: tirx.PrimFunc, scheduled: tirx.PrimFunc) -> relax.Expr:
+        attrs = scheduled.attrs
+        args = list(call.args[1].fields)
+        if "tiny.args" in attrs:
+            args = [_argument(str(a), args, attrs) for a in attrs["tiny.args"]]
+        outs = list(call.ty_args)
+        scratch = [int(n) for n in attrs.get("tiny.scratch", [])]
+        outs += [relax.TensorType((n,), "uint8") for n in scratch]
+        outputs = [p.name for p in scheduled.params[len(args) :]]
+        clean = scheduled.with_attr("tiny.outputs", outputs)
+        for key in _LAYER_ATTRS:
+            clean = clean.without_attr(key) if key in clean.attrs else clean
+        gvar = self._share(clean, call.args[0].name_hint)
+        new = relax.call_tir(gvar, args, outs if len(outs) > 1 else outs[0])
+        if not scratch:
+            return new
+        return relax.TupleGetItem(self.builder_.emit(new, name_hint=self.name), 0)
+
+    def _share(self, func: tirx.PrimFunc, hint: str) -> relax.GlobalVar:
+        """Return the function equal to `func` that the module holds already, or add it."""
+        candidates = self.shared.setdefault(structural_hash(func), [])
+        for known, gvar in candidates:
+            if structural_equal(known, func):
+                return gvar
+        gvar = self.builder_.add_func(func, f"{hint}_k")
+        candidates.append((func, gvar))
+        return gvar
+
+
+def _argument(spec: str, args: list[relax.Expr], attrs: tvm.ir.DictAttrs) -> relax.Expr:
+    kind, _, index = spec.partition(":")
+    return args[int(index)] if kind == "arg" else relax.const(attrs["tiny.packed"][int(index)])

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""remove-constant-channels: channels that are the same for every input are folded into biases and dropped. Bit-exact.
+
+Where it may stand: after `quantize-to-integer`, before layouts are chosen and functions are lowered.
+
+What it does
+  1. Interval analysis: per channel, the least and greatest int8 value any input can produce, through every operator's exact arithmetic
+     (padding included). A channel whose interval is one value is constant.
+  2. Need: from the outputs back, which channels any needed value depends on. A convolution or fully connected layer does not need a constant
+     input channel it can fold: one without padding at its taps, or whose value is the zero point (padding then reads the same value).
+     A channel with only zero weights to needed outputs is not needed either.
+  3. Channels that stand or fall together (depthwise, additions, pooling, reshapes between them) are dropped together.
+What it leaves: channels of model inputs and outputs, of operators that mix channels in other ways, depthwise with a channel multiplier.
+
+Why it is exact: the accumulator of every remaining output is the same integer; the dropped terms `w * (v - zero_point)` are in the bias.
+
+rewrite:
+    x: 8 channels, 3 of them always -128      →      x: 5 channels
+    y = tiny.conv2d(x, w[.., 8], bias)               y = tiny.conv2d(x, w[.., 5], bias + Σ w * (-128 - x_zp))
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvm_tiny.ops import registry
+from tvm_tiny.ops.graph import Node, TinyGraph, substitute
+from tvm_tiny.ops.requantize_math import requantize
+
+log = logging.getLogger("tvm_tiny.passes.remove-constant-channels")
+
+_MIXING = frozenset({"conv2d", "dense"})
+_CHANNELWISE = frozenset({"depthwise_conv2d", "add", "sub", "mul", "avg_pool2d", "max_pool2d", "mean", "lookup", "requantize", "reshape"})
+_MONOTONE = frozenset({"avg_pool2d", "max_pool2d", "mean", "requantize", "reshape"})
+_INT8 = (-128, 127)
+_ACC_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """Least and greatest value of each channel, int64 arrays of shape (C,)."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Which channels have one value only."""
+        return self.low == self.high
+
+
+@tvm.transform.module_pass(opt_level=0, name="remove-constant-channels")
+class RemoveConstantChannels:
+    """See the module's docstring."""
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        removal = _Removal(TinyGraph(mod["main"]))
+        if not removal.dropped():
+            return mod
+        out = tvm.IRModule({"main": removal.rewrite()})
+        return out.with_attrs(dict(mod.attrs.items())) if mod.attrs is not None else out
+
+
+def channel_ranges(graph: TinyGraph) -> dict[relax.Var, Range]:
+    """The range of every int8 value with a last (channel) axis, for all inputs whatever."""
+    ranges: dict[relax.Var, Range] = {}
+    for param in graph.params:
+        ranges[param] = _full(graph.shape(param))
+    for node in graph.nodes:
+        if isinstance(node.var.ty, relax.TensorType):
+            ranges[node.var] = _range_of(graph, node, ranges)
+    return ranges
+
+
+def _full(shape: tuple[int, ...]) -> Range:
+    channels = shape[-1] if shape else 1
+    return Range(np.full(channels, _INT8[0], np.int64), np.full(channels, _INT8[1], np.int64))
+
+
+def _range_of(graph: TinyGraph, node: Node, ranges: Mapping[relax.Var, Range]) -> Range:
+    shape = graph.shape(node.var)
+    known = [ranges[a] if isinstance(a, relax.Var) and a in ranges else _constant_range(a) for a in node.args]
+    if str(node.var.ty.dtype) != "int8" or not node.op or not known or known[0] is None:
+        return _full(shape)
+    if node.op in ("conv2d", "dense", "depthwise_conv2d"):
+        return _weighted(graph, node, known[0])
+    if node.op in ("add", "sub", "mul") and known[1] is not None:
+        return _binary(graph, node, known[0], known[1])
+    if node.op == "lookup":
+        return _looked_up(node, known[0])
+    if node.op in _MONOTONE and _keeps_channels(graph, node):
+        return _monotone(graph, node, known[0])
+    return _full(shape)
+
+
+def _constant_range(expr: relax.Expr) -> Range | None:
+    if not isinstance(expr, tvm.ir.GenericConst) or str(expr.ty.dtype) != "int8":
+        return None
+    array = expr.value.numpy().astype(np.int64)
+    flat = array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
+    return Range(flat.min(axis=0), flat.max(axis=0))
+
+
+def _keeps_channels(graph: TinyGraph, node: Node) -> bool:
+    """The last axis means the same before and after."""
+    before, after = graph.shape(node.args[0]), graph.shape(node.var)
+    if node.op == "mean":
+        return len(before) - 1 not in [a % len(before) for a in node.attrs["axes"]]
+    if node.op == "reshape":
+        return before[-1] == after[-1] and len(before) > 0
+    return True
+
+
+def _weighted(graph: TinyGraph, node: Node, x: Range) -> Range:
+    """Bounds of `bias + Σ w * (x - x_zp)`, taps that can fall into the padding counted as possibly absent; then the exact requantisation."""
+    weight, bias, multiplier, shift = (node.constant(i).astype(np.int64) for i in (1, 2, 3, 4))
+    low, high = x.low - node.attrs["x_zp"], x.high - node.attrs["x_zp"]
+    if node.op == "dense":
+        terms, absent = weight, np.zeros(weight.shape[:1] + (1,), bool)[:1]
+    elif node.op == "conv2d":
+        terms, absent = _grouped(weight, low.size), tap_in_padding(graph, node)[None, :, :, None]
+    else:
+        repeat = weight.shape[2] // low.size
+        terms, absent = weight.transpose(2, 0, 1), tap_in_padding(graph, node)[None]
+        low, high = (np.repeat(v, repeat)[:, None, None] for v in (low, high))
+    small, large = np.minimum(terms * low, terms * high), np.maximum(terms * low, terms * high)
+    small, large = np.where(absent, np.minimum(small, 0), small), np.where(absent, np.maximum(large, 0), large)
+    axes = tuple(range(1, terms.ndim))
+    acc_low, acc_high = small.sum(axis=axes) + bias, large.sum(axis=axes) + bias
+    if max(abs(int(acc_low.min())), abs(int(acc_high.max()))) > _ACC_LIMIT:
+        return _full(graph.shape(node.var))
+    clamp = (node.attrs["clamp_min"], node.attrs["clamp_max"])
+    results = [requantize(acc, multiplier, shift, node.attrs["y_zp"], clamp, node.attrs["rounding"]).astype(np.int64) for acc in (acc_low, acc_high)]
+    return Range(*results)
+
+
+def _grouped(weight: np.ndarray, channels: int) -> np.ndarray:
+    """OHWI weights of a grouped convolution as if ungrouped: zeros outside the group."""
+    per_group = weight.shape[3]
+    if per_group == channels:
+        return weight
+    groups = channels // per_group
+    full = np.zeros((*weight.shape[:3], channels), weight.dtype)
+    outs = weight.shape[0] // groups
+    for g in range(groups):
+        full[g * outs : (g + 1) * outs, :, :, g * per_group : (g + 1) * per_group] = weight[g * outs : (g + 1) * outs]
+    return full
+
+
+def tap_in_padding(graph: TinyGraph, node: Node) -> np.ndarray:
+    """bool (KH, KW): whether a tap reads padding at some output position."""
+    weight = node.constant(1)
+    kernel = weight.shape[1:3] if node.op == "conv2d" else weight.shape[0:2]
+    size, out = graph.shape(node.args[0])[1:3], graph.shape(node.var)[1:3]
+    outside = []
+    for axis in range(2):
+        taps = np.arange(kernel[axis]) * node.attrs["dilation"][axis] - node.attrs["padding"][axis]
+        last = (out[axis] - 1) * node.attrs["strides"][axis] + taps
+        outside.append((taps < 0) | (last >= size[axis]))
+    return outside[0][:, None] | outside[1][None, :]
+
+
+def _evaluate(graph: TinyGraph, node: Node, *values: np.ndarray) -> np.ndarray:
+    """The operator on tensors whose channels are constant planes; per-channel minimum and maximum of the result."""
+    arrays = []
+    for arg, value in zip(node.args, values, strict=False):
+        shape = graph.shape(arg)
+        arrays.append(np.broadcast_to(value, shape).astype(np.int8))
+    out = registry.get(node.op).numpy(*arrays, **node.attrs).astype(np.int64)
+    return out.reshape(-1, out.shape[-1])
+
+
+def _monotone(graph: TinyGraph, node: Node, x: Range) -> Range:
+    return Range(_evaluate(graph, node, x.low).min(axis=0), _evaluate(graph, node, x.high).max(axis=0))
+
+
+def _binary(graph: TinyGraph, node: Node, a: Range, b: Range) -> Range:
+    """Every result lies between those of the corners: each operand enters through a monotone rescaling, sums and products are extreme there."""
+    corners = [_evaluate(graph, node, p, q) for p in (a.low, a.high) for q in (b.low, b.high)]
+    return Range(np.min([c.min(axis=0) for c in corners], axis=0), np.max([c.max(axis=0) for c in corners], axis=0))
+
+
+def _looked_up(node: Node, x: Range) -> Range:
+    table = node.constant(1).astype(np.int64)
+    spans = [table[low + 128 : high + 129] for low, high in zip(x.low, x.high, strict=True)]
+    return Range(np.array([s.min() for s in spans]), np.array([s.max() for s in spans]))
+
+
+class _Removal:
+    """Which channels of which value are kept, and the rewritten function."""
+
+    def __init__(self, graph: TinyGraph) -> None:
+        self.graph = graph
+        self.ranges = channel_ranges(graph)
+        self.group = self._groups()
+        self.needed = {root: np.zeros(self._channels(root), bool) for root in set(self.group.values())}
+        self._find_needed()
+        self.kept = {root: np.flatnonzero(mask) if mask.any() else np.array([0]) for root, mask in self.needed.items()}
+
+    def dropped(self) -> int:
+        """Number of channels removed from convolutions and fully connected layers."""
+        total = 0
+        for node in self.graph.nodes:
+            if node.op in _MIXING or node.op == "depthwise_conv2d":
+                total += self._channels(node.var) - len(self.kept[self.group[node.var]])
+        return total
+
+    # --- analysis -------------------------------------------------------------------------------------------------------------------
+
+    def _channels(self, var: relax.Var) -> int:
+        shape = self.graph.shape(var) if isinstance(var.ty, relax.TensorType) else ()
+        return shape[-1] if shape else 1
+
+    def _linked(self, node: Node) -> list[relax.Var]:
+        """The arguments whose channels correspond one to one to the result's."""
+        if node.op not in _CHANNELWISE or (node.op in ("mean", "reshape") and not _keeps_channels(self.graph, node)):
+            return []
+        args = [a for a in node.args if isinstance(a, relax.Var) and a in self.ranges]
+        if node.op == "depthwise_conv2d":
+            args = args[:1]
+        same = all(self._channels(a) == self._channels(node.var) for a in args)
+        constants = [a for i, a in enumerate(node.args) if node.is_constant(i)] if node.op in ("add", "sub", "mul") else []
+        return args if same and not constants else []
+
+    def _groups(self) -> dict[relax.Var, relax.Var]:
+        """Union of values linked channel by channel, each represented by one of them."""
+        parent: dict[relax.Var, relax.Var] = {v: v for v in [*self.graph.params, *(n.var for n in self.graph.nodes)]}
+
+        def find(var: relax.Var) -> relax.Var:
+            while not parent[var].same_as(var):
+                var = parent[var]
+            return var
+
+        for node in self.graph.nodes:
+            for arg in self._linked(node):
+                parent[find(arg)] = find(node.var)
+        return {v: find(v) for v in parent}
+
+    def _can_drop(self, node: Node) -> bool:
+        """The node can be rewritten to produce fewer channels."""
+        if node.op in _MIXING:
+            return int(node.attrs.get("groups", 1)) == 1
+        return bool(self._linked(node))
+
+    def _find_needed(self) -> None:
+        fixed = [*self.graph.outputs, *self.graph.params, *(n.var for n in self.graph.nodes if not self._can_drop(n))]
+        for var in fixed:
+            self.needed[self.group[var]][:] = True
+        before = -1
+        while before != (now := sum(int(m.sum()) for m in self.needed.values())):
+            before = now
+            for node in reversed(self.graph.nodes):
+                self._propagate(node)
+
+    def _propagate(self, node: Node) -> None:
+        linked = self._linked(node)
+        wanted = self.needed[self.group[node.var]]
+        for index, arg in enumerate(node.args or [node.value]):
+            for var in _variables(arg):
+                if any(var.same_as(v) for v in linked):
+                    continue  # the same group: nothing to pass on
+                if node.op in _MIXING and index == 0 and int(node.attrs.get("groups", 1)) == 1:
+                    self.needed[self.group[var]] |= self._read(node, wanted)
+                else:
+                    self.needed[self.group[var]][:] = True
+
+    def _read(self, node: Node, wanted: np.ndarray) -> np.ndarray:
+        """bool (C_in,): channels with a weight towards a wanted output that can't be folded away."""
+        weight = node.constant(1)[wanted]
+        used = np.any(weight != 0, axis=tuple(range(weight.ndim - 1)))
+        return used & ~self._foldable(node)
+
+    def _foldable(self, node: Node) -> np.ndarray:
+        x = self.ranges[node.args[0]]
+        at_zero_point = x.constant & (x.low == node.attrs["x_zp"])
+        padded = node.op == "conv2d" and bool(tap_in_padding(self.graph, node).any())
+        return at_zero_point if padded else x.constant
+
+    # --- rewriting ------------------------------------------------------------------------------------------------------------------
+
+    def rewrite(self) -> relax.Function:
+        return self.graph.rebuild(self._rewrite_node)
+
+    def _rewrite_node(self, node: Node, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
+        if node.op in _MIXING:
+            return self._mixing(node, new)
+        kept = self.kept[self.group[node.var]] if node.var in self.group else None
+        if kept is None or len(kept) == self._channels(node.var):
+            return None
+        if node.op == "depthwise_conv2d":
+            constants = [node.constant(1)[:, :, kept], *(node.constant(i)[kept] for i in (2, 3, 4))]
+            return self._call(node, new[node.args[0]], constants)
+        if node.op == "reshape":
+            return registry.call("tiny.reshape", new[node.args[0]], **{**node.attrs, "shape": [*node.attrs["shape"][:-1], len(kept)]})
+        return registry.call(f"tiny.{node.op}", *(substitute(a, new) for a in node.args), **node.attrs)
+
+    def _mixing(self, node: Node, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
+        x = node.args[0]
+        outs, channels = self.kept[self.group[node.var]], self._channels(x)
+        ins = self.kept[self.group[x]] if int(node.attrs.get("groups", 1)) == 1 else np.arange(channels)
+        if len(outs) == self._channels(node.var) and len(ins) == channels:
+            return None
+        weight, bias, multiplier, shift = (node.constant(i)[outs] for i in (1, 2, 3, 4))
+        gone = np.setdiff1d(np.arange(channels), ins)
+        terms = weight[..., gone].astype(np.int64).sum(axis=tuple(range(1, weight.ndim - 1)))
+        folded = np.where(self.ranges[x].constant[gone], self.ranges[x].low[gone] - node.attrs["x_zp"], 0)
+        new_bias = bias.astype(np.int64) + terms @ folded
+        log.info("%s: %d of %d inputs folded, %d of %d outputs kept", node.name, len(gone), channels, len(outs), self._channels(node.var))
+        return self._call(node, new[x], [weight[..., ins], new_bias.astype(np.int32), multiplier, shift])
+
+    def _call(self, node: Node, x: relax.Expr, constants: list[np.ndarray]) -> relax.Expr:
+        return registry.call(f"tiny.{node.op}", x, *(relax.const(np.ascontiguousarray(c)) for c in constants), **node.attrs)
+
+
+def _variables(expr: relax.Expr) -> list[relax.Var]:
+    if isinstance(expr, relax.Var):
+        return [expr]
+    if isinstance(expr, relax.Tuple):
+        return [v for f in expr.fields for v in _variables(f)]
+    if isinstance(expr, relax.TupleGetItem):
+        return _variables(expr.tuple_value)
+    return []

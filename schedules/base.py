@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a schedule rule is, and what rules share.
+
+A rule is a module with `apply(func, target, tunable) -> None | Schedule | list[Schedule]`: None means "not mine"; with `tunable=False` it
+returns one schedule, its default; with `tunable=True` it may return several, or one whose decisions are sampled (the tuning space).
+
+A rule may change the parameter list of the function: weights repacked for the kernel, constants folded away, scratch added. The scheduled
+function then says how its parameters are made, in attributes:
+
+  tiny.args         list of "arg:<i>" (the i-th argument of the original call) and "packed:<i>" (the i-th array of `tiny.packed`), in order;
+                    absent = the original arguments.
+  tiny.packed       the arrays computed from the constants.
+  tiny.scratch      bytes of each scratch buffer; they follow the outputs as uint8 parameters.
+  tiny.c_sources    [[name, C text], …] of microkernels, callees first, the function calls by `call_extern`; equal texts are emitted once.
+  tiny.overlap      JSON {"<output>:<argument>": [[order, distance], …]}: how an output may lie over an argument (`tvm_tiny.memory.plan.Right`).
+  tiny.kernel       JSON {"rule", "kernel", "block", "unroll", …}: what the report tells of the choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import s_tir, tirx
+
+from tvm_tiny.target import TinyTarget
+
+Applied = s_tir.Schedule | list[s_tir.Schedule] | None
+Rule = Callable[[tirx.PrimFunc, TinyTarget, bool], Applied]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What `lower-ops` wrote on a function: the operator, its attributes and its constant arguments."""
+
+    op: str
+    attrs: dict[str, Any]
+    constants: dict[int, np.ndarray]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+
+    @property
+    def is_nhwc(self) -> bool:
+        """Input and output lie in NHWC."""
+        return all(self.attrs.get(k, "NHWC") == "NHWC" for k in ("x_layout", "y_layout"))
+
+    @staticmethod
+    def of(func: tirx.PrimFunc) -> Layer | None:
+        """Read the annotations of `func`; None when it is no lowered tiny operator."""
+        if func.attrs is None or "tiny.op" not in func.attrs:
+            return None
+        constants = {int(k): v.numpy() for k, v in func.attrs["tiny.constants"].items()}
+        shapes = tuple(tuple(int(d) for d in p.ty.shape) for p in func.params)
+        dtypes = tuple(str(p.ty.dtype) for p in func.params)
+        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes)
+
+
+def annotate(sch: s_tir.Schedule, kernel: dict[str, Any], **extra: Any) -> s_tir.Schedule:
+    """Attach `tiny.kernel` (what was chosen) and further `tiny.*` attributes to the schedule's main function."""
+    func = sch.mod["main"].with_attr("tiny.kernel", json.dumps(kernel))
+    for key, value in extra.items():
+        func = func.with_attr(f"tiny.{key}", value)
+    return s_tir.Schedule(tvm.IRModule({"main": func}))

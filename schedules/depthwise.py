@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depthwise convolution of any kernel, stride, padding, dilation and channel multiplier, NHWC in and out.
+
+Strips of rows of four channels are widened into padded int16 planes in scratch and convolved channel by channel with SMLAD.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.schedules.base import Applied, Layer
+from tvm_tiny.schedules.extern_kernel import extern_schedule
+from tvm_tiny.schedules.microkernels import Core, DepthwiseShape, LayerParameters, MicroKernel, depthwise
+from tvm_tiny.schedules.overlap import element_distance, window_starts
+from tvm_tiny.target import TinyTarget
+
+
+def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
+    """Take `tiny.depthwise_conv2d` of one image, NHWC in and out."""
+    layer = Layer.of(func)
+    if layer is None or layer.op != "tiny.depthwise_conv2d" or not layer.is_nhwc or layer.shapes[0][0] != 1:
+        return None
+    shape = shape_of(layer)
+    kernel = depthwise(f"{PREFIX}depthwise", shape, parameters_of(layer), Core.of(target.mcpu))
+    return extern_schedule(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
+
+
+def shape_of(layer: Layer) -> DepthwiseShape:
+    """The microkernel's description of the layer's geometry."""
+    x, w, attrs = layer.shapes[0], layer.shapes[1], layer.attrs
+    windows = {k: tuple(attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))}
+    return DepthwiseShape(x[1], x[2], x[3], w[2], (w[0], w[1]), **windows)
+
+
+def parameters_of(layer: Layer) -> LayerParameters:
+    """The layer's constants."""
+    weights, bias, multiplier, shift = (layer.constants[i] for i in (1, 2, 3, 4))
+    a = layer.attrs
+    return LayerParameters(weights, bias, multiplier, shift, a["x_zp"], a["y_zp"], (a["clamp_min"], a["clamp_max"]), a["rounding"])
+
+
+def _rights(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel) -> list[list[Any]]:
+    if kernel.choices["operand"] != "planes":
+        return [["ascending", element_distance(layer)]] if shape.outputs == shape.channels else []
+    out = (shape.out_height, shape.out_width)
+    rows = window_starts((shape.height, shape.width), out, shape.stride, shape.padding).reshape(out)[:, 0] * shape.channels
+    strip = int(str(kernel.choices["strip"]))
+    first = np.arange(0, shape.out_height, strip)
+    ends = np.minimum(first + strip, shape.out_height) * shape.out_width * shape.outputs
+    rights: list[list[Any]] = [["ascending", int(np.max(ends - rows[first]))]]  # within a strip, channels are read after others were stored
+    whole = strip >= shape.out_height and shape.outputs == shape.channels and out == (shape.height, shape.width)
+    return [["in-place", 0], *rights] if whole else rights  # a channel's plane is read whole before that channel's bytes are stored

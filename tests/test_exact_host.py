@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole models on host C, bit for bit against TensorFlow Lite Micro."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvm_tiny
+from tests.support.host import HostModel
+from tests.support.shared import ROOT, SHARED, needs_shared, shared_models
+from tvm_tiny.memory.program import TensorInfo
+from tvm_tiny.reference import Reference
+
+pytestmark = pytest.mark.host_cc
+
+OWN = ROOT / "examples/fashion_mnist/fashion_mnist_int8.tflite"
+FEWER = {"mcunetv2_large": 2, "mcunet_vww_80": 5}
+
+
+def random_input(rng: np.random.Generator, tensor: TensorInfo) -> np.ndarray:
+    """Uniform over the whole range of an integer tensor; normal for float ones."""
+    if np.dtype(tensor.dtype).kind == "f":
+        return rng.normal(size=tensor.shape).astype(tensor.dtype)
+    info = np.iinfo(tensor.dtype)
+    return rng.integers(info.min, info.max, tensor.shape, tensor.dtype, endpoint=True)
+
+
+def assert_exact(path: Path, rng: np.random.Generator, count: int, **options: object) -> None:
+    """Build `path` for the host and compare every output bit on `count` random inputs."""
+    model = tvm_tiny.build(path, "c", **options)
+    library, reference = HostModel(model), Reference(path.read_bytes())
+    for _ in range(count):
+        sample = [random_input(rng, t) for t in model.inputs]
+        for ours, theirs, tensor in zip(library(*sample), reference.run(sample), model.outputs, strict=True):
+            np.testing.assert_array_equal(ours.reshape(-1), theirs.reshape(-1), err_msg=f"{path.name}: {tensor.name}")
+
+
+def test_own_model_on_its_samples() -> None:
+    model = tvm_tiny.build(OWN, "c")
+    library, reference = HostModel(model), Reference(OWN.read_bytes())
+    samples = np.load(OWN.with_name("samples.npz"))
+    images = samples[samples.files[0]]
+    tensor = model.inputs[0]
+    for image in images:
+        x = (image.reshape(tensor.shape).astype(np.int16) - 128).astype(np.int8) if image.dtype == np.uint8 else image.reshape(tensor.shape)
+        np.testing.assert_array_equal(library(x)[0], reference.run([x])[0].reshape(model.outputs[0].shape))
+
+
+def test_own_model_on_random_inputs(rng: np.random.Generator) -> None:
+    assert_exact(OWN, rng, 20)
+
+
+@needs_shared
+@pytest.mark.parametrize("path", shared_models("tflite/*.tflite"), ids=lambda p: p.stem)
+def test_shared_models(path: Path, rng: np.random.Generator) -> None:
+    assert_exact(path, rng, FEWER.get(path.stem, 20))
+
+
+@needs_shared
+@pytest.mark.parametrize("path", shared_models("layers/*.tflite"), ids=lambda p: p.stem)
+def test_shared_layers(path: Path, rng: np.random.Generator) -> None:
+    assert_exact(path, rng, 20)
+
+
+@needs_shared
+def test_keyword_spotting_accuracy_is_the_references() -> None:
+    path = SHARED / "models/tflite/kws_ref_model.tflite"
+    data = np.load(SHARED / "data/kws01_speechcommands_mfcc_int8_1000.npz")
+    library = HostModel(tvm_tiny.build(path, "c"))
+    answers = np.array([int(np.argmax(library(x)[0])) for x in data["x"]])
+    assert int((answers == data["y"]).sum()) == 901

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users call: `load`, `build`, and the `CompiledModel` that comes out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tvm
+
+from tvm_tiny.boards import Board, find_board
+from tvm_tiny.compiled import CompiledModel
+from tvm_tiny.errors import DoesNotFitError, OptionError
+from tvm_tiny.frontend import load as _load
+from tvm_tiny.memory.plan import MemoryPlan
+from tvm_tiny.memory.program import Program, extract, model_info
+from tvm_tiny.passes.plan_memory import plan_of
+from tvm_tiny.pins import check_pair
+from tvm_tiny.pipeline import Options, run_pipeline, write_dump
+from tvm_tiny.target import TinyTarget, parse_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+
+
+def load(source: str | Path | bytes) -> tvm.IRModule:
+    """Import a trained int8 model (.tflite, or .onnx in QDQ form) as Relax in QDQ form.
+
+    Raises
+    ------
+    ModelFormatError
+        It is no model, or damaged.
+    UnsupportedModelError
+        It asks for what the compiler does not do; every problem is listed.
+    """
+    check_pair()
+    return _load(source)
+
+
+def build(
+    model: tvm.IRModule | str | Path | bytes,
+    target: str | Mapping[str, Any] | TinyTarget | tvm.target.Target | None = None,
+    *,
+    name: str | None = None,
+    board: str | Board | None = None,
+    dump_dir: str | Path | None = None,
+) -> CompiledModel:
+    """Compile a trained int8 network to plain C.
+
+    Parameters
+    ----------
+    model : IRModule, path or bytes
+        What `load` returns, or what it takes.
+    target : str, optional
+        For example "c -mcpu=cortex-m7"; "c" is the host. Taken from `board` when left out, else the host.
+    name : str, optional
+        C identifier that every symbol carries (`tvmgen_<name>_run`); the file's stem by default.
+    board : str, optional
+        A board of `tvm-tiny boards`: its memories are limits, and `run` and `profile` use it by default.
+    dump_dir : path, optional
+        The IR after each phase is written there.
+
+    Returns
+    -------
+    CompiledModel
+
+    Raises
+    ------
+    TinyError
+        A subclass for each kind of problem; see `tvm_tiny.errors`.
+    """
+    check_pair()
+    chosen_board = find_board(board) if board is not None else None
+    chosen = parse_target(target) if target is not None else chosen_board.target if chosen_board else parse_target("c")
+    mod = model if isinstance(model, tvm.IRModule) else load(model)
+    c_name = _c_name(name, model_info(mod).get("name", "model"))
+    dump: dict[str, str] = {}
+    lowered = run_pipeline(mod, Options(chosen), dump)
+    if dump_dir is not None:
+        write_dump(dump, Path(dump_dir))
+    program, plan = extract(lowered, c_name), plan_of(lowered)
+    if chosen_board is not None:
+        _check_fits(program, plan, chosen_board)
+    return CompiledModel(program, plan, chosen, chosen_board, dump)
+
+
+def _c_name(name: str | None, default: str) -> str:
+    if name is None:
+        ident = re.sub(r"\W", "_", default, flags=re.ASCII).strip("_").lower() or "model"
+        return f"m_{ident}" if ident[0].isdigit() else ident
+    if not re.fullmatch(r"[A-Za-z_]\w*", name, flags=re.ASCII):
+        raise OptionError(f"name {name!r} is no C identifier", remedy="use letters, digits and underscores, and do not start with a digit")
+    return name
+
+
+def _check_fits(program: Program, plan: MemoryPlan, board: Board) -> None:
+    """Refuse what can't be flashed, with the layer that decides. Code is measured only when the project is built."""
+    arena, constants = board.limits.arena, sum(a.nbytes for a in program.constants.values())
+    if arena is not None and plan.arena_bytes > arena:
+        step = plan.steps[plan.peak_step()].name
+        raise DoesNotFitError(
+            f"{board.name}: the network needs {plan.arena_bytes:,} bytes of SRAM, {plan.arena_bytes - arena:,} more than the {arena:,} there are; "
+            f"layer {step} decides",
+            remedy="choose a board with more SRAM, or a smaller input",
+        )
+    if board.limits.flash is not None and constants > board.limits.flash:
+        raise DoesNotFitError(
+            f"{board.name}: the weights need {constants:,} bytes of flash, {constants - board.limits.flash:,} more than the {board.limits.flash:,} there are",
+            remedy="choose a board with more flash",
+        )

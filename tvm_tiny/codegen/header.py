@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public header of a generated model: what a firmware engineer reads first.
+
+It follows microTVM's AOT C interface: one struct of pointers for the inputs, one for the outputs, one `run` function, sizes as macros.
+"""
+
+from __future__ import annotations
+
+from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head
+from tvm_tiny.memory.program import Program, TensorInfo
+
+
+def emit_header(program: Program, workspace_size: int, version: str, *, target: str) -> str:
+    """Return the text of `tvmgen_<name>.h`."""
+    prefix = f"tvmgen_{program.name}"
+    upper = prefix.upper()
+    guard = f"{upper}_H_"
+    parts = [
+        file_head(f"{prefix}.h: interface of the network '{program.name}', compiled for {target}.", version),
+        f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n",
+        _sizes(program, upper, workspace_size),
+        _struct(f"{prefix}_inputs", program.inputs, "Inputs"),
+        _struct(f"{prefix}_outputs", program.outputs, "Outputs"),
+        _functions(program, prefix, upper),
+        *(_tensor_macros(t, upper, "INPUT") for t in program.inputs),
+        *(_tensor_macros(t, upper, "OUTPUT") for t in program.outputs),
+        *(_quantize_helpers(t, prefix, "input") for t in program.inputs),
+        *(_quantize_helpers(t, prefix, "output") for t in program.outputs),
+        f"#ifdef __cplusplus\n}}\n#endif\n\n#endif /* {guard} */\n",
+    ]
+    return "\n".join(p for p in parts if p)
+
+
+def describe(tensor: TensorInfo) -> str:
+    """Return shape, dtype and quantisation of a tensor in one line."""
+    shape = "x".join(str(d) for d in tensor.shape) or "scalar"
+    layout = " NHWC" if len(tensor.shape) == 4 else ""
+    quant = f", real = {tensor.scale!r} * (q - {tensor.zero_point})" if tensor.scale is not None else ""
+    return f"{tensor.name}: {tensor.dtype}[{shape}]{layout}{quant}"
+
+
+def _sizes(program: Program, upper: str, workspace_size: int) -> str:
+    return (
+        f"/* Bytes of SRAM the network works in: activations, kernel scratch, inputs and outputs. Aligned to 16. */\n"
+        f"#define {upper}_WORKSPACE_SIZE {workspace_size}u\n"
+        f"#define {upper}_NUM_LAYERS {len(program.calls)}\n"
+    )
+
+
+def _struct(name: str, tensors: list[TensorInfo], title: str) -> str:
+    fields = "\n".join(f"  void *{t.c_name}; /* {comment(describe(t))} */" for t in tensors)
+    return f"/* {title}, by the model's tensor names. */\nstruct {name} {{\n{fields}\n}};\n"
+
+
+def _functions(program: Program, prefix: str, upper: str) -> str:
+    getters = "\n".join(
+        f"void *{prefix}_{kind}_{t.c_name}(void);" for kind, group in (("input", program.inputs), ("output", program.outputs)) for t in group
+    )
+    return (
+        f"/* One inference in the library's own static workspace.\n"
+        f" * A pointer in `inputs` (`outputs`) may be NULL or the address of the tensor inside the workspace ({prefix}_input_…(), {prefix}_output_…()):\n"
+        f" * then nothing is copied. Inputs in the workspace are overwritten by the run; outputs there stay until the next one.\n"
+        f" * Not re-entrant. Returns 0; -1 when `inputs` or `outputs` is NULL. */\n"
+        f"int32_t {prefix}_run(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs);\n\n"
+        f"/* The same in the caller's workspace of {upper}_WORKSPACE_SIZE bytes, aligned to 16, which holds nothing between runs: several models can\n"
+        f" * share it. Re-entrant as long as the workspaces differ. A NULL input reads the workspace at the tensor's offset. -1 also when NULL. */\n"
+        f"int32_t {prefix}_run_with_workspace(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs, uint8_t *workspace);\n\n"
+        f"/* Where inputs and outputs lie inside the static workspace. */\n{getters}\n"
+    )
+
+
+def _tensor_macros(tensor: TensorInfo, upper: str, kind: str) -> str:
+    base = f"{upper}_{kind}_{tensor.c_name.upper()}"
+    lines = [f"#define {base}_NBYTES {tensor.nbytes}u", f"#define {base}_COUNT {tensor.nbytes // _itemsize(tensor)}u"]
+    if tensor.scale is not None:
+        lines += [f"#define {base}_SCALE {_float(tensor.scale)}", f"#define {base}_ZERO_POINT ({tensor.zero_point})"]
+    return "\n".join(lines) + "\n"
+
+
+def _quantize_helpers(tensor: TensorInfo, prefix: str, kind: str) -> str:
+    if tensor.scale is None or tensor.dtype not in ("int8", "uint8", "int16"):
+        return ""
+    ctype = C_TYPES[tensor.dtype]
+    low, high = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}[tensor.dtype]
+    base = f"{prefix.upper()}_{kind.upper()}_{tensor.c_name.upper()}"
+    name = f"{prefix}_{kind}_{tensor.c_name}"
+    return (
+        f"/* real value -> {tensor.dtype} of {comment(tensor.name)}: round half away from zero, saturate */\n"
+        f"static inline {ctype} {name}_quantize(float real) {{\n"
+        f"  float scaled = real / {base}_SCALE + (float){base}_ZERO_POINT;\n"
+        f"  if (!(scaled > {float(low)}f)) {{ return {low}; }}\n"
+        f"  if (scaled >= {float(high)}f) {{ return {high}; }}\n"
+        f"  return ({ctype})(scaled < 0.0f ? scaled - 0.5f : scaled + 0.5f);\n}}\n"
+        f"static inline float {name}_dequantize({ctype} q) {{ return {base}_SCALE * (float)((int32_t)q - {base}_ZERO_POINT); }}\n"
+    )
+
+
+def _itemsize(tensor: TensorInfo) -> int:
+    return {"int8": 1, "uint8": 1, "bool": 1, "int16": 2, "int32": 4, "float32": 4, "int64": 8, "float64": 8}[tensor.dtype]
+
+
+def _float(value: float) -> str:
+    text = repr(float(value))
+    return f"{text}f" if any(ch in text for ch in ".einf") else f"{text}.0f"

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C sources of a model: kernels in one file, constants and the ahead-of-time entry in another, prototypes between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tvm
+
+from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head, literals
+from tvm_tiny.codegen.primfunc_to_c import CFunction, to_c
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.memory.program import KernelCall, Program, TensorInfo
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where every buffer lies: `offsets` in bytes inside the workspace of `size` bytes."""
+
+    offsets: dict[str, int]
+    size: int
+
+
+def emit_kernels(program: Program, target: tvm.target.Target, version: str) -> tuple[str, str]:
+    """Return the kernels' source and their prototypes' header."""
+    functions = [_named(to_c(func, kernel_symbol(program, name), target), program) for name, func in program.kernels.items()]
+    microkernels = _microkernels(program)
+    base = f"tvmgen_{program.name}"
+    source = [
+        file_head(f"{base}_kernels.c: the kernels of the network '{program.name}', one per distinct layer shape.", version),
+        "#include <stdint.h>\n#include <stdbool.h>\n#include <string.h>" + ("\n#include <math.h>" if any(f.uses_math for f in functions) else ""),
+        f'\n#include "{base}_kernels.h"\n',
+        *microkernels,
+        *(f"{f.definition}\n" for f in functions),
+    ]
+    return "\n".join(source), _prototypes(base, functions, version)
+
+
+def _named(function: CFunction, program: Program) -> CFunction:
+    """Calls of microkernels carry the model's prefix."""
+    return replace(function, body=function.body.replace(PREFIX, f"tvmgen_{program.name}_"))
+
+
+def kernel_symbol(program: Program, kernel: str) -> str:
+    """Return the C name of a kernel."""
+    return f"tvmgen_{program.name}_{kernel}"
+
+
+def emit_entry(program: Program, placement: Placement, version: str) -> str:
+    """Return the source with constants, workspace and the entry functions."""
+    base = f"tvmgen_{program.name}"
+    parts = [
+        file_head(f"{base}.c: constants and entry of the network '{program.name}'.", version),
+        f'#include "{base}.h"\n\n#include <stddef.h>\n#include <string.h>\n\n#include "{base}_kernels.h"\n',
+        _hooks(base.upper()),
+        *(_constant(base.upper(), name, array) for name, array in program.constants.items()),
+        _run_with_workspace(program, placement, base),
+        _run(program, placement, base),
+    ]
+    return "\n".join(parts)
+
+
+def _prototypes(base: str, functions: list[CFunction], version: str) -> str:
+    guard = f"{base.upper()}_KERNELS_H_"
+    lines = "\n".join(f"{f.prototype};" for f in functions)
+    head = file_head(f"{base}_kernels.h: private prototypes.", version)
+    return f"{head}#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n{lines}\n\n#endif /* {guard} */\n"
+
+
+def _microkernels(program: Program) -> list[str]:
+    texts: dict[str, str] = {}
+    for func in program.kernels.values():
+        for name, text in func.attrs.get("tiny.c_sources") or ():
+            if texts.setdefault(str(name), str(text)) != str(text):
+                raise RuntimeError(f"two different microkernels are called {name}")
+    return [text.replace(PREFIX, f"tvmgen_{program.name}_") for text in texts.values()]
+
+
+def _hooks(upper: str) -> str:
+    return (
+        "/* Hooks around every layer, empty unless the build names a header that defines them (profiling, fault location, dumps). */\n"
+        "#ifdef TVMGEN_LAYER_HOOK_HEADER\n#include TVMGEN_LAYER_HOOK_HEADER\n#endif\n"
+        "#ifndef TVMGEN_LAYER_BEGIN\n#define TVMGEN_LAYER_BEGIN(layer) ((void)0)\n#endif\n"
+        "#ifndef TVMGEN_LAYER_OUTPUT\n#define TVMGEN_LAYER_OUTPUT(layer, address, nbytes) ((void)0)\n#endif\n"
+        "#ifndef TVMGEN_LAYER_END\n#define TVMGEN_LAYER_END(layers) ((void)0)\n#endif\n\n"
+        "/* Where constants and the workspace go; define these to name sections of your linker script. */\n"
+        f"#ifndef {upper}_CONSTANT\n#if defined(__ELF__)\n#define {upper}_CONSTANT __attribute__((section(\".rodata.{upper.lower()}\"), aligned(16)))\n"
+        f"#else\n#define {upper}_CONSTANT\n#endif\n#endif\n"
+        f"#ifndef {upper}_WORKSPACE\n#if defined(__ELF__)\n"
+        f"#define {upper}_WORKSPACE __attribute__((section(\".bss.{upper.lower()}_workspace\"), aligned(16)))\n"
+        f"#elif defined(__GNUC__)\n#define {upper}_WORKSPACE __attribute__((aligned(16)))\n#else\n#define {upper}_WORKSPACE\n#endif\n#endif\n"
+    )
+
+
+def _constant(upper: str, name: str, array: np.ndarray) -> str:
+    ctype = C_TYPES[array.dtype.name]
+    shape = "x".join(str(d) for d in array.shape)
+    return f"/* {array.dtype.name}[{shape}] */\nstatic const {ctype} {name}[{max(array.size, 1)}] {upper}_CONSTANT = {{\n{literals(array) or '  0'}\n}};\n"
+
+
+def _run_with_workspace(program: Program, placement: Placement, base: str) -> str:
+    lines = [
+        f"int32_t {base}_run_with_workspace(struct {base}_inputs *inputs, struct {base}_outputs *outputs, uint8_t *workspace) {{",
+        "  if (inputs == NULL || outputs == NULL || workspace == NULL) {\n    return -1;\n  }",
+    ]
+    lines += [_copy_in(t, placement) for t in program.inputs]
+    for index, call in enumerate(program.calls):
+        lines.append(f"  /* {index}: {comment(_layer_comment(program, call))} */")
+        lines.append(f"  TVMGEN_LAYER_BEGIN({index});")
+        lines.append(f"  {kernel_symbol(program, call.kernel)}({', '.join(_argument(program, placement, a) for a in call.args)});")
+        for out in call.writes:
+            lines.append(f"  TVMGEN_LAYER_OUTPUT({index}, {_address(placement, out)}, {program.buffers[out].nbytes}u);")
+    lines.append(f"  TVMGEN_LAYER_END({len(program.calls)});")
+    lines += [_copy_out(t, placement) for t in program.outputs]
+    lines.append("  return 0;\n}\n")
+    return "\n".join(lines)
+
+
+def _layer_comment(program: Program, call: KernelCall) -> str:
+    tensors = program.model.get("tensors", {})
+    source = tensors.get(call.layer, {}).get("name", call.layer)
+    return f"{call.op.removeprefix('tiny.')} -> {source}" + (f", {call.macs} MAC" if call.macs else "")
+
+
+def _address(placement: Placement, buffer: str) -> str:
+    return f"workspace + {placement.offsets[buffer]}"
+
+
+def _argument(program: Program, placement: Placement, arg: tuple[str, str]) -> str:
+    kind, name = arg
+    if kind == "constant":
+        return name
+    ctype = C_TYPES[program.buffers[name].dtype]
+    return f"({ctype} *)(void *)({_address(placement, name)})"
+
+
+def _copy_in(tensor: TensorInfo, placement: Placement) -> str:
+    place = _address(placement, tensor.buffer)
+    return (
+        f"  if (inputs->{tensor.c_name} != NULL && inputs->{tensor.c_name} != (void *)({place})) {{\n"
+        f"    memcpy({place}, inputs->{tensor.c_name}, {tensor.nbytes}u);\n  }}"
+    )
+
+
+def _copy_out(tensor: TensorInfo, placement: Placement) -> str:
+    place = _address(placement, tensor.buffer)
+    return (
+        f"  if (outputs->{tensor.c_name} != NULL && outputs->{tensor.c_name} != (void *)({place})) {{\n"
+        f"    memcpy(outputs->{tensor.c_name}, {place}, {tensor.nbytes}u);\n  }}"
+    )
+
+
+def _run(program: Program, placement: Placement, base: str) -> str:
+    upper = base.upper()
+    getters = [
+        f"void *{base}_{kind}_{t.c_name}(void) {{ return {base}_workspace + {placement.offsets[t.buffer]}; }}"
+        for kind, group in (("input", program.inputs), ("output", program.outputs))
+        for t in group
+    ]
+    return (
+        f"static uint8_t {base}_workspace[{upper}_WORKSPACE_SIZE] {upper}_WORKSPACE;\n\n"
+        f"int32_t {base}_run(struct {base}_inputs *inputs, struct {base}_outputs *outputs) {{\n"
+        f"  return {base}_run_with_workspace(inputs, outputs, {base}_workspace);\n}}\n\n" + "\n".join(getters) + "\n"
+    )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline: which passes run, in which order, and why there. Registered with TVM as `relax.get_pipeline("tvm_tiny")`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from tvm_tiny.passes.apply_schedules import ApplySchedules
+from tvm_tiny.passes.fuse_ops import FuseOps
+from tvm_tiny.passes.lower_ops import LowerOps
+from tvm_tiny.passes.plan_memory import PlanMemory
+from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
+from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
+from tvm_tiny.target import TinyTarget, parse_target
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the passes may want to know. Passes read the fields they name; none changes them."""
+
+    target: TinyTarget
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One position in the pipeline: a pass, and the reason why it stands there and not elsewhere."""
+
+    name: str
+    make: Callable[[Options], Any]
+    why: str
+
+
+PIPELINE: tuple[Phase, ...] = (
+    Phase("quantize-to-integer", lambda o: QuantizeToInteger(), "first: every later pass matches the tiny dialect"),
+    Phase("fuse-ops", lambda o: FuseOps(), "padding and clamps inside the operators make intervals tighter and kernels fewer"),
+    Phase("remove-constant-channels", lambda o: RemoveConstantChannels(), "before anything is decided by channel counts"),
+    Phase("dead-code", lambda o: relax.transform.DeadCodeElimination(), "what only the float form used is gone"),
+    Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
+    Phase("apply-schedules", lambda o: ApplySchedules(o.target), "kernels decide scratch and overlap rights, which planning needs"),
+    Phase("plan-memory", lambda o: PlanMemory(), "last: every buffer, scratch included, is known"),
+)
+
+
+def run_pipeline(mod: tvm.IRModule, options: Options, dump: dict[str, str] | None = None) -> tvm.IRModule:
+    """Run every phase; with `dump`, keep the printed module after each under `phase<N>_<name>`."""
+    for number, phase in enumerate(PIPELINE):
+        mod = phase.make(options)(mod)
+        if dump is not None:
+            dump[f"phase{number}_{phase.name.replace('-', '_')}"] = mod.script(show_meta=False)
+    return mod
+
+
+def sequential(options: Options) -> tvm.ir.transform.Sequential:
+    """Return the whole pipeline as one stock TVM pass."""
+    return tvm.ir.transform.Sequential([phase.make(options) for phase in PIPELINE], name="tvm_tiny")
+
+
+def write_dump(dump: dict[str, str], directory: Path) -> None:
+    """Write what `run_pipeline` kept, one file a phase."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in dump.items():
+        (directory / f"{name}.py").write_text(text)
+
+
+@relax.register_pipeline("tvm_tiny")
+def _pipeline(target: str = "c") -> tvm.ir.transform.Sequential:
+    return sequential(Options(parse_target(target)))

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report as a table for the terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from tvm_tiny.report.report import Report
+
+
+def render(report: Report) -> RenderableType:
+    """Return the report as something rich can print."""
+    table = Table(title=f"{report.name} for {report.target}", title_justify="left")
+    for column in ("#", "layer", "op"):
+        table.add_column(column, overflow="fold")
+    for column in ("output", "MAC", "SRAM live", "scratch", "flash", "kernel"):
+        table.add_column(column, justify="right" if column != "kernel" else "left")
+    for row in report.layers:
+        kernel = " ".join(str(row.kernel[k]) for k in ("rule", "kernel", "block") if k in row.kernel)
+        shape = "x".join(str(d) for d in row.shape)
+        numbers = (f"{row.macs:,}", f"{row.sram:,}", f"{row.scratch:,}", f"{row.flash:,}")
+        table.add_row(str(row.index), _short(row.source[0]), row.op, shape, *numbers, kernel)
+    return Group(table, summary(report))
+
+
+def summary(report: Report) -> str:
+    """Return the totals in a few lines."""
+    proof = "proven least for these kernels" if report.arena_optimal else f"lower bound {report.arena_lower_bound:,}"
+    lines = [
+        f"arena: {report.arena_bytes:,} bytes ({proof}; decided by {report.peak_layer})",
+        f"constants: {report.constants_bytes:,} bytes    work: {report.macs:,} MAC",
+    ]
+    if report.float_layers:
+        lines.append(f"left in float: {', '.join(report.float_layers)}")
+    return "\n".join(lines)
+
+
+def render_text(report: Report, width: int = 140) -> str:
+    """Return the report as plain text."""
+    out = io.StringIO()
+    Console(file=out, width=width).print(render(report))
+    return out.getvalue()
+
+
+def _short(name: str) -> str:
+    """The last part of a tensor's name: TFLite joins the names of everything fused into it."""
+    return name.split(";")[-1].removesuffix("1").split("/")[-2 if name.count("/") else -1][-32:] if ";" in name else name[-32:]
