@@ -103,6 +103,7 @@ class Board:
     zephyr: str = ""
     qemu: Mapping[str, str] = field(default_factory=dict)
     uart: Mapping[str, Any] = field(default_factory=dict)
+    timer: Mapping[str, Any] = field(default_factory=dict)
     flasher: str = ""
     note: str = ""
 

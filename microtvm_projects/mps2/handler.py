@@ -32,7 +32,7 @@ class Handler(ProjectHandler):
             "CC": "arm-none-eabi-gcc",
             "CPU_FLAGS": " ".join(board.target.cflags),
             "PORT": options.line,
-            **model_variables(artifact, options),
+            **model_variables(artifact, board, options),
         }
         (directory / "config.mk").write_text(config_mk(variables), encoding="utf-8")
         (directory / "board.h").write_text(board_header(board), encoding="utf-8")
@@ -65,6 +65,9 @@ def board_header(board: Board) -> str:
     lines = [f"/* Generated from boards.toml: {board.title}. */", "#ifndef TINY_BOARD_H", "#define TINY_BOARD_H", ""]
     if board.uart:
         lines += [f"#define BOARD_UART_{str(board.uart['type']).upper()} 1", f"#define BOARD_UART_BASE {board.uart['base']:#010x}u"]
+    if board.timer:
+        lines += [f"#define BOARD_TIMER_{str(board.timer['type']).upper()} 1", f"#define BOARD_TIMER_BASE {board.timer['base']:#010x}u"]
+    lines += [f"#define BOARD_CLOCK_HZ {board.clock_hz}u"]
     lines += [f"#define BOARD_READ_ONLY {{{ranges}}}", "", "#endif", ""]
     return "\n".join(lines)
 

@@ -31,8 +31,9 @@ class Handler(ProjectHandler):
         """Add Makefile, config.mk and the port."""
         folder = template_folder("native")
         shutil.copyfile(folder / "Makefile", directory / "Makefile")
-        shutil.copyfile(folder / "port_native.c", directory / "src" / "port_native.c")
-        variables = {"CC": find_tool("host-cc").name, **model_variables(artifact, options)}
+        for path in sorted(folder.glob("*.c")):
+            shutil.copyfile(path, directory / "src" / path.name)
+        variables = {"CC": find_tool("host-cc").name, **model_variables(artifact, board, options)}
         (directory / "config.mk").write_text(config_mk(variables), encoding="utf-8")
 
     def flash(self, project: Project) -> None:

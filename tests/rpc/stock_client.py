@@ -70,7 +70,7 @@ def errors_are_exceptions_and_the_session_goes_on(remote: Any) -> None:
     assert "ValueError: asked to fail with 2 arguments" in _message(remote.get_function("fail"), 1, 2)
     assert "RuntimeError: fail_silently failed" in _message(remote.get_function("fail_silently"))
     assert "TypeError: add_int8 takes 3 tensors, not 2 arguments" in _message(add, *good[:2])
-    assert "b has dtype code 0 of 8 bits, not code 1 of 8 bits" in _message(add, good[0], wrong_type, good[2])
+    assert "b has dtype 0:8, not 1:8 (code:bits)" in _message(add, good[0], wrong_type, good[2])
     assert "dimension 0 of b is 64, not 63" in _message(add, good[0], wrong_shape, good[2])
     assert "TypeError: add_int8: b is a tensor" in _message(add, good[0], 3, good[2])
     assert "MemoryError" in _message(tvm.runtime.empty, (1 << 20,), "int8", device)
@@ -96,7 +96,7 @@ def time_is_measured_on_the_device(remote: Any) -> None:
     start = time.perf_counter()
     result = module.time_evaluator("spin", device, number=1, repeat=1, min_repeat_ms=50)(1000)
     assert result.mean < 0.05 <= time.perf_counter() - start
-    assert "no function nothing to be timed" in _message(lambda: module.time_evaluator("nothing", device, number=1)(1))
+    assert "no function nothing" in _message(lambda: module.time_evaluator("nothing", device, number=1)(1))
     assert "spin takes a count" in _message(module.time_evaluator("spin", device, number=1), "x")
 
 
@@ -118,7 +118,7 @@ def damage_is_found_and_mended_by_the_next_session(remote: Any) -> None:
     device = remote.cpu(0)
     first, second = tvm.runtime.empty((64,), "int8", device), tvm.runtime.empty((64,), "int8", device)
     remote.get_function("overrun")(first)
-    assert "arena is damaged" in _message(remote.get_function("tiny_rpc.arena_free_bytes"))
+    assert "wrote past its tensors" in _message(remote.get_function("tiny_rpc.arena_free_bytes"))
     assert "MemoryError" in _message(tvm.runtime.empty, (4096,), "int8", device)
     del second
 

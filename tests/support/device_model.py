@@ -31,6 +31,8 @@ void *tvmgen_crasher_output_image_out(void);
 """
 
 SOURCE = """\
+#include <string.h>
+
 #include "tvmgen_crasher.h"
 #ifdef TVMGEN_LAYER_HOOK_HEADER
 #include TVMGEN_LAYER_HOOK_HEADER
@@ -83,6 +85,7 @@ static __attribute__((noinline)) int32_t tvmgen_crasher_fail(int32_t mode, uintp
 int32_t tvmgen_crasher_run(struct tvmgen_crasher_inputs *inputs, struct tvmgen_crasher_outputs *outputs) {
   int8_t *image = (int8_t *)tvmgen_crasher_workspace;
   int32_t *sums = (int32_t *)outputs->sums;
+  if (inputs->image != image) { memcpy(image, inputs->image, @N@); }
   TVMGEN_LAYER_BEGIN(0);
   sums[0] = 0;
   for (int32_t i = 0; i < @N@; i++) { sums[0] += image[i]; }
@@ -96,6 +99,7 @@ int32_t tvmgen_crasher_run(struct tvmgen_crasher_inputs *inputs, struct tvmgen_c
   TVMGEN_LAYER_BEGIN(2);
   for (int32_t i = 0; i < @N@; i++) { image[i] = (int8_t)(image[i] + 1); }
   for (int32_t i = 0; i < 4; i++) { ((float *)outputs->reals_out)[i] = ((float *)inputs->reals_in)[i] * 1.5f + 0.25f; }
+  if (outputs->image_out != image) { memcpy(outputs->image_out, image, @N@); }
   TVMGEN_LAYER_END(3);
   return 0;
 }

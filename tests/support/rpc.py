@@ -140,6 +140,7 @@ class _FaultyLine:
     def __init__(self, spec: FaultySpec, line: Line) -> None:
         self._spec, self._line = spec, line
         self.bytes_per_second = line.bytes_per_second
+        self.boots = line.boots
         self.mute = False
         self.on_write: Callable[[bytes], None] | None = None
         self.held = bytearray()

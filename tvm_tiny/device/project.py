@@ -24,10 +24,12 @@ from tvm_tiny.boards import Board, find_board
 from tvm_tiny.device.artifact import Artifact, check_board
 from tvm_tiny.device.link import Link
 from tvm_tiny.device.model_glue import emit_model_c
+from tvm_tiny.device.rpc.registration import emit_functions_c
+from tvm_tiny.device.rpc.sources import app_sources, copy_server, default_arena_bytes
 from tvm_tiny.device.toolchain import find_tool, run_tool
 from tvm_tiny.errors import InputError, OptionError, TargetError
 
-APPS = ("standalone", "oneshot")
+APPS = ("standalone", "oneshot", "rpc")
 HOOKS = ("fault", "profile", None)
 CONFIG = "project.json"
 
@@ -39,7 +41,8 @@ class ProjectOptions:
     Attributes
     ----------
     app : str
-        `standalone` serves inference after inference; `oneshot` runs once on compiled-in inputs and ends (for profilers).
+        `standalone` serves inference after inference; `oneshot` runs once on compiled-in inputs and ends (for profilers); `rpc` serves
+        TVM's RPC client (docs/rpc.md).
     hook : str or None
         `fault` records the running layer, `profile` puts a marker instruction between layers, None leaves the hooks empty.
     line : str
@@ -167,7 +170,11 @@ class ProjectHandler(ABC):
             if path.suffix in (".c", ".h"):
                 shutil.copyfile(path, source / path.name)
         _copy_model(artifact, directory / "model")
-        (directory / "model.c").write_text(emit_model_c(artifact, sample), encoding="utf-8")
+        if options.app == "rpc":
+            copy_server(source / "rpc")
+            (directory / "model_functions.c").write_text(emit_functions_c([artifact]), encoding="utf-8")
+        else:
+            (directory / "model.c").write_text(emit_model_c(artifact, sample), encoding="utf-8")
         self.write_template(artifact, board, directory, options)
         config = {"model": artifact.name, "board": board.name, "template": self.template, "options": asdict(options)}
         (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -227,7 +234,7 @@ def config_mk(variables: Mapping[str, str]) -> str:
     return f"# Generated: what depends on the model and the board.\n{lines}"
 
 
-def model_variables(artifact: Artifact, options: ProjectOptions) -> dict[str, str]:
+def model_variables(artifact: Artifact, board: Board, options: ProjectOptions) -> dict[str, str]:
     """The variables every Makefile of the templates needs."""
     # Flags that choose the core come from the board: it knows which units the chip really has.
     flags = [f for f in artifact.compile_flags if not f.startswith("-m")]
@@ -236,10 +243,15 @@ def model_variables(artifact: Artifact, options: ProjectOptions) -> dict[str, st
     if options.hook is not None:
         flags.append(f"-DTVMGEN_LAYER_HOOK_HEADER='\"layer_hook_{options.hook}.h\"'")
     sources = [f"model/src/{path.name}" for path in artifact.sources if path.suffix == ".c"]
+    app_flags = ["-DTINY_APP_ONESHOT"] if options.app == "oneshot" else []
+    sources_of_app = ["src/fault.c", "src/frame.c", f"src/{options.app}.c", "model.c"]
+    if options.app == "rpc":
+        app_flags = ["-Os", f"-DTINY_RPC_ARENA_BYTES={default_arena_bytes(artifact, board)}"]
+        sources_of_app = [*app_sources(), "src/port_cycles.c", "model_functions.c"]
     return {
-        "APP": options.app,
+        "APP_SOURCES": " ".join(sources_of_app),
         "MODEL_FLAGS": " ".join([*flags, "-Imodel/src", *options.extra_flags]),
         "MODEL_SOURCES": " ".join(sources),
-        "APP_DEFINES": " ".join([*(["-DTINY_APP_ONESHOT"] if options.app == "oneshot" else []), *options.extra_flags]),
+        "APP_DEFINES": " ".join([*app_flags, *options.extra_flags]),
         "LINK_FLAGS": " ".join(options.extra_flags),
     }

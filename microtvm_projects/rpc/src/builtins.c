@@ -2,6 +2,7 @@
 /* Global functions under the names that TVM's client and its RPCRunner ask for, and two about the arena. */
 #include <string.h>
 
+#include "error.h"
 #include "server.h"
 
 /* Packets of any length are taken as they come; this only spares the client a question before each copy. */
@@ -15,7 +16,7 @@ static int32_t max_packet(void *self, const tiny_rpc_value_t *args, int32_t num_
 static int32_t system_library(void *self, const tiny_rpc_value_t *args, int32_t num_args, tiny_rpc_value_t *result) {
   (void)self;
   if (num_args > 1 || (num_args == 1 && (args[0].type_index != TINY_RPC_STRING || args[0].v.string[0] != 0)))
-    return tiny_rpc_fail("ValueError: the system library of a device has no symbol prefix");
+    return tiny_rpc_fail(VALUE_ERROR "the system library has no prefix");
   result->type_index = TINY_RPC_MODULE;
   result->v.u64 = library_handle(&tiny_rpc_server);
   return 0;
@@ -34,7 +35,7 @@ static bool is_library(const tiny_rpc_value_t *value) {
 static int32_t module_function(void *self, const tiny_rpc_value_t *args, int32_t num_args, tiny_rpc_value_t *result) {
   (void)self;
   if (num_args < 2 || !is_library(&args[0]) || args[1].type_index != TINY_RPC_STRING)
-    return tiny_rpc_fail("TypeError: ModuleGetFunction takes the system library and a name");
+    return tiny_rpc_fail(TYPE_ERROR "a module function needs the system library and a name");
   uint32_t index = image_function(args[1].v.string);
   if (index == NO_FUNCTION) return 0;
   result->type_index = TINY_RPC_FUNCTION;
@@ -49,23 +50,23 @@ static int32_t evaluator_numbers(const tiny_rpc_value_t *args, evaluator_t *eval
   for (int i = 0; i < 7; ++i) {
     const tiny_rpc_value_t *value = &args[4 + i];
     if (value->type_index != TINY_RPC_INT || value->v.i64 < 0 || value->v.i64 > 1000000000)
-      return tiny_rpc_fail("ValueError: argument %d of the time evaluator is not an integer in [0, 10^9]", 4 + i);
+      return tiny_rpc_fail(VALUE_ERROR "argument %d is not an integer in [0, 10^9]", 4 + i);
     if (fields[i] != NULL) *fields[i] = (int32_t)value->v.i64;
   }
-  if (evaluator->number == 0 || evaluator->repeat == 0) return tiny_rpc_fail("ValueError: number and repeat of a time evaluator start at 1");
-  if (args[10].v.i64 != 0) return tiny_rpc_fail("ValueError: cache_flush_bytes is not supported by this device");
+  if (evaluator->number == 0 || evaluator->repeat == 0) return tiny_rpc_fail(VALUE_ERROR "number and repeat start at 1");
+  if (args[10].v.i64 != 0) return tiny_rpc_fail(VALUE_ERROR "no cache can be flushed here");
   return 0;
 }
 
 static int32_t evaluator_functions(const tiny_rpc_value_t *args, evaluator_t *evaluator) {
-  if (args[0].type_index != TINY_RPC_NONE && !is_library(&args[0])) return tiny_rpc_fail("TypeError: a time evaluator takes the system library");
+  if (args[0].type_index != TINY_RPC_NONE && !is_library(&args[0])) return tiny_rpc_fail(TYPE_ERROR "only the system library can be timed");
   if (args[1].type_index != TINY_RPC_STRING || args[11].type_index != TINY_RPC_STRING)
-    return tiny_rpc_fail("TypeError: a time evaluator takes functions by name");
+    return tiny_rpc_fail(TYPE_ERROR "functions are timed by name");
   evaluator->function = image_function(args[1].v.string);
-  if (evaluator->function == NO_FUNCTION) return tiny_rpc_fail("AttributeError: no function %s to be timed", args[1].v.string);
+  if (evaluator->function == NO_FUNCTION) return tiny_rpc_fail(ATTRIBUTE_ERROR "no function %s", args[1].v.string);
   bool prepared = args[11].v.string[0] != 0;
   evaluator->prepare = prepared ? image_function(args[11].v.string) : (uint32_t)NO_FUNCTION;
-  if (prepared && evaluator->prepare == NO_FUNCTION) return tiny_rpc_fail("AttributeError: no function %s to prepare with", args[11].v.string);
+  if (prepared && evaluator->prepare == NO_FUNCTION) return tiny_rpc_fail(ATTRIBUTE_ERROR "no function %s", args[11].v.string);
   return 0;
 }
 
@@ -76,12 +77,12 @@ static int32_t time_evaluator(void *self, const tiny_rpc_value_t *args, int32_t 
   server_t *s = &tiny_rpc_server;
   evaluator_t made;
   memset(&made, 0, sizeof(made));
-  if (s->config->port.cycles == NULL || s->config->port.cycles_hz == 0) return tiny_rpc_fail("RuntimeError: this device has no cycle counter");
-  if (num_args != 12) return tiny_rpc_fail("TypeError: a time evaluator takes 12 arguments, not %d", num_args);
+  if (s->config->port.cycles == NULL || s->config->port.cycles_hz == 0) return tiny_rpc_fail(RUNTIME_ERROR "no cycle counter here");
+  if (num_args != 12) return tiny_rpc_fail(TYPE_ERROR "12 arguments time a function, not %d", num_args);
   if (evaluator_functions(args, &made) != 0 || evaluator_numbers(args, &made) != 0) return -1;
   uint32_t slot = 0;
   while (slot < TINY_RPC_MAX_EVALUATORS && s->evaluators[slot].live) ++slot;
-  if (slot == TINY_RPC_MAX_EVALUATORS) return tiny_rpc_fail("RuntimeError: %u time evaluators are alive already", slot);
+  if (slot == TINY_RPC_MAX_EVALUATORS) return tiny_rpc_fail(RUNTIME_ERROR "%u time evaluators are alive", slot);
   made.live = true;
   made.uses = (uint16_t)(s->evaluators[slot].uses + 1u);
   s->evaluators[slot] = made;
@@ -95,13 +96,13 @@ static int32_t random_fill(void *self, const tiny_rpc_value_t *args, int32_t num
   static uint32_t state = 1;
   uint64_t bytes;
   (void)self, (void)result;
-  if (num_args != 1 || args[0].type_index != TINY_RPC_TENSOR) return tiny_rpc_fail("TypeError: random_fill takes one tensor");
+  if (num_args != 1 || args[0].type_index != TINY_RPC_TENSOR) return tiny_rpc_fail(TYPE_ERROR "random_fill takes one tensor");
   const tiny_rpc_tensor_t *tensor = args[0].v.tensor;
   if (tensor_bytes(tensor, &bytes) != 0) return -1;
   uint8_t *at = (uint8_t *)tensor->data + tensor->byte_offset;
   bool is_float = tensor->dtype.code == TINY_RPC_CODE_FLOAT;
   uint32_t element = (tensor->dtype.bits + 7u) / 8u;
-  for (uint64_t i = 0; i < bytes; ++i) {
+  for (uint32_t i = 0; i < (uint32_t)bytes; ++i) {
     state = state * 1664525u + 1013904223u;
     uint8_t noise = (uint8_t)(state >> 24);
     /* Floats: random mantissa and sign; exponent bits of the top byte chosen so that no value is denormal, infinite or NaN. */
@@ -112,10 +113,12 @@ static int32_t random_fill(void *self, const tiny_rpc_value_t *args, int32_t num
   return 0;
 }
 
+const char arena_is_damaged[] = MEMORY_ERROR "a function wrote past its tensors; begin a new session";
+
 static int32_t arena_number(void *self, const tiny_rpc_value_t *args, int32_t num_args, tiny_rpc_value_t *result) {
   (void)args, (void)num_args;
   arena_state_t state = arena_state(&tiny_rpc_server.arena);
-  if (!state.sound) return tiny_rpc_fail("MemoryError: a function wrote past its tensors: the arena is damaged until the next session");
+  if (!state.sound) return tiny_rpc_fail(arena_is_damaged);
   result->type_index = TINY_RPC_INT;
   result->v.i64 = self != NULL ? state.live_blocks : state.free_bytes;
   return 0;

@@ -36,11 +36,23 @@ static void append_signed(int32_t value) {
   append_unsigned(value < 0 ? 0u - (uint32_t)value : (uint32_t)value);
 }
 
+static void append_kind(char kind) {
+  static const char kinds[] = "Value\0Type\0Protocol\0Memory\0Runtime\0Attribute"; /* in the order of error.h */
+  const char *name = kinds;
+  while (--kind > 0) {
+    while (*name++ != 0) {
+    }
+  }
+  append(name);
+  append("Error: ");
+}
+
 int32_t tiny_rpc_fail(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
   used = 0;
   text[0] = 0;
+  if (*format > 0 && *format <= 6) append_kind(*format++);
   for (; *format != 0; ++format) {
     if (*format != '%') {
       append_char(*format);

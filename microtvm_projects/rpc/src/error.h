@@ -7,4 +7,12 @@
 
 const char *tiny_rpc_error_text(void);
 
+/* First character of a format: stands for the kind of the error, which would else be spelt out in every message in flash. */
+#define VALUE_ERROR "\1"
+#define TYPE_ERROR "\2"
+#define PROTOCOL_ERROR "\3"
+#define MEMORY_ERROR "\4"
+#define RUNTIME_ERROR "\5"
+#define ATTRIBUTE_ERROR "\6"
+
 #endif

@@ -3,6 +3,7 @@
  * of `number` runs, `number` growing until they take `min_repeat_ms`. No floating point and no division: a core without a double unit
  * would pull in 2.5 KB of library for them. */
 #include "little_endian.h"
+#include "error.h"
 #include "server.h"
 
 /* ticks / ticks_per_second as the bits of an IEEE double, correctly rounded. Both below 2^62, the divisor not 0. */
@@ -92,7 +93,7 @@ static int32_t repeat_all(server_t *s, const evaluator_t *evaluator, uint8_t *se
 int32_t evaluator_run(server_t *s, const evaluator_t *evaluator, tiny_rpc_value_t *result) {
   uint64_t bytes = 8u * (uint64_t)(uint32_t)evaluator->repeat;
   uint8_t *seconds = arena_alloc(&s->arena, bytes);
-  if (seconds == NULL) return tiny_rpc_fail("MemoryError: no room in the arena for %d results", evaluator->repeat);
+  if (seconds == NULL) return tiny_rpc_fail(MEMORY_ERROR "no room in the arena for %d results", evaluator->repeat);
   s->result_block = seconds; /* freed after the answer is sent, or on failure */
   if (repeat_all(s, evaluator, seconds) != 0) return -1;
   s->result_bytes = (tiny_rpc_bytes_t){(const char *)seconds, (size_t)bytes};

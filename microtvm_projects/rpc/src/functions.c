@@ -3,6 +3,7 @@
  * freed evaluator is refused. */
 #include <string.h>
 
+#include "error.h"
 #include "server.h"
 
 enum { KIND_FUNCTION = 1, KIND_EVALUATOR = 2, KIND_LIBRARY = 3, SLOT_BITS = 4 };
@@ -18,7 +19,7 @@ static uint32_t num_functions(void) { return NUM_BUILTINS + tiny_rpc_server.conf
 
 uint32_t find_function(const char *name) {
   for (uint32_t i = 0; i < num_functions(); ++i)
-    if (strcmp(function_at(i)->name, name) == 0) return i;
+    if (same_text(function_at(i)->name, name)) return i;
   return NO_FUNCTION;
 }
 
@@ -67,14 +68,14 @@ static int32_t check_result(const char *name, const tiny_rpc_value_t *result) {
     case TINY_RPC_DEVICE: return 0;
     default: break;
   }
-  return tiny_rpc_fail("TypeError: %s returned a value of type %d, which can't leave the device", name, result->type_index);
+  return tiny_rpc_fail(TYPE_ERROR "%s returned type %d, which can't leave the device", name, result->type_index);
 }
 
 static int32_t check_arguments(const char *name, const tiny_rpc_value_t *args, int32_t num_args) {
   for (int32_t i = 0; i < num_args; ++i) {
     int32_t type = args[i].type_index;
     if (type == TINY_RPC_POINTER || type == TINY_RPC_FUNCTION || type == TINY_RPC_MODULE)
-      return tiny_rpc_fail("TypeError: argument %d of %s is a handle", i, name);
+      return tiny_rpc_fail(TYPE_ERROR "argument %d of %s is a handle", i, name);
   }
   return 0;
 }
@@ -84,7 +85,7 @@ int32_t call_function(uint32_t index, const tiny_rpc_value_t *args, int32_t num_
   memset(result, 0, sizeof(*result));
   if (index < NUM_BUILTINS) return function->call(function->self, args, num_args, result);
   if (check_arguments(function->name, args, num_args) != 0) return -1;
-  (void)tiny_rpc_fail("RuntimeError: %s failed", function->name); /* unless it says more itself */
+  (void)tiny_rpc_fail(RUNTIME_ERROR "%s failed", function->name); /* unless it says more itself */
   if (function->call(function->self, args, num_args, result) != 0) return -1;
   return check_result(function->name, result);
 }
@@ -96,5 +97,5 @@ int32_t call_handle(server_t *s, uint64_t wanted, tiny_rpc_value_t *result) {
   if (evaluator != NULL) return evaluator_run(s, evaluator, result);
   uint32_t index = (uint32_t)wanted & 0xFFFFu;
   if (index < num_functions() && function_handle(s, index) == wanted) return call_function(index, s->args, s->num_args, result);
-  return tiny_rpc_fail("ValueError: a handle that is no function of this session");
+  return tiny_rpc_fail(VALUE_ERROR "no function of this session");
 }

@@ -94,13 +94,9 @@ static void answer_send(link_t *link) {
   send_frame(link);
 }
 
-static void synchronise(link_t *link, uint32_t session) {
-  link->session = session;
-  link->sequence = 0;
-  link->answered = false;
-  link->synchronised = true;
-  link->tx_open = false;
-  answer_begin(link, LINK_DEVICE_SYNC, 0, session);
+/* Who this is. */
+static void introduce(link_t *link) {
+  answer_begin(link, LINK_DEVICE_SYNC, 0, link->session);
   uint8_t *payload = link->tx.bytes + LINK_HEADER;
   store_u32(payload, LINK_VERSION);
   store_u32(payload + 4, TINY_RPC_MAX_PAYLOAD);
@@ -108,6 +104,15 @@ static void synchronise(link_t *link, uint32_t session) {
   store_u32(payload + 12, link->port->cycles != NULL ? link->port->cycles_hz : 0u);
   link->tx.size += 16u;
   answer_send(link);
+}
+
+static void synchronise(link_t *link, uint32_t session) {
+  link->session = session;
+  link->sequence = 0;
+  link->answered = false;
+  link->synchronised = true;
+  link->tx_open = false;
+  introduce(link);
 }
 
 static void refuse(link_t *link, uint16_t sequence, uint32_t session) {
@@ -151,6 +156,7 @@ void link_init(link_t *link, const tiny_rpc_port_t *port, uint32_t arena_size) {
   link->port = port;
   link->arena_size = arena_size;
   link->state = LINK_OPEN;
+  introduce(link); /* with session 0: a host that is in a session learns that this device was reset */
 }
 
 bool link_next_message(link_t *link) {
@@ -230,4 +236,11 @@ void link_finish(link_t *link) {
   if (link->state != LINK_OPEN) return;
   if (!link->tx_open) answer_begin(link, LINK_DEVICE_DATA, link->sequence, link->session);
   tx_send(link, LINK_FLAG_LAST);
+}
+
+void link_send_fault(link_t *link, const void *record, size_t bytes) {
+  answer_begin(link, LINK_DEVICE_FAULT, link->sequence, link->session);
+  memcpy(link->tx.bytes + LINK_HEADER, record, bytes);
+  link->tx.size += (uint32_t)bytes;
+  answer_send(link);
 }

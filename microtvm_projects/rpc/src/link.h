@@ -24,7 +24,8 @@ enum {
   LINK_DEVICE_SYNC = 0x81,
   LINK_DEVICE_ACK = 0x82,
   LINK_DEVICE_DATA = 0x83,
-  LINK_DEVICE_NO_SESSION = 0x84
+  LINK_DEVICE_NO_SESSION = 0x84,
+  LINK_DEVICE_FAULT = 0x85
 };
 
 typedef enum {
@@ -72,5 +73,8 @@ void link_drain(link_t *link);
 /* Write a piece of the answer, after the whole message was read; then link_finish() once. Nothing is sent when broken off. */
 void link_write(link_t *link, const void *from, size_t count);
 void link_finish(link_t *link);
+
+/* Answer what is being served by a record of at most TINY_RPC_MAX_PAYLOAD bytes, from a fault handler: the program has crashed. */
+void link_send_fault(link_t *link, const void *record, size_t bytes);
 
 #endif

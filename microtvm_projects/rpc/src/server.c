@@ -47,11 +47,11 @@ static int32_t do_init(server_t *s) {
   char version[16] = {0};
   uint64_t size;
   if (read_u64(s, &size) != 0) return -1;
-  if (size >= sizeof(version)) return tiny_rpc_fail("ProtocolError: a protocol version of %u characters", (uint32_t)size);
+  if (size >= sizeof(version)) return tiny_rpc_fail(PROTOCOL_ERROR "a version of %u characters", (uint32_t)size);
   if (read_bytes(s, version, size) != 0 || read_arguments(s) != 0) return -1;
-  if (strcmp(version, protocol_version) != 0)
-    return tiny_rpc_fail("ProtocolError: the client speaks RPC protocol %s, this device %s", version, protocol_version);
-  if (s->num_args != 0) return tiny_rpc_fail("ValueError: a device takes no session constructor arguments");
+  if (!same_text(version, protocol_version))
+    return tiny_rpc_fail(PROTOCOL_ERROR "the client speaks version %s, not %s", version, protocol_version);
+  if (s->num_args != 0) return tiny_rpc_fail(VALUE_ERROR "no session arguments here");
   reset_session(s);
   reply_none(s);
   return 0;
@@ -63,9 +63,9 @@ static int32_t read_copy(server_t *s, uint8_t **at, uint64_t *bytes) {
   s->scratch_used = 0;
   if (read_tensor(s, &tensor) != 0 || read_u64(s, bytes) != 0 || tensor_bytes(&tensor, &whole) != 0) return -1;
   uint64_t address = (uintptr_t)tensor.data;
-  if (*bytes > whole) return tiny_rpc_fail("ValueError: a copy of more bytes than its tensor has");
+  if (*bytes > whole) return tiny_rpc_fail(VALUE_ERROR "a copy longer than its tensor");
   if (tensor.byte_offset > s->arena.size || !arena_holds(&s->arena, address, tensor.byte_offset + *bytes))
-    return tiny_rpc_fail("ValueError: a copy outside live device memory");
+    return tiny_rpc_fail(VALUE_ERROR "a copy outside live device memory");
   *at = (uint8_t *)tensor.data + tensor.byte_offset;
   return 0;
 }
@@ -74,7 +74,7 @@ static int32_t do_copy_to(server_t *s) {
   uint8_t *at;
   uint64_t bytes;
   if (read_copy(s, &at, &bytes) != 0) return -1;
-  if (s->left != bytes) return tiny_rpc_fail("ProtocolError: a copy's length is not that of its packet");
+  if (s->left != bytes) return tiny_rpc_fail(PROTOCOL_ERROR "a copy as long as its packet is not");
   if (read_bytes(s, at, bytes) != 0 || read_end(s) != 0) return -1;
   reply_none(s);
   return 0;
@@ -123,7 +123,7 @@ static bool arguments_are(const server_t *s, const char *types) {
   return true;
 }
 
-static int32_t bad_arguments(uint32_t code) { return tiny_rpc_fail("ProtocolError: wrong arguments for system call %u", code); }
+static int32_t bad_arguments(uint32_t code) { return tiny_rpc_fail(PROTOCOL_ERROR "wrong arguments of call %u", code); }
 
 static int32_t get_function(server_t *s) {
   if (!arguments_are(s, "s")) return bad_arguments(CODE_GET_FUNCTION);
@@ -137,14 +137,14 @@ static int32_t alloc(server_t *s) {
   if (!arguments_are(s, "t?")) return bad_arguments(CODE_ALLOC_WITH_SCOPE);
   const tiny_rpc_value_t *scope = &s->args[1];
   bool global = scope->type_index == TINY_RPC_NONE ||
-                (scope->type_index == TINY_RPC_STRING && (scope->v.string[0] == 0 || strcmp(scope->v.string, "global") == 0));
-  if (!global) return tiny_rpc_fail("ValueError: the only memory scope here is global");
+                (scope->type_index == TINY_RPC_STRING && (scope->v.string[0] == 0 || same_text(scope->v.string, "global")));
+  if (!global) return tiny_rpc_fail(VALUE_ERROR "the only scope is global");
   if (tensor_bytes(s->args[0].v.tensor, &bytes) != 0) return -1;
   void *at = arena_alloc(&s->arena, bytes);
   if (at == NULL) {
     arena_state_t state = arena_state(&s->arena);
-    if (!state.sound) return tiny_rpc_fail("MemoryError: a function wrote past its tensors: the arena is damaged until the next session");
-    return tiny_rpc_fail("MemoryError: no %u bytes in one piece in the arena (%u of %u free)", (uint32_t)bytes, state.free_bytes, s->arena.size);
+    if (!state.sound) return tiny_rpc_fail(arena_is_damaged);
+    return tiny_rpc_fail(MEMORY_ERROR "no %u bytes in one piece (%u of %u free)", (uint32_t)bytes, state.free_bytes, s->arena.size);
   }
   reply_one(s, TINY_RPC_POINTER, (uintptr_t)at);
   return 0;
@@ -152,7 +152,7 @@ static int32_t alloc(server_t *s) {
 
 static int32_t free_data(server_t *s) {
   if (!arguments_are(s, "dp")) return bad_arguments(CODE_FREE_DATA);
-  if (!arena_free(&s->arena, s->args[1].v.u64)) return tiny_rpc_fail("ValueError: freeing what is not allocated");
+  if (!arena_free(&s->arena, s->args[1].v.u64)) return tiny_rpc_fail(VALUE_ERROR "freeing what is not allocated");
   reply_none(s);
   return 0;
 }
@@ -163,7 +163,7 @@ static int32_t copy_among(server_t *s) {
   const tiny_rpc_tensor_t *from = s->args[0].v.tensor, *to = s->args[1].v.tensor;
   if (check_memory(s, from) != 0 || check_memory(s, to) != 0) return -1;
   if (tensor_bytes(from, &from_bytes) != 0 || tensor_bytes(to, &to_bytes) != 0) return -1;
-  if (from_bytes != to_bytes) return tiny_rpc_fail("ValueError: a copy between tensors of %u and %u bytes", (uint32_t)from_bytes, (uint32_t)to_bytes);
+  if (from_bytes != to_bytes) return tiny_rpc_fail(VALUE_ERROR "a copy from %u to %u bytes", (uint32_t)from_bytes, (uint32_t)to_bytes);
   memmove((uint8_t *)to->data + to->byte_offset, (const uint8_t *)from->data + from->byte_offset, (size_t)to_bytes);
   reply_none(s);
   return 0;
@@ -196,7 +196,7 @@ static int32_t do_system_call(server_t *s, uint32_t code) {
     case CODE_ALLOC_WITH_SCOPE: return alloc(s);
     case CODE_SET_DEVICE:
     case CODE_SYNC: reply_none(s); return 0;
-    default: return tiny_rpc_fail("ProtocolError: packet code %u is not supported by this device", code);
+    default: return tiny_rpc_fail(PROTOCOL_ERROR "code %u is not supported", code);
   }
 }
 
@@ -206,7 +206,7 @@ static int32_t handle_packet(server_t *s) {
   uint32_t code;
   uint64_t length;
   s->left = sizeof(length);
-  if (read_u64(s, &length) != 0 || length < 4) return tiny_rpc_fail("ProtocolError: a packet without a code");
+  if (read_u64(s, &length) != 0 || length < 4) return tiny_rpc_fail(PROTOCOL_ERROR "a packet without a code");
   s->left = length;
   if (read_u32(s, &code) != 0) return -1;
   switch (code) {

@@ -44,6 +44,7 @@ int32_t read_arguments(server_t *s);
 int32_t read_end(server_t *s);
 int32_t tensor_bytes(const tiny_rpc_tensor_t *tensor, uint64_t *bytes);
 int32_t check_memory(const server_t *s, const tiny_rpc_tensor_t *tensor);
+bool same_text(const char *a, const char *b);
 void reply_exception(server_t *s);
 void reply_values(server_t *s, const tiny_rpc_value_t *values, int32_t count);
 void reply_copy(server_t *s, const void *from, uint64_t bytes);
@@ -58,6 +59,7 @@ int32_t call_handle(server_t *s, uint64_t handle, tiny_rpc_value_t *result);
 /* builtins.c */
 extern const tiny_rpc_function_t tiny_rpc_builtins[];
 enum { NUM_BUILTINS = 8 };
+extern const char arena_is_damaged[];
 
 /* evaluator.c */
 int32_t evaluator_run(server_t *s, const evaluator_t *evaluator, tiny_rpc_value_t *result);

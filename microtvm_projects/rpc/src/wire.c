@@ -12,7 +12,7 @@ enum { CODE_RETURN = 4, CODE_EXCEPTION = 5, CODE_COPY_ACK = 8 };
 
 int32_t read_bytes(server_t *s, void *to, uint64_t count) {
   if (count > s->left || !link_read(&s->link, to, (size_t)count))
-    return tiny_rpc_fail("ProtocolError: the packet ends before its content does");
+    return tiny_rpc_fail(PROTOCOL_ERROR "the packet is too short");
   s->left -= count;
   return 0;
 }
@@ -33,12 +33,12 @@ int32_t read_u64(server_t *s, uint64_t *value) {
 
 int32_t read_end(server_t *s) {
   if (s->left == 0 && link_at_end(&s->link)) return 0;
-  return tiny_rpc_fail("ProtocolError: the packet does not end where its content does");
+  return tiny_rpc_fail(PROTOCOL_ERROR "the packet is too long");
 }
 
 static void *scratch(server_t *s, uint64_t bytes) {
   if (bytes > sizeof(s->scratch) - s->scratch_used) {
-    (void)tiny_rpc_fail("ValueError: the arguments of one call take more than %u bytes (TINY_RPC_SCRATCH)", (uint32_t)sizeof(s->scratch));
+    (void)tiny_rpc_fail(VALUE_ERROR "arguments of more than %u bytes (TINY_RPC_SCRATCH)", (uint32_t)sizeof(s->scratch));
     return NULL;
   }
   void *at = (uint8_t *)s->scratch + s->scratch_used;
@@ -53,7 +53,7 @@ static int32_t read_shape(server_t *s, tiny_rpc_tensor_t *tensor) {
   for (int32_t i = 0; i < tensor->ndim; ++i) {
     uint64_t extent;
     if (read_u64(s, &extent) != 0) return -1;
-    if (extent > INT32_MAX) return tiny_rpc_fail("ValueError: extent of dimension %d is negative or above 2^31 - 1", i);
+    if (extent > INT32_MAX) return tiny_rpc_fail(VALUE_ERROR "extent of dimension %d not in [0, 2^31)", i);
     tensor->shape[i] = (int64_t)extent;
   }
   return 0;
@@ -69,9 +69,9 @@ int32_t read_tensor(server_t *s, tiny_rpc_tensor_t *tensor) {
   tensor->ndim = (int32_t)load_u32(fixed + 16);
   tensor->dtype = (tiny_rpc_dtype_t){fixed[20], fixed[21], load_u16(fixed + 22)};
   tensor->strides = NULL;
-  if (address > UINTPTR_MAX) return tiny_rpc_fail("ValueError: tensor address beyond the device's address space");
-  if (tensor->device.type != 1 || tensor->device.id != 0) return tiny_rpc_fail("ValueError: the only device here is cpu(0)");
-  if (tensor->ndim < 0 || tensor->ndim > 32) return tiny_rpc_fail("ValueError: a tensor of %d dimensions (at most 32)", tensor->ndim);
+  if (address > UINTPTR_MAX) return tiny_rpc_fail(VALUE_ERROR "an address beyond the device's");
+  if (tensor->device.type != 1 || tensor->device.id != 0) return tiny_rpc_fail(VALUE_ERROR "the only device here is cpu(0)");
+  if (tensor->ndim < 0 || tensor->ndim > 32) return tiny_rpc_fail(VALUE_ERROR "a tensor of %d dimensions", tensor->ndim);
   if (read_shape(s, tensor) != 0 || read_u64(s, &tensor->byte_offset) != 0) return -1;
   uint64_t bytes;
   return tensor_bytes(tensor, &bytes);
@@ -79,10 +79,10 @@ int32_t read_tensor(server_t *s, tiny_rpc_tensor_t *tensor) {
 
 int32_t tensor_bytes(const tiny_rpc_tensor_t *tensor, uint64_t *bytes) {
   uint64_t total = ((uint64_t)tensor->dtype.bits * tensor->dtype.lanes + 7u) / 8u;
-  if (total == 0) return tiny_rpc_fail("ValueError: a dtype of no bits");
+  if (total == 0) return tiny_rpc_fail(VALUE_ERROR "a dtype of no bits");
   for (int32_t i = 0; i < tensor->ndim; ++i) {
     total *= (uint64_t)tensor->shape[i];
-    if (total > UINT32_MAX) return tiny_rpc_fail("ValueError: a tensor of more than 2^32 bytes");
+    if (total > UINT32_MAX) return tiny_rpc_fail(VALUE_ERROR "a tensor of more than 2^32 bytes");
   }
   *bytes = total;
   return 0;
@@ -92,10 +92,10 @@ int32_t check_memory(const server_t *s, const tiny_rpc_tensor_t *tensor) {
   uint64_t bytes, address = (uintptr_t)tensor->data;
   if (tensor_bytes(tensor, &bytes) != 0) return -1;
   if (tensor->byte_offset > s->arena.size || !arena_holds(&s->arena, address, tensor->byte_offset + bytes))
-    return tiny_rpc_fail("ValueError: a tensor lies outside live device memory");
+    return tiny_rpc_fail(VALUE_ERROR "a tensor outside live device memory");
   uint32_t element = tensor->dtype.bits / 8u;
   if (element > 1 && (element & (element - 1u)) == 0 && ((address + tensor->byte_offset) & (element - 1u)) != 0)
-    return tiny_rpc_fail("ValueError: a tensor of %u-byte elements is not aligned", element);
+    return tiny_rpc_fail(VALUE_ERROR "%u-byte elements that are not aligned", element);
   return 0;
 }
 
@@ -103,7 +103,7 @@ int32_t check_memory(const server_t *s, const tiny_rpc_tensor_t *tensor) {
 static int32_t read_text(server_t *s, tiny_rpc_bytes_t *text) {
   uint64_t size;
   if (read_u64(s, &size) != 0) return -1;
-  if (size > s->left) return tiny_rpc_fail("ProtocolError: a string is longer than its packet");
+  if (size > s->left) return tiny_rpc_fail(PROTOCOL_ERROR "the packet is too short");
   char *at = scratch(s, size + 1u);
   if (at == NULL || read_bytes(s, at, size) != 0) return -1;
   at[size] = 0;
@@ -114,7 +114,7 @@ static int32_t read_text(server_t *s, tiny_rpc_bytes_t *text) {
 static int32_t read_string(server_t *s, tiny_rpc_value_t *value) {
   tiny_rpc_bytes_t text;
   if (read_text(s, &text) != 0) return -1;
-  if (memchr(text.data, 0, text.size) != NULL) return tiny_rpc_fail("ValueError: a string with a zero byte");
+  if (memchr(text.data, 0, text.size) != NULL) return tiny_rpc_fail(VALUE_ERROR "a string with a zero byte");
   value->type_index = TINY_RPC_STRING;
   value->v.string = text.data;
   return 0;
@@ -141,7 +141,7 @@ static int32_t read_object(server_t *s, tiny_rpc_value_t *value) {
   if (read_u32(s, &inner) != 0) return -1;
   if (inner == TINY_RPC_STR) return read_string(s, value);
   if (inner == TINY_RPC_BYTES) return read_byte_array(s, value);
-  return tiny_rpc_fail("TypeError: an argument of object type %u can't be passed to a device", inner);
+  return tiny_rpc_fail(TYPE_ERROR "an argument of type %u can't be passed", inner);
 }
 
 static int32_t read_value(server_t *s, tiny_rpc_value_t *value) {
@@ -174,7 +174,7 @@ static int32_t read_value(server_t *s, tiny_rpc_value_t *value) {
     case TINY_RPC_SMALL_BYTES:
     case TINY_RPC_STR:
     case TINY_RPC_BYTES: return read_object(s, value);
-    default: return tiny_rpc_fail("TypeError: an argument of type %u can't be passed to a device", type);
+    default: return tiny_rpc_fail(TYPE_ERROR "an argument of type %u can't be passed", type);
   }
 }
 
@@ -183,7 +183,8 @@ int32_t read_arguments(server_t *s) {
   s->num_args = 0;
   s->scratch_used = 0;
   if (read_u32(s, &count) != 0) return -1;
-  if (count > TINY_RPC_MAX_ARGS) return tiny_rpc_fail("ValueError: %u arguments (at most %u: TINY_RPC_MAX_ARGS)", count, (uint32_t)TINY_RPC_MAX_ARGS);
+  if (count > TINY_RPC_MAX_ARGS)
+    return tiny_rpc_fail(VALUE_ERROR "%u arguments (at most %u: TINY_RPC_MAX_ARGS)", count, (uint32_t)TINY_RPC_MAX_ARGS);
   for (uint32_t i = 0; i < count; ++i)
     if (read_value(s, &s->args[i]) != 0) return -1;
   s->num_args = (int32_t)count;
@@ -209,9 +210,21 @@ static void begin_packet(server_t *s, uint32_t code, uint64_t body_bytes) {
   write_u32(s, code);
 }
 
+/* In place of strcmp and strlen, which take 950 bytes of flash in newlib. */
+bool same_text(const char *a, const char *b) {
+  while (*a != 0 && *a == *b) ++a, ++b;
+  return *a == *b;
+}
+
+static size_t text_length(const char *text) {
+  const char *end = text;
+  while (*end != 0) ++end;
+  return (size_t)(end - text);
+}
+
 static tiny_rpc_bytes_t text_of(const tiny_rpc_value_t *value) {
   if (value->type_index == TINY_RPC_BYTE_ARRAY) return *value->v.bytes;
-  return (tiny_rpc_bytes_t){value->v.string, strlen(value->v.string)};
+  return (tiny_rpc_bytes_t){value->v.string, text_length(value->v.string)};
 }
 
 static bool is_text(const tiny_rpc_value_t *value) {

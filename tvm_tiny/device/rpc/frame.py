@@ -30,6 +30,7 @@ class FrameType(enum.IntEnum):
     DEVICE_ACK = 0x82
     DEVICE_DATA = 0x83
     DEVICE_NO_SESSION = 0x84
+    DEVICE_FAULT = 0x85
 
 
 @dataclass(frozen=True)

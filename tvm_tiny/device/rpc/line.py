@@ -36,7 +36,11 @@ class Line:
     ----------
     bytes_per_second : float
         What the line carries at least; deadlines are scaled by it.
+    boots : bool
+        Whether opening the line has started the device: it says so when it is ready, and may not hear what comes before.
     """
+
+    boots = False
 
     def __init__(self, read_fd: int, write_fd: int, bytes_per_second: float, name: str) -> None:
         self.bytes_per_second = bytes_per_second
@@ -106,6 +110,8 @@ class LineSpec(ABC):
 
 
 class _ProcessLine(Line):
+    boots = True
+
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a board to a session: build the firmware with the RPC server, boot it, connect."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tvm_tiny.boards import Board, find_board
+from tvm_tiny.device.artifact import open_artifact
+from tvm_tiny.device.project import Project, ProjectOptions
+from tvm_tiny.device.qemu import qemu_command
+from tvm_tiny.device.rpc.line import LineSpec, ProcessSpec, parse_line
+from tvm_tiny.device.rpc.session import connect as connect_line
+from tvm_tiny.device.runner import built_project
+from tvm_tiny.errors import OptionError
+
+RPC_OPTIONS = ProjectOptions(app="rpc", line="uart")
+
+
+def project_line(project: Project) -> LineSpec:
+    """The line to a built project's program: a host process, or an emulated board's UART. Opening it starts the program.
+
+    Raises
+    ------
+    OptionError
+        The project holds another application, or its board is neither: a real board's line is a serial port.
+    """
+    if project.options.app != "rpc":
+        raise OptionError(f"{project.directory} holds the application {project.options.app!r}", remedy="generate it with app='rpc'")
+    if project.board.target.is_host:
+        return ProcessSpec((str(project.elf),))
+    if not project.board.emulated:
+        raise OptionError(f"{project.board.name} is a real board", remedy="flash it and name its line, e.g. serial:/dev/ttyACM0@115200")
+    if project.options.line != "uart":
+        raise OptionError(f"RPC does not run over line={project.options.line!r}", remedy="generate the project with line='uart'")
+    return ProcessSpec(tuple(qemu_command(project.board, project.elf, ("-serial", "stdio"))))
+
+
+@contextlib.contextmanager
+def connect(
+    mlf: str | Path | None = None, board: str | Board = "native", *, line: str = "", options: ProjectOptions = RPC_OPTIONS, **bridge: Any
+) -> Iterator[Any]:
+    """A stock TVM RPC session with a board; on leaving, whatever was started is gone.
+
+    Parameters
+    ----------
+    mlf
+        Compiled model (directory or .tar in Model Library Format): its firmware is built and booted on `board`, a host process or an
+        emulated board.
+    line
+        Instead of `mlf` and `board`: the line to a device whose firmware runs already, e.g. `serial:/dev/ttyACM0@115200`.
+    options
+        Options of the firmware project; `app` and `line` are those of RPC in any case.
+    bridge
+        Options of `tvm_tiny.device.rpc.session.running_bridge`, e.g. `call_timeout=60`.
+
+    Yields
+    ------
+    tvm.rpc.RPCSession
+        With `get_function("tvmgen_<name>_run")`, which takes the model's inputs and then its outputs, all tensors on `session.cpu(0)`.
+
+    Raises
+    ------
+    OptionError
+        Neither or both of `mlf` and `line` are given, or the board is a real one and `line` is missing.
+    ToolchainError, DoesNotFitError
+        The firmware can't be built.
+    DeviceError
+        The device does not answer.
+    """
+    if (mlf is None) == (not line):
+        raise OptionError("connect() takes a compiled model and a board, or a line", remedy="give one of the two")
+    with contextlib.ExitStack() as stack:
+        if mlf is None:
+            spec = parse_line(line)
+        else:
+            artifact = stack.enter_context(open_artifact(mlf))
+            chosen = dataclasses.replace(options, app="rpc", line="uart")
+            spec = project_line(stack.enter_context(built_project(artifact, find_board(board), chosen)))
+        yield stack.enter_context(connect_line(spec, **bridge))
