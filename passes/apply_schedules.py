@@ -18,6 +18,7 @@ rewrite:
 
 from __future__ import annotations
 
+import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm_ffi import structural_equal, structural_hash
@@ -26,7 +27,7 @@ from tvm_tiny.schedules.rules import default_schedule
 from tvm_tiny.target import TinyTarget, parse_target
 
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
-_LAYER_ATTRS = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.source", "tiny.attrs")
+_LAYER_ATTRS = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.source", "tiny.attrs", "tiny.scratch_room")
 
 
 @tvm.transform.module_pass(opt_level=0, name="apply-schedules")
@@ -59,6 +60,7 @@ class _Rewriter(relax.PyExprMutator):
         self.mod = mod
         self.target = target
         self.name = ""
+        self.room = scratch_room(mod["main"])
         self.shared: dict[int, list[tuple[tirx.PrimFunc, relax.GlobalVar]]] = {}
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -69,7 +71,7 @@ class _Rewriter(relax.PyExprMutator):
         call = super().visit_call_(call)
         if not (isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.call_tir"):
             return call
-        func = self.mod[call.args[0]]
+        func = self.mod[call.args[0]].with_attr("tiny.scratch_room", self.room.get(self.name, 0))
         scheduled = default_schedule(func, self.target).mod["main"]
         return self._new_call(call, func, scheduled)
 
@@ -100,6 +102,41 @@ class _Rewriter(relax.PyExprMutator):
         gvar = self.builder_.add_func(func, f"{hint}_k")
         candidates.append((func, gvar))
         return gvar
+
+
+def scratch_room(main: relax.Function) -> dict[str, int]:
+    """For every call, by the name of its result: bytes between what is live in that step and the network's peak (tensors whole, none sharing)."""
+    bindings = [b for block in main.body.blocks for b in block.bindings]
+    last_use: dict[relax.Var, int] = {}
+    for step, binding in enumerate(bindings):
+        for var in _tensors_of(binding.value):
+            last_use[var] = step
+    for var in _tensors_of(main.body.body):
+        last_use[var] = len(bindings)
+    live = {var: _nbytes(var) for var in main.params}
+    totals: dict[str, int] = {}
+    for step, binding in enumerate(bindings):
+        live[binding.var] = _nbytes(binding.var)
+        totals[str(binding.var.name)] = sum(live.values())
+        live = {var: size for var, size in live.items() if last_use.get(var, -1) > step}
+    peak = max(totals.values(), default=0)
+    return {name: peak - total for name, total in totals.items()}
+
+
+def _tensors_of(expr: relax.Expr) -> list[relax.Var]:
+    if isinstance(expr, relax.Var):
+        return [expr]
+    if isinstance(expr, relax.Call):
+        return [v for a in expr.args for v in _tensors_of(a)]
+    if isinstance(expr, relax.Tuple):
+        return [v for f in expr.fields for v in _tensors_of(f)]
+    return _tensors_of(expr.tuple_value) if isinstance(expr, relax.TupleGetItem) else []
+
+
+def _nbytes(var: relax.Var) -> int:
+    if not isinstance(var.ty, relax.TensorType):
+        return 0
+    return int(np.prod([int(d) for d in var.ty.shape.values], dtype=np.int64)) * np.dtype(str(var.ty.dtype)).itemsize
 
 
 def _argument(spec: str, args: list[relax.Expr], attrs: tvm.ir.DictAttrs) -> relax.Expr:

@@ -35,13 +35,17 @@ Rule = Callable[[tirx.PrimFunc, TinyTarget, bool], Applied]
 
 @dataclass(frozen=True)
 class Layer:
-    """What `lower-ops` wrote on a function: the operator, its attributes and its constant arguments."""
+    """What `lower-ops` wrote on a function: the operator, its attributes and its constant arguments.
+
+    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak.
+    """
 
     op: str
     attrs: dict[str, Any]
     constants: dict[int, np.ndarray]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
+    scratch_room: int = 0
 
     @property
     def is_nhwc(self) -> bool:
@@ -56,7 +60,8 @@ class Layer:
         constants = {int(k): v.numpy() for k, v in func.attrs["tiny.constants"].items()}
         shapes = tuple(tuple(int(d) for d in p.ty.shape) for p in func.params)
         dtypes = tuple(str(p.ty.dtype) for p in func.params)
-        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes)
+        room = int(func.attrs.get("tiny.scratch_room", 0))
+        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes, room)
 
 
 def annotate(sch: s_tir.Schedule, kernel: dict[str, Any], **extra: Any) -> s_tir.Schedule:

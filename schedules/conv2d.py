@@ -7,6 +7,8 @@ fused. The tensor is never padded or copied as a whole.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tvm import tirx
 
@@ -14,8 +16,12 @@ from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import Conv2DShape, Core, LayerParameters, MicroKernel, conv2d
+from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.target import TinyTarget
+
+
+_CACHED_WEIGHTS = 8192  # bytes that stay in a small data cache (STM32H7: 16 KB) beside activations
 
 
 def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
@@ -23,14 +29,28 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     layer = Layer.of(func)
     if layer is None or layer.op not in ("tiny.conv2d", "tiny.dense"):
         return None
-    shape = _shape(layer)
+    shape = shape_of(layer)
     if shape is None:
         return None
-    kernel = conv2d(f"{PREFIX}gemm", shape, _parameters(layer, shape), Core.of(target.mcpu))
+    core, parameters = Core.of(target.mcpu), parameters_of(layer, shape)
+    kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core)
+    tile = _tile(shape, kernel, layer.scratch_room)
+    if tile > 1:
+        kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=replace(default_choice(shape, core), tile=tile))
     return extern_schedule(kernel, func, "conv2d", rights=[["ascending", _distance(shape, kernel)]])
 
 
-def _shape(layer: Layer) -> Conv2DShape | None:
+def _tile(shape: Conv2DShape, kernel: MicroKernel, room: int) -> int:
+    """Pixel groups whose columns are kept while the weights are walked once: as many as there is room for, where weights outgrow a cache."""
+    if len(kernel.packed) < _CACHED_WEIGHTS or kernel.choices["tile"] != 1:
+        return 1
+    pixels = shape.out_height * shape.out_width
+    groups = pixels // int(str(kernel.choices["block"]).split("x")[1])
+    return max(1, min(groups, room // max(kernel.scratch_bytes, 1)))
+
+
+def shape_of(layer: Layer) -> Conv2DShape | None:
+    """The microkernel's description of the layer's geometry; None when it can't take it."""
     x, w = layer.shapes[0], layer.shapes[1]
     if layer.op == "tiny.dense":
         return Conv2DShape(x[0], 1, x[1], w[0]) if len(x) == 2 else None
@@ -41,7 +61,8 @@ def _shape(layer: Layer) -> Conv2DShape | None:
     return Conv2DShape(x[1], x[2], x[3], w[0], (w[1], w[2]), **windows)
 
 
-def _parameters(layer: Layer, shape: Conv2DShape) -> LayerParameters:
+def parameters_of(layer: Layer, shape: Conv2DShape) -> LayerParameters:
+    """The layer's constants."""
     weights, bias, multiplier, shift = (layer.constants[i] for i in (1, 2, 3, 4))
     a = layer.attrs
     weights = weights.reshape(shape.outputs, *shape.kernel, shape.channels)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a generated microkernel to a scheduled PrimFunc that calls it.
 
-The function has the parameters (input, packed, output, scratch); its one block stands for the whole layer and its body is the call. Names of C
+The function has the parameters (activations, packed, output, scratch); its one block stands for the whole layer and its body is the call. Names of C
 functions start with `PREFIX`, which code generation replaces by the model's own, so that two models link into one image.
 """
 
@@ -14,46 +14,60 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
-from tvm.script import tirx as T
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import annotate
+from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
+from tvm_tiny.schedules.microkernels.c_source import PREAMBLE
 from tvm_tiny.schedules.overlap import to_attribute
-from tvm_tiny.schedules.microkernels.c_source import PREAMBLE, CFunction
-from tvm_tiny.schedules.microkernels.layer import MicroKernel
-
-
 
 
 def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, rights: Sequence[list[Any]] = (), **notes: Any) -> Schedule:
-    """Return a schedule that calls `kernel` for the layer `func` (as `lower-ops` made it: input first, output last).
+    """Return a schedule that calls `kernel` for the layer `func` (as `lower-ops` made it: activations first, output last).
 
     Parameters
     ----------
     rights : sequence of [order, distance]
-        How the output may lie over the input (`tvm_tiny.memory.plan.Right`); alternatives.
+        How the output may lie over any of the activations (`tvm_tiny.memory.plan.Right`); alternatives.
     notes
         Further entries of `tiny.kernel`.
     """
-    packed = np.frombuffer(kernel.packed, np.uint8)
-    x, y = func.params[0], func.params[-1]
     functions, renamed = named_by_content(kernel.functions)
     name = renamed[kernel.name]
-    body = _call(name, x, len(packed), y, kernel.scratch_bytes)
+    activations, output = func.params[: kernel.inputs], func.params[-1]
+    blobs = [kernel.packed] if kernel.packed else []
+    body = call_function(name, activations, output, [len(b) for b in blobs], kernel.scratch_bytes)
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
     scratch = {"scratch": [kernel.scratch_bytes]} if kernel.scratch_bytes else {}
-    overlap = to_attribute({"0:0": list(rights)} if rights else {})
+    overlap = to_attribute({f"0:{i}": list(rights) for i in range(kernel.inputs)} if rights else {})
     return annotate(
         Schedule(tvm.IRModule({"main": body.with_attrs(keep)})),
         {"rule": rule, "kernel": name.removeprefix(PREFIX), **{k: str(v) for k, v in kernel.choices.items()}, **notes},
-        args=["arg:0", "packed:0"],
-        packed=[tvm.runtime.tensor(packed)],
+        args=[*(f"arg:{i}" for i in range(kernel.inputs)), *(f"packed:{i}" for i in range(len(blobs)))],
+        packed=[tvm.runtime.tensor(np.frombuffer(b, np.uint8)) for b in blobs],
         c_sources=[["preamble", PREAMBLE], *([f.name, f.source] for f in functions)],
         **scratch,
         **overlap,
     )
+
+
+def call_function(name: str, activations: Sequence[tirx.Var], output: tirx.Var, blobs: Sequence[int], scratch_bytes: int) -> tirx.PrimFunc:
+    """A PrimFunc with parameters (activations, packed blobs, output, scratch) whose body is `name(activations, output, blobs, scratch)`.
+
+    The C function has one `packed` and one `scratch` parameter at least: where there is none the call gives it a null pointer.
+    """
+    ins = [tirx.decl_buffer([int(d) for d in v.ty.shape], str(v.ty.dtype), f"x{i}") for i, v in enumerate(activations)]
+    packed = [tirx.decl_buffer((n,), "uint8", f"packed{i}") for i, n in enumerate(blobs)]
+    out = tirx.decl_buffer([int(d) for d in output.ty.shape], str(output.ty.dtype), "y")
+    scratch = [tirx.decl_buffer((scratch_bytes,), "uint8", "scratch")] if scratch_bytes else []
+    null = tirx.const(0, "int32")
+    pointers = [*(b.data for b in (*ins, out)), *([b.data for b in packed] or [null]), *([b.data for b in scratch] or [null])]
+    call = tirx.Evaluate(tirx.call_extern("int32", name, *pointers))
+    layer = s_tir.SBlockRealize([], True, s_tir.SBlock([], [], [], "layer", call))
+    root = s_tir.SBlockRealize([], True, s_tir.SBlock([], [], [], "root", layer))
+    return tirx.PrimFunc([*ins, *packed, out, *scratch], root).with_attr({"s_tir": True, "tirx.noalias": True})
 
 
 def named_by_content(functions: Sequence[CFunction]) -> tuple[list[CFunction], dict[str, str]]:
@@ -77,29 +91,3 @@ def named_by_content(functions: Sequence[CFunction]) -> tuple[list[CFunction], d
 
 def _substitute(text: str, names: Mapping[str, str]) -> str:
     return re.sub(rf"\b{PREFIX}\w+", lambda m: names.get(m.group(), m.group()), text)
-
-
-def _call(name: str, x: tirx.Var, packed_bytes: int, y: tirx.Var, scratch_bytes: int) -> tirx.PrimFunc:
-    x_shape, y_shape = ([int(d) for d in p.ty.shape] for p in (x, y))
-
-    if scratch_bytes:
-
-        @T.prim_func(s_tir=True)
-        def with_scratch(
-            x: T.Buffer(x_shape, "int8"), packed: T.Buffer((packed_bytes,), "uint8"), y: T.Buffer(y_shape, "int8"), scratch: T.Buffer((scratch_bytes,), "uint8")
-        ):
-            with T.sblock("layer"):
-                T.reads()
-                T.writes()
-                T.evaluate(T.call_extern("int32", name, x.data, y.data, packed.data, scratch.data))
-
-        return with_scratch
-
-    @T.prim_func(s_tir=True)
-    def without_scratch(x: T.Buffer(x_shape, "int8"), packed: T.Buffer((packed_bytes,), "uint8"), y: T.Buffer(y_shape, "int8")):
-        with T.sblock("layer"):
-            T.reads()
-            T.writes()
-            T.evaluate(T.call_extern("int32", name, x.data, y.data, packed.data, 0))
-
-    return without_scratch

@@ -6,13 +6,15 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from tvm_tiny.schedules import conv2d, depthwise, fallback
+from tvm_tiny.schedules import add, conv2d, depthwise, fallback, winograd
 from tvm_tiny.schedules.base import Rule
 from tvm_tiny.target import TinyTarget
 
 RULES: tuple[tuple[str, Rule], ...] = (
+    ("winograd", winograd.apply),
     ("conv2d", conv2d.apply),
     ("depthwise", depthwise.apply),
+    ("add", add.apply),
     ("fallback", fallback.apply),
 )
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""3×3 convolution at stride 1 by exact integer Winograd F(2×2, 3×3): 4 multiply-accumulates an output and channel pair where direct needs 9.
+
+The results are exactly four times the accumulators, so nothing is divided and the output is bit-identical. The price is flash: the transformed
+weights take 16 int16 where the filter has 9 int8.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import tirx
+
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.schedules.base import Applied, Layer
+from tvm_tiny.schedules.conv2d import parameters_of, shape_of
+from tvm_tiny.schedules.extern_kernel import extern_schedule
+from tvm_tiny.schedules.microkernels import Conv2DShape, Core, WinogradChoice, winograd
+from tvm_tiny.schedules.overlap import ascending_distance
+from tvm_tiny.target import TinyTarget
+
+_LEAST_SCRATCH = 4096  # what one tile group may take in any case
+
+
+def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
+    """Take the convolutions Winograd applies to, on cores with SMLAD (elsewhere its extra additions eat the gain) and on the host."""
+    layer = Layer.of(func)
+    if layer is None or layer.op != "tiny.conv2d" or not (target.has_dsp or target.is_host):
+        return None
+    shape = shape_of(layer)
+    if shape is None:
+        return None
+    kernel, core, parameters = None, Core.of(target.mcpu), parameters_of(layer, shape)
+    for choice in _choices(shape):
+        candidate = winograd(f"{PREFIX}winograd", shape, parameters, core, choice=choice)
+        if candidate is None:
+            return None
+        kernel = candidate
+        if candidate.scratch_bytes <= max(layer.scratch_room, _LEAST_SCRATCH):
+            break
+    if kernel is None or kernel.scratch_bytes > max(layer.scratch_room, _LEAST_SCRATCH):
+        return None
+    return extern_schedule(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
+
+
+def _choices(shape: Conv2DShape) -> list[WinogradChoice]:
+    """From weights read once to weights read for every group of tiles; then smaller groups."""
+    tiles = shape.out_height * shape.out_width // 4
+    row = shape.out_width // 2
+    width = min(4, row)
+    whole = -(-tiles // width) if row % width == 0 else 1
+    groups = sorted({whole, max(whole // 2, 1), max(whole // 4, 1), 1}, reverse=True)
+    return [WinogradChoice(width, g) for g in groups] + [WinogradChoice(2, 1), WinogradChoice(1, 1)]
+
+
+def _distance(shape: Conv2DShape) -> int:
+    """Four input rows are copied to scratch before the two output rows they make are stored."""
+    pairs = np.arange(shape.out_height // 2)
+    first = np.maximum(2 * pairs - shape.padding[0], 0) * shape.width * shape.channels
+    return ascending_distance(first, (2 * pairs + 2) * shape.out_width * shape.outputs)
