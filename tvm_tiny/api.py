@@ -21,7 +21,7 @@ from tvm_tiny.pipeline import Options, run_pipeline, write_dump
 from tvm_tiny.target import TinyTarget, parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 
@@ -46,6 +46,7 @@ def build(
     *,
     name: str | None = None,
     board: str | Board | None = None,
+    disable: Iterable[str] = (),
     dump_dir: str | Path | None = None,
 ) -> CompiledModel:
     """Compile a trained int8 network to plain C.
@@ -60,6 +61,8 @@ def build(
         C identifier that every symbol carries (`tvmgen_<name>_run`); the file's stem by default.
     board : str, optional
         A board of `tvm-tiny boards`: its memories are limits, and `run` and `profile` use it by default.
+    disable : iterable of str
+        Optional passes to leave out: "fuse-ops", "remove-constant-channels".
     dump_dir : path, optional
         The IR after each phase is written there.
 
@@ -78,7 +81,7 @@ def build(
     mod = model if isinstance(model, tvm.IRModule) else load(model)
     c_name = _c_name(name, model_info(mod).get("name", "model"))
     dump: dict[str, str] = {}
-    lowered = run_pipeline(mod, Options(chosen), dump)
+    lowered = run_pipeline(mod, Options(chosen, frozenset(disable)), dump)
     if dump_dir is not None:
         write_dump(dump, Path(dump_dir))
     program, plan = extract(lowered, c_name), plan_of(lowered)

@@ -11,6 +11,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvm_tiny.errors import OptionError
 from tvm_tiny.passes.apply_schedules import ApplySchedules
 from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.lower_ops import LowerOps
@@ -25,21 +26,29 @@ class Options:
     """What the passes may want to know. Passes read the fields they name; none changes them."""
 
     target: TinyTarget
+    disable: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        optional = {p.name for p in PIPELINE if p.optional}
+        unknown = sorted(self.disable - optional)
+        if unknown:
+            raise OptionError(f"disable={', '.join(unknown)}: no optional pass of that name", remedy=f"choose from {', '.join(sorted(optional))}")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One position in the pipeline: a pass, and the reason why it stands there and not elsewhere."""
+    """One position in the pipeline: a pass, and the reason why it stands there and not elsewhere. `optional` ones may be left out."""
 
     name: str
     make: Callable[[Options], Any]
     why: str
+    optional: bool = False
 
 
 PIPELINE: tuple[Phase, ...] = (
     Phase("quantize-to-integer", lambda o: QuantizeToInteger(), "first: every later pass matches the tiny dialect"),
-    Phase("fuse-ops", lambda o: FuseOps(), "padding and clamps inside the operators make intervals tighter and kernels fewer"),
-    Phase("remove-constant-channels", lambda o: RemoveConstantChannels(), "before anything is decided by channel counts"),
+    Phase("fuse-ops", lambda o: FuseOps(), "padding and clamps inside the operators make intervals tighter and kernels fewer", optional=True),
+    Phase("remove-constant-channels", lambda o: RemoveConstantChannels(), "before anything is decided by channel counts", optional=True),
     Phase("dead-code", lambda o: relax.transform.DeadCodeElimination(), "what only the float form used is gone"),
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
     Phase("apply-schedules", lambda o: ApplySchedules(o.target), "kernels decide scratch and overlap rights, which planning needs"),
@@ -47,9 +56,13 @@ PIPELINE: tuple[Phase, ...] = (
 )
 
 
+def _chosen(options: Options) -> list[Phase]:
+    return [phase for phase in PIPELINE if phase.name not in options.disable]
+
+
 def run_pipeline(mod: tvm.IRModule, options: Options, dump: dict[str, str] | None = None) -> tvm.IRModule:
     """Run every phase; with `dump`, keep the printed module after each under `phase<N>_<name>`."""
-    for number, phase in enumerate(PIPELINE):
+    for number, phase in enumerate(_chosen(options)):
         mod = phase.make(options)(mod)
         if dump is not None:
             dump[f"phase{number}_{phase.name.replace('-', '_')}"] = mod.script(show_meta=False)
@@ -58,7 +71,7 @@ def run_pipeline(mod: tvm.IRModule, options: Options, dump: dict[str, str] | Non
 
 def sequential(options: Options) -> tvm.ir.transform.Sequential:
     """Return the whole pipeline as one stock TVM pass."""
-    return tvm.ir.transform.Sequential([phase.make(options) for phase in PIPELINE], name="tvm_tiny")
+    return tvm.ir.transform.Sequential([phase.make(options) for phase in _chosen(options)], name="tvm_tiny")
 
 
 def write_dump(dump: dict[str, str], directory: Path) -> None:
