@@ -71,7 +71,7 @@ def test_regions_are_no_larger_than_needed(graph: RowGraph, data: st.DataObject)
     low, high = stage.rows[0][victim]
     small = {**stage.rows[0], victim: (low, high - 1)}
     broken = PatchStage(stage.depth, stage.output, (small, *stage.rows[1:]), stage.columns, stage.macs, stage.whole_macs)
-    with pytest.raises(IllegalPlanError, match="halo-too-small|patch-gap"):
+    with pytest.raises(IllegalPlanError, match=r"halo-too-small|patch-gap"):
         check_patch_stage(graph, broken)
 
 

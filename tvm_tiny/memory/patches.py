@@ -221,7 +221,7 @@ def patch_steps(graph: RowGraph, stage: PatchStage, options: Options, tile_bytes
     buffers = {t: Buffer(t, graph.tensors[t].nbytes, "input") for t in read}
     output = graph.tensors[stage.output]
     buffers[stage.output] = Buffer(stage.output, output.nbytes, "output" if stage.output in graph.outputs else "intermediate")
-    scratch = ()
+    scratch: tuple[str, ...] = ()
     if tile_bytes:
         scratch = ("patch.tiles",)
         buffers["patch.tiles"] = Buffer("patch.tiles", tile_bytes, "scratch")
