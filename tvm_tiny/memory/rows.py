@@ -18,7 +18,7 @@ Padding is virtual: rows outside the tensor hold the zero point and are never st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tvm_tiny.memory.plan import Right
 
@@ -125,14 +125,22 @@ class RowGraph:
     ops: tuple[RowOp, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    _readers: dict[str, list[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _producers: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for i, op in enumerate(self.ops):
+            self._producers[op.output] = i
+            for name in dict.fromkeys(op.inputs):
+                self._readers.setdefault(name, []).append(i)
 
     def readers(self, tensor: str) -> list[int]:
-        """Indices of the operators that read `tensor`."""
-        return [i for i, op in enumerate(self.ops) if tensor in op.inputs]
+        """Indices of the operators that read `tensor`, ascending."""
+        return self._readers.get(tensor, [])
 
     def producer(self, tensor: str) -> int:
         """Index of the operator that writes `tensor`; -1 for a model input."""
-        return next((i for i, op in enumerate(self.ops) if op.output == tensor), -1)
+        return self._producers.get(tensor, -1)
 
     def firings(self, op: RowOp) -> int:
         """How often `op` fires in one run."""

@@ -11,7 +11,7 @@ re-reads weights row by row. Offsets are then planned for real (`plan_partition`
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tvm_tiny.errors import OptionError
@@ -22,6 +22,8 @@ from tvm_tiny.memory.rows import RowGraph, RowOp, layer_rights
 from tvm_tiny.memory.streams import Stage, StreamedSegment, schedule
 
 Allowed = Callable[[int, int], bool]
+Weigh = Callable[[tuple[int, int], int], tuple[int, int]]
+NEVER = 1 << 62  # the bytes of a range that can't run
 LAYER_RIGHTS = ("in-place", "ascending", "descending")
 
 
@@ -136,6 +138,7 @@ class Cutter:
     def __init__(self, graph: RowGraph, options: Options = Options()) -> None:
         by_rows = [t for t in options.fetched if all(graph.ops[r].kind != "whole" for r in graph.readers(t))]
         self.graph, self.options = graph, replace(options, fetched=tuple(by_rows))
+        self._lives = {t: self._life(t) for t in sorted(graph.tensors) if t not in self.options.fetched}
         self._ranges: dict[tuple[int, int], Range | None] = {}
         self._bounds: dict[tuple[int, int], int] = {}
         self._spans: dict[tuple[str, str], int] = {}
@@ -147,6 +150,14 @@ class Cutter:
             self._ranges[key] = self._compute(first, last)
         return self._ranges[key]
 
+    def known(self, first: int, last: int) -> Range | None:
+        """The range if it has been computed already."""
+        return self._ranges.get((first, last))
+
+    def streams(self, first: int, last: int) -> bool:
+        """Whether the range, if it runs at all, is streamed."""
+        return last - first > 1 or bool(self._fetched(first, last))
+
     def bound(self, first: int, last: int) -> int:
         """A lower bound of the range's bytes, without scheduling it: tensors passing by, leaving, and rows one firing reads."""
         key = (first, last)
@@ -156,6 +167,8 @@ class Cutter:
 
     def _bound(self, first: int, last: int) -> int:
         graph, outside = self.graph, self.options.external
+        if self.streams(first, last) and not _streamable(graph, first, last):
+            return NEVER
         passing = sum(graph.tensors[t].nbytes for t in self._passing(first, last) if t not in outside)
         left = set(leaving(graph, first, last))
         rows = sum(self._least_rows(op.output, first, last) for op in graph.ops[first:last] if op.output not in left)
@@ -217,9 +230,16 @@ class Cutter:
         """Tensors that exist before the range, are not touched by it and are read after it (or are model outputs)."""
         graph = self.graph
         touched = {t for op in graph.ops[first:last] for t in (*op.inputs, op.output)}
-        made = {op.output for op in graph.ops[:first]} | (set(graph.inputs) - set(self.options.fetched))
-        wanted = {t for op in graph.ops[last:] for t in op.inputs} | set(graph.outputs)
-        return sorted((made & wanted) - touched)
+        found = []
+        for name, (born, dies) in self._lives.items():
+            if born < first and dies >= last and name not in touched:
+                found.append(name)
+        return found
+
+    def _life(self, tensor: str) -> tuple[int, int]:
+        """Producer (-1: a model input) and last reader (the end for a model output) of a tensor that lies in memory whole."""
+        readers = self.graph.readers(tensor)
+        return self.graph.producer(tensor), len(self.graph.ops) if tensor in self.graph.outputs else max(readers, default=-1)
 
 
 def _streamable(graph: RowGraph, first: int, last: int) -> bool:
@@ -271,11 +291,10 @@ def best_partition(cutter: Cutter, budget: int | None = None, allowed: Allowed |
 
     `allowed(first, last)` may forbid ranges (`single_head`).
     """
-    found = partitions(cutter, budget, allowed)
-    return found[0] if found else None
+    return next(partitions(cutter, budget, allowed), None)
 
 
-def partitions(cutter: Cutter, budget: int | None = None, allowed: Allowed | None = None) -> list[Partition]:
+def partitions(cutter: Cutter, budget: int | None = None, allowed: Allowed | None = None) -> Iterator[Partition]:
     """Distinct partitions within `budget` (None: within the least peak), best first by each preference in turn.
 
     Preferences: least streamed work (then fewest segments), fewest ranges, least bytes over all ranges. They differ in how
@@ -283,56 +302,91 @@ def partitions(cutter: Cutter, budget: int | None = None, allowed: Allowed | Non
     """
     budget = least_peak(cutter, allowed) if budget is None else budget
     if budget is None:
-        return []
-    count = len(cutter.graph.ops)
-    spans = [(i, j) for i in range(count) for j in range(i + 1, count + 1) if allowed is None or allowed(i, j)]
-    fitting = [r for i, j in spans if cutter.bound(i, j) <= budget and (r := cutter.range(i, j)) and r.bytes <= budget]
-    work = {(r.first, r.last): _streamed_macs(cutter.graph, r) for r in fitting}
-    preferences: tuple[Callable[[Range], tuple[int, int]], ...] = (
-        lambda r: (work[r.first, r.last], int(r.streamed)),
-        lambda r: (1, work[r.first, r.last]),
-        lambda r: (r.bytes, work[r.first, r.last]),
+        return
+    graph, count = cutter.graph, len(cutter.graph.ops)
+    spans = [(i, j) for j in range(1, count + 1) for i in range(j) if allowed is None or allowed(i, j)]
+    spans = [s for s in spans if cutter.bound(*s) <= budget]
+    work = {(i, j): sum(op.macs for op in graph.ops[i:j]) if cutter.streams(i, j) else 0 for i, j in spans}
+    preferences: tuple[Weigh, ...] = (
+        lambda span, need: (work[span], int(cutter.streams(*span))),
+        lambda span, need: (1, work[span]),
+        lambda span, need: (need, work[span]),
     )
-    chosen = filter(None, (_cheapest(fitting, count, weigh) for weigh in preferences))
-    distinct = {tuple((r.first, r.last) for r in ranges): ranges for ranges in chosen}
-    return [Partition(ranges, max(r.bytes for r in ranges), cutter.options) for ranges in distinct.values()]
+    seen = set()
+    for weigh in preferences:
+        ranges = _cheapest(cutter, spans, budget, weigh)
+        cuts = tuple(r.first for r in ranges or ())
+        if ranges is not None and cuts not in seen:
+            seen.add(cuts)
+            yield Partition(ranges, max(r.bytes for r in ranges), cutter.options)
 
 
-def _cheapest(ranges: Sequence[Range], count: int, weigh: Callable[[Range], tuple[int, int]]) -> tuple[Range, ...] | None:
-    """The path of ranges from operator 0 to `count` with the least sum of weights (lexicographic)."""
-    best: dict[int, tuple[tuple[int, int], tuple[Range, ...]]] = {0: ((0, 0), ())}
-    for r in sorted(ranges, key=lambda r: (r.last, r.first)):
-        if r.first in best:
-            (a, b), path = best[r.first]
-            more = weigh(r)
+def _cheapest(cutter: Cutter, spans: Sequence[tuple[int, int]], budget: int, weigh: Weigh) -> tuple[Range, ...] | None:
+    """The path of ranges over all operators with the least sum of weights (lexicographic), each within `budget`.
+
+    Ranges are scheduled only when they lie on the best path so far: until then their lower bound stands for their bytes.
+    `spans` is sorted by end.
+    """
+    open_spans = dict.fromkeys(spans)
+    while True:
+        path = _path(cutter, open_spans, weigh)
+        if path is None:
+            return None
+        unknown = [span for span in path if cutter.known(*span) is None]
+        for span in path:
+            found = cutter.range(*span)
+            if found is None or found.bytes > budget:
+                del open_spans[span]
+                unknown.append(span)
+        if not unknown:
+            return tuple(r for span in path if (r := cutter.range(*span)) is not None)
+
+
+def _path(cutter: Cutter, spans: Iterable[tuple[int, int]], weigh: Weigh) -> list[tuple[int, int]] | None:
+    best: dict[int, tuple[tuple[int, int], tuple[int, int] | None]] = {0: ((0, 0), None)}
+    for span in spans:
+        if span[0] in best:
+            (a, b), _ = best[span[0]]
+            known = cutter.known(*span)
+            more = weigh(span, cutter.bound(*span) if known is None else known.bytes)
             total = (a + more[0], b + more[1])
-            if r.last not in best or total < best[r.last][0]:
-                best[r.last] = (total, (*path, r))
-    return best[count][1] if count in best else None
+            if span[1] not in best or total < best[span[1]][0]:
+                best[span[1]] = (total, span)
+    at, path = len(cutter.graph.ops), []
+    if at not in best:
+        return None
+    while (step := best[at][1]) is not None:
+        path.append(step)
+        at = step[0]
+    return path[::-1]
 
 
 def least_peak(cutter: Cutter, allowed: Allowed | None = None) -> int | None:
-    """The least peak of any partition: a minimax shortest path that schedules a range only when its lower bound comes up."""
+    """The least peak of any partition: a minimax shortest path that schedules a range only when its lower bound comes up.
+
+    Of equal peaks exact ranges go first and those that end last before others, so that beyond the bottleneck the search
+    runs straight to the end.
+    """
     count = len(cutter.graph.ops)
-    heap = [(0, False, 0, 0)]
+    heap = [(0, 0, 0, 0)]  # peak, 0 when exact and 1 when a bound, minus the end, the start
     reached: set[int] = set()
     while heap:
-        peak, exact, first, last = heapq.heappop(heap)
-        if exact or last == 0:
-            if last == count:
-                return peak
-            if last not in reached:
-                reached.add(last)
-                after = (j for j in range(last + 1, count + 1) if allowed is None or allowed(last, j))
-                for j in after:
-                    heapq.heappush(heap, (max(peak, cutter.bound(last, j)), False, last, j))
-        elif last not in reached and (found := cutter.range(first, last)) is not None:
-            heapq.heappush(heap, (max(peak, found.bytes), True, first, last))
+        peak, bound, minus_last, first = heapq.heappop(heap)
+        last = -minus_last
+        if last in reached:
+            continue
+        if bound:
+            found = cutter.range(first, last)
+            if found is not None:
+                heapq.heappush(heap, (max(peak, found.bytes), 0, minus_last, first))
+            continue
+        if last == count:
+            return peak
+        reached.add(last)
+        for j in range(last + 1, count + 1):
+            if j not in reached and (allowed is None or allowed(last, j)) and cutter.bound(last, j) < NEVER:
+                heapq.heappush(heap, (max(peak, cutter.bound(last, j)), 1, -j, last))
     return None
-
-
-def _streamed_macs(graph: RowGraph, part: Range) -> int:
-    return sum(op.macs for op in graph.ops[part.first : part.last]) if part.streamed else 0
 
 
 def partition_steps(graph: RowGraph, partition: Partition) -> tuple[list[Buffer], list[Step]]:
