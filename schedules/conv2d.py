@@ -70,10 +70,11 @@ def parameters_of(layer: Layer, shape: Conv2DShape) -> LayerParameters:
 
 
 def _distance(shape: Conv2DShape, kernel: MicroKernel) -> int:
-    """Columns of a tile of pixel groups are complete before the first of its outputs is stored."""
-    step = int(str(kernel.choices["block"]).split("x")[1]) * int(str(kernel.choices["tile"]))
+    """Columns of a tile of pixel groups are complete before the first of its outputs is stored; pixels left over are done one by one."""
+    group = int(str(kernel.choices["block"]).split("x")[1])
     out = (shape.out_height, shape.out_width)
     starts = window_starts((shape.height, shape.width), out, shape.stride, shape.padding) * shape.channels
-    first = np.minimum.reduceat(starts, np.arange(0, starts.size, step))
-    ends = np.minimum(np.arange(step, starts.size + step, step), starts.size) * shape.outputs
-    return ascending_distance(first, ends[: first.size])
+    grouped = starts.size // group * group
+    edges = [*range(0, grouped, group * int(str(kernel.choices["tile"]))), *range(grouped, starts.size)]
+    ends = [*edges[1:], starts.size]
+    return ascending_distance(np.minimum.reduceat(starts, edges), np.array(ends) * shape.outputs)
