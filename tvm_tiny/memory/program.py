@@ -230,4 +230,3 @@ def _unique(hint: str, taken: dict) -> str:
 
 def _op_name(call: relax.Call) -> str:
     return call.op.name if isinstance(call.op, tvm.ir.Op) else ""
-
