@@ -11,7 +11,6 @@ plan, and writes it to the module attribute `tiny.plan` (JSON of `tvm_tiny.memor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 
 import tvm
 
@@ -39,16 +38,12 @@ def plan_of(mod: tvm.IRModule) -> MemoryPlan:
 def plan_program(program: Program) -> MemoryPlan:
     """Plan the buffers of a program."""
     steps = [_step(program, call, i) for i, call in enumerate(program.calls)]
-    buffers = [Buffer(b.name, b.nbytes, b.kind, align=_ALIGN) for b in program.buffers.values() if b.kind != "external"]
+    buffers = [Buffer(b.name, b.nbytes, b.kind, align=_ALIGN) for b in program.buffers.values()]
     return plan_memory(buffers, steps)
 
 
 def _step(program: Program, call: KernelCall, index: int) -> Step:
-    return Step(f"{index}:{call.op.removeprefix('tiny.')}", _inside(program, dict.fromkeys(call.reads)), _inside(program, call.writes), call.scratch, _rights(program, call))
-
-
-def _inside(program: Program, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(n for n in names if program.buffers[n].kind != "external")
+    return Step(f"{index}:{call.op.removeprefix('tiny.')}", tuple(dict.fromkeys(call.reads)), call.writes, call.scratch, _rights(program, call))
 
 
 def _rights(program: Program, call: KernelCall) -> tuple[Right, ...]:
@@ -58,6 +53,6 @@ def _rights(program: Program, call: KernelCall) -> tuple[Right, ...]:
     for key, alternatives in json.loads(str(text)).items() if text is not None else ():
         out, arg = (int(part) for part in key.split(":"))
         kind, name = call.args[arg]
-        if kind == "buffer" and call.reads.count(name) == 1 and len(_inside(program, (name, call.writes[out]))) == 2:
+        if kind == "buffer" and call.reads.count(name) == 1:
             rights += [Right(call.writes[out], name, order, distance) for order, distance in alternatives]
     return tuple(rights)

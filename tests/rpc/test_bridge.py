@@ -187,7 +187,7 @@ def test_another_protocol_version_is_refused_in_words(server: ProcessSpec) -> No
 def test_keys(server: ProcessSpec) -> None:
     with running_bridge(server, key="secret") as bridge:
         for wrong in ("other", "secre", "secret2"):
-            with pytest.raises(RuntimeError, match="[Mm]ismatch|key"):
+            with pytest.raises(RuntimeError, match=r"[Mm]ismatch|key"):
                 stock(bridge, wrong)
         assert works(bridge)
 

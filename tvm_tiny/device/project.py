@@ -241,7 +241,8 @@ def model_variables(artifact: Artifact, board: Board, options: ProjectOptions) -
     if not any(f.startswith("-std=") for f in flags):
         flags.append("-std=c99")
     if options.hook is not None:
-        flags.append(f"-DTVMGEN_LAYER_HOOK_HEADER='\"layer_hook_{options.hook}.h\"'")
+        hook = "rpc" if options.app == "rpc" and options.hook == "fault" else options.hook
+        flags.append(f"-DTVMGEN_LAYER_HOOK_HEADER='\"layer_hook_{hook}.h\"'")
     sources = [f"model/src/{path.name}" for path in artifact.sources if path.suffix == ".c"]
     app_flags = ["-DTINY_APP_ONESHOT"] if options.app == "oneshot" else []
     sources_of_app = ["src/fault.c", "src/frame.c", f"src/{options.app}.c", "model.c"]

@@ -164,7 +164,11 @@ static int32_t copy_among(server_t *s) {
   if (check_memory(s, from) != 0 || check_memory(s, to) != 0) return -1;
   if (tensor_bytes(from, &from_bytes) != 0 || tensor_bytes(to, &to_bytes) != 0) return -1;
   if (from_bytes != to_bytes) return tiny_rpc_fail(VALUE_ERROR "a copy from %u to %u bytes", (uint32_t)from_bytes, (uint32_t)to_bytes);
-  memmove((uint8_t *)to->data + to->byte_offset, (const uint8_t *)from->data + from->byte_offset, (size_t)to_bytes);
+  uint8_t *target = (uint8_t *)to->data + to->byte_offset;
+  const uint8_t *source = (const uint8_t *)from->data + from->byte_offset;
+  bool apart = (uintptr_t)target + to_bytes <= (uintptr_t)source || (uintptr_t)source + to_bytes <= (uintptr_t)target;
+  if (!apart) return tiny_rpc_fail(VALUE_ERROR "a copy between tensors that overlap"); /* two views of one allocation */
+  memcpy(target, source, (size_t)to_bytes);
   reply_none(s);
   return 0;
 }

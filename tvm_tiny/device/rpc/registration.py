@@ -22,7 +22,14 @@ _MAX_ARGS = 16  # TINY_RPC_MAX_ARGS
 
 
 def emit_functions_c(artifacts: Sequence[Artifact]) -> str:
-    """C text that registers `tvmgen_<name>_run(inputs..., outputs...)` of each model, its tensors in the model's order.
+    """C text that registers the functions of each model, tensors in the model's order.
+
+    `tvmgen_<name>_run(inputs..., outputs...)`
+        One inference.
+    `tvmgen_<name>_layer_<i>(inputs..., output)`
+        One inference that leaves the output of layer i, of whatever shape has its number of bytes, in `output`.
+    `tvmgen_<name>_layer_ticks()`
+        Bytes: a u32 a layer, how long each ran in the last inference, in ticks of the device's counter (zeros without one).
 
     Each wrapper checks number, dtype and shape of its tensors before the model sees an address.
 
@@ -35,39 +42,84 @@ def emit_functions_c(artifacts: Sequence[Artifact]) -> str:
     if len(set(names)) != len(names):
         raise InputError(f"two models of one image have the same name: {', '.join(sorted(names))}", remedy="compile one under another name")
     for artifact in artifacts:
-        count = len(artifact.inputs) + len(artifact.outputs)
+        count = len(artifact.inputs) + max(len(artifact.outputs), 1)
         if count > _MAX_ARGS:
             raise InputError(
                 f"{artifact.name} has {count} inputs and outputs; a call over RPC carries {_MAX_ARGS}", remedy="use the standalone app"
             )
     includes = "".join(f'#include "tvmgen_{name}.h"\n' for name in names)
-    rows = "".join(f'    {{"tvmgen_{name}_run", call_{name}, NULL}},\n' for name in names)
+    rows = [row for artifact in artifacts for row in _rows(artifact)]
     return (
         "/* Generated from metadata.json: the functions an RPC client finds in this image. */\n"
-        f'#include "tiny_rpc.h"\n{includes}\n'
-        + "\n".join(_wrapper(artifact) for artifact in artifacts)
-        + f"\nconst tiny_rpc_function_t tiny_rpc_functions[] = {{\n{rows}}};\n"
-        + f"const uint32_t tiny_rpc_num_functions = {len(names)}u;\n"
+        f'#include "rpc_layers.h"\n{includes}\n'
+        + "\n".join(part for artifact in artifacts for part in (_tables(artifact), _run(artifact), _layers(artifact)) if part)
+        + f"\nconst tiny_rpc_function_t tiny_rpc_functions[] = {{\n{''.join(rows)}}};\n"
+        + f"const uint32_t tiny_rpc_num_functions = {len(rows)}u;\n"
     )
 
 
-def _wrapper(artifact: Artifact) -> str:
-    function = f"tvmgen_{artifact.name}_run"
-    tensors = [*artifact.inputs, *artifact.outputs]
-    shapes = "".join(f"  static const int32_t shape_{i}[] = {{{_extents(t)}}};\n" for i, t in enumerate(tensors))
-    specs = "".join(f"      {_spec(i, t)},\n" for i, t in enumerate(tensors))
+def _rows(artifact: Artifact) -> list[str]:
+    name = artifact.name
+    rows = [f'    {{"tvmgen_{name}_run", call_{name}, NULL}},\n']
+    if artifact.layers:
+        rows.append(f'    {{"tvmgen_{name}_layer_ticks", ticks_of_{name}, NULL}},\n')
+    return rows + [f'    {{"tvmgen_{name}_layer_{i}", layer_of_{name}, (void *){i}}},\n' for i in range(len(artifact.layers))]
+
+
+def _tables(artifact: Artifact) -> str:
+    name, tensors = artifact.name, [*artifact.inputs, *artifact.outputs]
+    shapes = "".join(f"static const int32_t shape_{name}_{i}[] = {{{_extents(t)}}};\n" for i, t in enumerate(tensors))
+    specs = "".join(f"    {_spec(f'shape_{name}_{i}', t)},\n" for i, t in enumerate(tensors))
+    ticks = f"static uint32_t ticks_{name}[{max(len(artifact.layers), 1)}];\n"
+    return f"{shapes}static const tiny_rpc_tensor_spec_t specs_{name}[] = {{\n{specs}}};\n{ticks}"
+
+
+_ARGUMENTS = "(void *self, const tiny_rpc_value_t *args, int32_t num_args, tiny_rpc_value_t *result)"
+
+
+def _run(artifact: Artifact) -> str:
+    name, tensors = artifact.name, [*artifact.inputs, *artifact.outputs]
     inputs = ", ".join(f".{t.c_name} = data[{i}]" for i, t in enumerate(artifact.inputs))
     outputs = ", ".join(f".{t.c_name} = data[{i}]" for i, t in enumerate(artifact.outputs, len(artifact.inputs)))
     return (
-        f"static int32_t call_{artifact.name}(void *self, const tiny_rpc_value_t *args, int32_t num_args, tiny_rpc_value_t *result) {{\n"
-        f"{shapes}  static const tiny_rpc_tensor_spec_t specs[] = {{\n{specs}  }};\n"
+        f"static int32_t run_{name}(void **data) {{\n"
+        f"  struct tvmgen_{name}_inputs inputs = {{{inputs}}};\n"
+        f"  struct tvmgen_{name}_outputs outputs = {{{outputs}}};\n"
+        f"  const int32_t status = tvmgen_{name}_run(&inputs, &outputs);\n"
+        f'  return status == 0 ? 0 : tiny_rpc_fail("RuntimeError: tvmgen_{name}_run failed in layer %d", status - 1);\n'
+        "}\n\n"
+        f"static int32_t call_{name}{_ARGUMENTS} {{\n"
         f"  void *data[{len(tensors)}];\n"
         "  (void)self, (void)result;\n"
-        f'  if (tiny_rpc_check_tensors("{function}", specs, {len(tensors)}, args, num_args, data) != 0) return -1;\n'
-        f"  struct tvmgen_{artifact.name}_inputs inputs = {{{inputs}}};\n"
-        f"  struct tvmgen_{artifact.name}_outputs outputs = {{{outputs}}};\n"
-        f"  const int32_t status = {function}(&inputs, &outputs);\n"
-        f'  return status == 0 ? 0 : tiny_rpc_fail("RuntimeError: {function} failed in layer %d", status - 1);\n'
+        f'  if (tiny_rpc_check_tensors("tvmgen_{name}_run", specs_{name}, {len(tensors)}, args, num_args, data) != 0) return -1;\n'
+        f"  tiny_rpc_layers_watch(ticks_{name}, {len(artifact.layers)}u, 0, NULL);\n"
+        f"  return run_{name}(data);\n"
+        "}\n"
+    )
+
+
+def _layers(artifact: Artifact) -> str:
+    """Wrappers of the layers; the model's own outputs are not asked for (NULL)."""
+    name, inputs = artifact.name, len(artifact.inputs)
+    if not artifact.layers:
+        return ""
+    function = f"tvmgen_{name}_layer"
+    return (
+        f"static int32_t layer_of_{name}{_ARGUMENTS} {{\n"
+        f"  void *data[{inputs + len(artifact.outputs)}] = {{NULL}};\n"
+        "  (void)result;\n"
+        "  if (num_args < 1 || args[num_args - 1].type_index != TINY_RPC_TENSOR)\n"
+        f'    return tiny_rpc_fail("TypeError: {function}: no output");\n'
+        f'  if (tiny_rpc_check_tensors("{function}", specs_{name}, {inputs}, args, num_args - 1, data) != 0) return -1;\n'
+        f"  tiny_rpc_layers_watch(ticks_{name}, {len(artifact.layers)}u, (uint32_t)(uintptr_t)self, args[num_args - 1].v.tensor);\n"
+        f'  return run_{name}(data) != 0 ? -1 : tiny_rpc_layers_check("{function}");\n'
+        "}\n\n"
+        f"static int32_t ticks_of_{name}{_ARGUMENTS} {{\n"
+        f"  static tiny_rpc_bytes_t bytes = {{(const char *)ticks_{name}, sizeof(ticks_{name})}};\n"
+        "  (void)self, (void)args, (void)num_args;\n"
+        "  result->type_index = TINY_RPC_BYTE_ARRAY;\n"
+        "  result->v.bytes = &bytes;\n"
+        "  return 0;\n"
         "}\n"
     )
 
@@ -76,6 +128,6 @@ def _extents(tensor: Tensor) -> str:
     return ", ".join(map(str, tensor.shape)) or "0"
 
 
-def _spec(index: int, tensor: Tensor) -> str:
+def _spec(shape: str, tensor: Tensor) -> str:
     code, bits = _DTYPES[tensor.dtype]
-    return f'{{"{tensor.c_name}", {{{code}, {bits}, 1}}, {len(tensor.shape)}, 1, shape_{index}}}'
+    return f'{{"{tensor.c_name}", {{{code}, {bits}, 1}}, {len(tensor.shape)}, 1, {shape}}}'
