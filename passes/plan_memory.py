@@ -11,6 +11,7 @@ plan, and writes it to the module attribute `tiny.plan` (JSON of `tvm_tiny.memor
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import tvm
 
@@ -38,12 +39,16 @@ def plan_of(mod: tvm.IRModule) -> MemoryPlan:
 def plan_program(program: Program) -> MemoryPlan:
     """Plan the buffers of a program."""
     steps = [_step(program, call, i) for i, call in enumerate(program.calls)]
-    buffers = [Buffer(b.name, b.nbytes, b.kind, align=_ALIGN) for b in program.buffers.values()]
+    buffers = [Buffer(b.name, b.nbytes, b.kind, align=_ALIGN) for b in program.buffers.values() if b.kind != "external"]
     return plan_memory(buffers, steps)
 
 
 def _step(program: Program, call: KernelCall, index: int) -> Step:
-    return Step(f"{index}:{call.op.removeprefix('tiny.')}", tuple(dict.fromkeys(call.reads)), call.writes, call.scratch, _rights(program, call))
+    return Step(f"{index}:{call.op.removeprefix('tiny.')}", _inside(program, dict.fromkeys(call.reads)), _inside(program, call.writes), call.scratch, _rights(program, call))
+
+
+def _inside(program: Program, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(n for n in names if program.buffers[n].kind != "external")
 
 
 def _rights(program: Program, call: KernelCall) -> tuple[Right, ...]:
@@ -53,6 +58,6 @@ def _rights(program: Program, call: KernelCall) -> tuple[Right, ...]:
     for key, alternatives in json.loads(str(text)).items() if text is not None else ():
         out, arg = (int(part) for part in key.split(":"))
         kind, name = call.args[arg]
-        if kind == "buffer" and call.reads.count(name) == 1:
+        if kind == "buffer" and call.reads.count(name) == 1 and len(_inside(program, (name, call.writes[out]))) == 2:
             rights += [Right(call.writes[out], name, order, distance) for order, distance in alternatives]
     return tuple(rights)

@@ -108,12 +108,16 @@ class CompiledModel:
             "workspace_size": self.workspace_size,
             "workspace_align": WORKSPACE_ALIGN,
             "compile_flags": self.compile_flags,
-            "inputs": [_tensor(t, self.plan.offset(t.buffer)) for t in self.inputs],
-            "outputs": [_tensor(t, self.plan.offset(t.buffer)) for t in self.outputs],
+            "inputs": [_tensor(t, self._offset(t)) for t in self.inputs],
+            "outputs": [_tensor(t, self._offset(t)) for t in self.outputs],
             "layers": [layer.to_dict() for layer in self.report.layers],
             "memory": self.plan.to_dict(),
             "sources": [f"codegen/host/src/{base}.c", f"codegen/host/src/{base}_kernels.c"],
         }
+
+    def _offset(self, tensor: TensorInfo) -> int | None:
+        """Where a tensor lies in the workspace; None for float tensors that stay in the caller's memory."""
+        return self.plan.placements[tensor.buffer].offset if tensor.buffer in self.plan.placements else None
 
     def save(self, destination: str | Path) -> Path:
         """Write the Model Library Format to a directory, or to an archive when the name ends in `.tar`; all or nothing."""
@@ -167,7 +171,7 @@ class CompiledModel:
         return sample
 
 
-def _tensor(tensor: TensorInfo, offset: int) -> dict[str, Any]:
+def _tensor(tensor: TensorInfo, offset: int | None) -> dict[str, Any]:
     return {
         "name": tensor.name,
         "c_name": tensor.c_name,

@@ -194,3 +194,9 @@ def test_equal_problems_give_equal_plans_and_json_round_trips(problem: Problem) 
     assert plan == again
     assert MemoryPlan.from_json(plan.to_json()) == plan
     assert MemoryPlan.from_json(plan.to_json()).to_json() == again.to_json()
+
+
+def test_step_names_are_distinct() -> None:
+    buffers, steps = chain(4, 3, 5)
+    with pytest.raises(ValueError, match="step names must be distinct"):
+        plan_memory(buffers, [Step("op", s.reads, s.writes) for s in steps])

@@ -104,15 +104,16 @@ def _run_with_workspace(program: Program, placement: Placement, base: str) -> st
         f"int32_t {base}_run_with_workspace(struct {base}_inputs *inputs, struct {base}_outputs *outputs, uint8_t *workspace) {{",
         "  if (inputs == NULL || outputs == NULL || workspace == NULL) {\n    return -1;\n  }",
     ]
-    lines += [_copy_in(t, placement) for t in program.inputs]
+    lines += [_copy_in(t, program, placement) for t in program.inputs]
+    lines += [_check_present("outputs", t) for t in program.outputs if _is_external(program, t)]
     for index, call in enumerate(program.calls):
         lines.append(f"  /* {index}: {comment(_layer_comment(program, call))} */")
         lines.append(f"  TVMGEN_LAYER_BEGIN({index});")
         lines.append(f"  {kernel_symbol(program, call.kernel)}({', '.join(_argument(program, placement, a) for a in call.args)});")
         for out in call.writes:
-            lines.append(f"  TVMGEN_LAYER_OUTPUT({index}, {_address(placement, out)}, {program.buffers[out].nbytes}u);")
+            lines.append(f"  TVMGEN_LAYER_OUTPUT({index}, {_address(program, placement, out)}, {program.buffers[out].nbytes}u);")
     lines.append(f"  TVMGEN_LAYER_END({len(program.calls)});")
-    lines += [_copy_out(t, placement) for t in program.outputs]
+    lines += [_copy_out(t, program, placement) for t in program.outputs if not _is_external(program, t)]
     lines.append("  return 0;\n}\n")
     return "\n".join(lines)
 
@@ -123,8 +124,19 @@ def _layer_comment(program: Program, call: KernelCall) -> str:
     return f"{call.op.removeprefix('tiny.')} -> {source}" + (f", {call.macs} MAC" if call.macs else "")
 
 
-def _address(placement: Placement, buffer: str) -> str:
-    return f"workspace + {placement.offsets[buffer]}"
+def _is_external(program: Program, tensor: TensorInfo) -> bool:
+    return program.buffers[tensor.buffer].kind == "external"
+
+
+def _address(program: Program, placement: Placement, buffer: str) -> str:
+    """C expression of where a buffer lies: in the workspace, or where the caller says."""
+    if program.buffers[buffer].kind != "external":
+        return f"workspace + {placement.offsets[buffer]}"
+    for struct, tensors in (("inputs", program.inputs), ("outputs", program.outputs)):
+        for tensor in tensors:
+            if tensor.buffer == buffer:
+                return f"{struct}->{tensor.c_name}"
+    raise KeyError(buffer)
 
 
 def _argument(program: Program, placement: Placement, arg: tuple[str, str]) -> str:
@@ -132,19 +144,25 @@ def _argument(program: Program, placement: Placement, arg: tuple[str, str]) -> s
     if kind == "constant":
         return name
     ctype = C_TYPES[program.buffers[name].dtype]
-    return f"({ctype} *)(void *)({_address(placement, name)})"
+    return f"({ctype} *)(void *)({_address(program, placement, name)})"
 
 
-def _copy_in(tensor: TensorInfo, placement: Placement) -> str:
-    place = _address(placement, tensor.buffer)
+def _check_present(struct: str, tensor: TensorInfo) -> str:
+    return f"  if ({struct}->{tensor.c_name} == NULL) {{\n    return -1;\n  }}"
+
+
+def _copy_in(tensor: TensorInfo, program: Program, placement: Placement) -> str:
+    if _is_external(program, tensor):
+        return _check_present("inputs", tensor)
+    place = _address(program, placement, tensor.buffer)
     return (
         f"  if (inputs->{tensor.c_name} != NULL && inputs->{tensor.c_name} != (void *)({place})) {{\n"
         f"    memcpy({place}, inputs->{tensor.c_name}, {tensor.nbytes}u);\n  }}"
     )
 
 
-def _copy_out(tensor: TensorInfo, placement: Placement) -> str:
-    place = _address(placement, tensor.buffer)
+def _copy_out(tensor: TensorInfo, program: Program, placement: Placement) -> str:
+    place = _address(program, placement, tensor.buffer)
     return (
         f"  if (outputs->{tensor.c_name} != NULL && outputs->{tensor.c_name} != (void *)({place})) {{\n"
         f"    memcpy(outputs->{tensor.c_name}, {place}, {tensor.nbytes}u);\n  }}"
@@ -154,7 +172,7 @@ def _copy_out(tensor: TensorInfo, placement: Placement) -> str:
 def _run(program: Program, placement: Placement, base: str) -> str:
     upper = base.upper()
     getters = [
-        f"void *{base}_{kind}_{t.c_name}(void) {{ return {base}_workspace + {placement.offsets[t.buffer]}; }}"
+        f"void *{base}_{kind}_{t.c_name}(void) {{ return {_own_address(program, placement, t, base)}; }}"
         for kind, group in (("input", program.inputs), ("output", program.outputs))
         for t in group
     ]
@@ -163,3 +181,7 @@ def _run(program: Program, placement: Placement, base: str) -> str:
         f"int32_t {base}_run(struct {base}_inputs *inputs, struct {base}_outputs *outputs) {{\n"
         f"  return {base}_run_with_workspace(inputs, outputs, {base}_workspace);\n}}\n\n" + "\n".join(getters) + "\n"
     )
+
+
+def _own_address(program: Program, placement: Placement, tensor: TensorInfo, base: str) -> str:
+    return "NULL" if _is_external(program, tensor) else f"{base}_workspace + {placement.offsets[tensor.buffer]}"

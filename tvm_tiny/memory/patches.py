@@ -21,7 +21,7 @@ from tvm_tiny.memory.check import IllegalPlanError, Violation
 from tvm_tiny.memory.plan import Buffer, MemoryPlan, Right, Step
 from tvm_tiny.memory.planner import DEFAULT_EFFORT, plan_memory
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, union
-from tvm_tiny.memory.segments import Options, Range, leaving, range_step
+from tvm_tiny.memory.segments import Options, Partition, Range, leaving, plan_partition, range_step, tensor_buffer
 
 Interval = tuple[int, int]
 Spans = Mapping[str, Interval]
@@ -181,12 +181,13 @@ def tile_plan(graph: RowGraph, stage: PatchStage, options: Options, effort: floa
     ops = graph.ops[: stage.depth]
     resident = {t for t in graph.inputs if t not in options.fetched} | {stage.output}
     names = dict.fromkeys(t for op in ops for t in (*op.inputs, op.output) if t not in resident)
-    buffers = [Buffer(t, max(1, stage.tile_bytes(graph, t)), "input" if t in graph.inputs else "intermediate") for t in names]
+    kinds = {t: "input" if t in graph.inputs else "intermediate" for t in names}
+    buffers = [Buffer(t, max(1, stage.tile_bytes(graph, t)), kinds[t], align=options.align) for t in names]
     steps = []
     for op in ops:
         scratch = options.scratch(op, False)
         if scratch:
-            buffers.append(Buffer(f"{op.name}.scratch", scratch, "scratch"))
+            buffers.append(Buffer(f"{op.name}.scratch", scratch, "scratch", align=options.align))
         reads = tuple(t for t in dict.fromkeys(op.inputs) if t in names)
         writes = tuple(t for t in (op.output,) if t in names)
         rights = _tile_rights(graph, stage, op, options) if writes else ()
@@ -218,13 +219,11 @@ def patch_steps(graph: RowGraph, stage: PatchStage, options: Options, tile_bytes
     """Buffers and steps of the network with its head in patches and the other operators layer by layer."""
     resident = [t for t in graph.inputs if t not in (*options.fetched, *options.external)]
     read = [t for t in resident if any(r < stage.depth for r in graph.readers(t))]
-    buffers = {t: Buffer(t, graph.tensors[t].nbytes, "input") for t in read}
-    output = graph.tensors[stage.output]
-    buffers[stage.output] = Buffer(stage.output, output.nbytes, "output" if stage.output in graph.outputs else "intermediate")
+    buffers = {t: tensor_buffer(graph, t, options) for t in (*read, stage.output)}
     scratch: tuple[str, ...] = ()
     if tile_bytes:
         scratch = ("patch.tiles",)
-        buffers["patch.tiles"] = Buffer("patch.tiles", tile_bytes, "scratch")
+        buffers["patch.tiles"] = Buffer("patch.tiles", tile_bytes, "scratch", align=options.align)
     steps = [Step(f"patches 0…{stage.depth - 1}", tuple(read), (stage.output,), scratch)]
     for i in range(stage.depth, len(graph.ops)):
         touched, step = range_step(graph, Range(i, i + 1, 0, None), options)
@@ -253,7 +252,8 @@ def patch_curve(graph: RowGraph, options: Options, max_grid: int = 8, max_depth:
     Square grids from 2×2 to `max_grid`², every depth at which one tensor leaves the head. A choice is only here when it
     needs fewer bytes than no patches at all, so an empty list means that patches do not win.
     """
-    whole = _whole_arena(graph, options)
+    layers = Partition(tuple(Range(i, i + 1, 0, None) for i in range(len(graph.ops))), 0, options)
+    whole = plan_partition(graph, layers).arena_bytes
     depths = [d for d in range(1, (max_depth or len(graph.ops)) + 1) if can_patch(graph, d)]
     tried = [evaluate(graph, d, (g, g), options, effort=0) for d in depths for g in range(2, max_grid + 1)]
     tried = sorted((c for c in tried if c.arena_bytes < whole), key=lambda c: (c.overhead, c.arena_bytes, c.stage.depth))
@@ -262,16 +262,6 @@ def patch_curve(graph: RowGraph, options: Options, max_grid: int = 8, max_depth:
         if not best or choice.arena_bytes < best[-1].arena_bytes:
             best.append(choice)
     return best
-
-
-def _whole_arena(graph: RowGraph, options: Options) -> int:
-    buffers: dict[str, Buffer] = {}
-    steps = []
-    for i in range(len(graph.ops)):
-        touched, step = range_step(graph, Range(i, i + 1, 0, None), options)
-        buffers |= {b.name: b for b in touched}
-        steps.append(step)
-    return plan_memory(list(buffers.values()), steps).arena_bytes
 
 
 def best_patches(curve: Sequence[PatchChoice], budget: int | None = None, max_overhead: float | None = None) -> PatchChoice | None:

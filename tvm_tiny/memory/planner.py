@@ -48,8 +48,10 @@ def plan_memory(
         A region is too small: by how much, which step decides, and the nearest change that would fit.
     IllegalPlanError
         Pinned offsets contradict each other.
+    ValueError
+        Two steps share a name.
     """
-    _check_options(buffers, regions)
+    _check_options(buffers, steps, regions)
     plan = _best_plan(with_lifetimes(buffers, steps), tuple(steps), tuple(regions), effort, seed)
     if greedy.overflow(plan.used, plan.regions):
         raise fit.does_not_fit(plan, hints)
@@ -119,7 +121,9 @@ def row_orders(steps: Sequence[Step], pairs: Sequence[Pair], placed: Mapping[str
     return orders
 
 
-def _check_options(buffers: Sequence[Buffer], regions: Sequence[Region]) -> None:
+def _check_options(buffers: Sequence[Buffer], steps: Sequence[Step], regions: Sequence[Region]) -> None:
+    if len({s.name for s in steps}) != len(steps):
+        raise ValueError("step names must be distinct: the plan names the row order of a step by it")
     names = [r.name for r in regions]
     if not names or len(set(names)) != len(names):
         raise OptionError(f"memory regions {names} must have distinct names and there must be one")

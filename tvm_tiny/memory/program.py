@@ -14,7 +14,7 @@ A lowered module's `main` is one dataflow block of
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tvm
@@ -42,7 +42,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class BufferInfo:
-    """Bytes in the arena. `kind` is input, output, intermediate or scratch."""
+    """Bytes in the arena. `kind` is input, output, intermediate or scratch; or external: a float tensor that stays in the caller's memory."""
 
     name: str
     nbytes: int
@@ -187,7 +187,20 @@ class _Extractor:
         for name in outs:
             old = self.program.buffers[name]
             if old.kind != "input":
-                self.program.buffers[name] = BufferInfo(old.name, old.nbytes, old.dtype, old.shape, "output")
+                self.program.buffers[name] = replace(old, kind="output")
+        for name in [*ins, *outs]:
+            if self._stays_outside(str(name)):
+                self.program.buffers[str(name)] = replace(self.program.buffers[str(name)], kind="external")
+
+    def _stays_outside(self, name: str) -> bool:
+        """A float input that is only quantised, a float output that nobody reads: four bytes an element that the arena need not hold."""
+        buffer = self.program.buffers[name]
+        readers = [call for call in self.program.calls if name in call.reads]
+        if not buffer.dtype.startswith("float"):
+            return False
+        if buffer.kind == "input":
+            return bool(readers) and all(call.op == "tiny.quantize" for call in readers)
+        return buffer.kind == "output" and not readers
 
     def _tensors(self, buffers: tuple | list, infos: list[dict], fallback: str, taken: set[str]) -> list[TensorInfo]:
         tensors = []
@@ -230,4 +243,3 @@ def _unique(hint: str, taken: dict) -> str:
 
 def _op_name(call: relax.Call) -> str:
     return call.op.name if isinstance(call.op, tvm.ir.Op) else ""
-

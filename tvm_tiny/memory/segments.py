@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.pairs import conflicts, lower_bound
-from tvm_tiny.memory.plan import Buffer, MemoryPlan, Right, Step
+from tvm_tiny.memory.plan import Buffer, MemoryPlan, Region, Right, Step
 from tvm_tiny.memory.planner import DEFAULT_EFFORT, plan_memory
 from tvm_tiny.memory.rows import RowGraph, RowOp, layer_rights
 from tvm_tiny.memory.streams import Stage, StreamedSegment, schedule
@@ -43,6 +43,10 @@ class Options:
         Model inputs that arrive row by row and never lie whole in the arena (unless their reader needs them whole).
     external : tuple of str
         Tensors that exist outside the arena and cost nothing (an image in another memory).
+    kept : tuple of str
+        Model inputs whose bytes must survive the run.
+    align : int
+        Offsets of tensors, rings and scratch are multiples of it.
     scratch : callable
         Bytes of scratch that running an operator needs beyond rows (im2col, planes), by operator and whether it is streamed.
     """
@@ -52,6 +56,8 @@ class Options:
     overlap: bool = True
     fetched: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    align: int = 1
     scratch: Callable[[RowOp, bool], int] = lambda op, streamed: 0
 
 
@@ -174,7 +180,7 @@ class Cutter:
         rows = sum(self._least_rows(op.output, first, last) for op in graph.ops[first:last] if op.output not in left)
         gone = {t for op in graph.ops[first:last] for t in op.inputs} - {op.output for op in graph.ops[first:last]}
         gone -= {*outside, *self.options.fetched}
-        stay = {t for t in gone if t in graph.outputs or any(r >= last for r in graph.readers(t))}
+        stay = {t for t in gone if self._lives[t][1] >= last}
         size = {name: sum(graph.tensors[t].nbytes for t in group) for name, group in (("in", gone), ("stay", stay), ("out", left))}
         return passing + rows + max(size["in"], size["stay"] + size["out"])
 
@@ -208,8 +214,7 @@ class Cutter:
 
     def _times(self, b: Buffer, step: Step, last: int) -> tuple[int, int]:
         """An input that is read later, or a model output, does not die here: its bytes are needed past step 0."""
-        lives_on = b.name in self.graph.tensors and (any(r >= last for r in self.graph.readers(b.name)) or b.name in self.graph.outputs)
-        return (0, 1) if b.name in step.reads and lives_on else (0, 0)
+        return (0, 1) if b.name in step.reads and self._lives.get(b.name, (0, 0))[1] >= last else (0, 0)
 
     def _fetched(self, first: int, last: int) -> tuple[str, ...]:
         read = {t for op in self.graph.ops[first:last] for t in op.inputs}
@@ -237,9 +242,9 @@ class Cutter:
         return found
 
     def _life(self, tensor: str) -> tuple[int, int]:
-        """Producer (-1: a model input) and last reader (the end for a model output) of a tensor that lies in memory whole."""
-        readers = self.graph.readers(tensor)
-        return self.graph.producer(tensor), len(self.graph.ops) if tensor in self.graph.outputs else max(readers, default=-1)
+        """Producer (-1: a model input) and last reader (the end where the bytes must survive) of a tensor that lies in memory whole."""
+        survives = tensor in self.graph.outputs or tensor in self.options.kept
+        return self.graph.producer(tensor), len(self.graph.ops) if survives else max(self.graph.readers(tensor), default=-1)
 
 
 def _streamable(graph: RowGraph, first: int, last: int) -> bool:
@@ -277,13 +282,15 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
         rights = tuple(Right(out, inp, "ascending", d) for (out, inp), d in pairs if inp not in options.external)
     reads = tuple(dict.fromkeys(t for t in reads if t not in options.external))
     rights = tuple(r for r in rights if r.input in reads)
-    scratch = [Buffer(n, size, "scratch") for n, size in sizes.items() if size]
-    touched = [Buffer(t, graph.tensors[t].nbytes, _kind(graph, t)) for t in dict.fromkeys((*reads, *writes))]
+    scratch = [Buffer(n, size, "scratch", align=options.align) for n, size in sizes.items() if size]
+    touched = [tensor_buffer(graph, t, options) for t in dict.fromkeys((*reads, *writes))]
     return touched + scratch, Step(name, reads, writes, tuple(b.name for b in scratch), rights)
 
 
-def _kind(graph: RowGraph, tensor: str) -> str:
-    return "input" if tensor in graph.inputs else "output" if tensor in graph.outputs else "intermediate"
+def tensor_buffer(graph: RowGraph, tensor: str, options: Options) -> Buffer:
+    """The buffer of a tensor that lies in memory whole."""
+    kind = "input" if tensor in graph.inputs else "output" if tensor in graph.outputs else "intermediate"
+    return Buffer(tensor, graph.tensors[tensor].nbytes, kind, align=options.align, keep=tensor in options.kept)
 
 
 def best_partition(cutter: Cutter, budget: int | None = None, allowed: Allowed | None = None) -> Partition | None:
@@ -400,9 +407,11 @@ def partition_steps(graph: RowGraph, partition: Partition) -> tuple[list[Buffer]
     return list(buffers.values()), steps
 
 
-def plan_partition(graph: RowGraph, partition: Partition, effort: float = DEFAULT_EFFORT) -> MemoryPlan:
+def plan_partition(
+    graph: RowGraph, partition: Partition, effort: float = DEFAULT_EFFORT, regions: Sequence[Region] = (Region(),)
+) -> MemoryPlan:
     """Offsets of a partition; the arena may exceed `partition.peak` where shared bytes do not chain up."""
-    return plan_memory(*partition_steps(graph, partition), effort=effort)
+    return plan_memory(*partition_steps(graph, partition), regions, effort=effort)
 
 
 def least_arena(cutter: Cutter, effort: float = DEFAULT_EFFORT, allowed: Allowed | None = None) -> tuple[Partition, MemoryPlan]:
@@ -426,6 +435,16 @@ def least_arena(cutter: Cutter, effort: float = DEFAULT_EFFORT, allowed: Allowed
 def single_head(head: int) -> Allowed:
     """For `best_partition`: the first `head` operators streamed as one, the others layer by layer."""
     return lambda first, last: (first, last) == (0, head) if first < head else last == first + 1
+
+
+def stream_curve(cutter: Cutter, max_points: int = 40) -> list[Partition]:
+    """Partitions from no streaming at all to the least peak, each streaming the least work its peak allows, peaks falling."""
+    curve: list[Partition] = []
+    partition = best_partition(cutter, NEVER - 1)
+    while partition is not None and len(curve) < max_points:
+        curve.append(partition)
+        partition = best_partition(cutter, partition.peak - 1)
+    return curve
 
 
 def best_single_head(cutter: Cutter, effort: float = DEFAULT_EFFORT) -> tuple[int, MemoryPlan]:
