@@ -117,9 +117,9 @@ def _search(centre: np.ndarray, at_least: np.ndarray, below: np.ndarray, shift: 
     if room[best] < 0:
         return None
     middle = least[best] + room[best] // 2
-    constant = int(
-        middle if room[best] < 2**shift else np.clip(centre[2], least[best], most[best])
-    )  # nothing may bound it when all saturates
+    if room[best] >= 2**shift:  # nothing may bound it when all saturates
+        middle = np.clip(centre[2], least[best], most[best])
+    constant = int(middle)
     return LinearAdd(int(centre[0] + da[best, 0]), int(centre[1] + db[best, 0]), constant, shift)
 
 
@@ -190,10 +190,9 @@ def _elements(count: int, shift: int, dual_issue: bool) -> tuple[str, ...]:
 
 def _plain(layer: AddLayer, count: int) -> str:
     rescale = "tiny_rescale" if layer.rounding == "gemmlowp" else "tiny_rescale_single"
-    terms = [
-        f"{rescale}((int32_t)((uint32_t)({x}[i] - ({layer.zero_points[k]})) << {layer.left_shift}), {layer.multipliers[k]}, {layer.shifts[k]})"
-        for k, x in enumerate("ab")
-    ]
+    terms = []
+    for x, zero, multiplier, shift in zip("ab", layer.zero_points, layer.multipliers, layer.shifts, strict=False):
+        terms.append(f"{rescale}((int32_t)((uint32_t)({x}[i] - ({zero})) << {layer.left_shift}), {multiplier}, {shift})")
     return (
         f"  (void)packed;\n  (void)scratch;\n"
         f"  for (int32_t i = 0; i < {count}; ++i) {{\n"

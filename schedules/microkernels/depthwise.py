@@ -8,13 +8,13 @@ plain C.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..requantize_forms import Form, find_form
 from . import reference
-from .c_source import CFunction
+from .c_source import CFunction, function_name
 from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
@@ -113,7 +113,13 @@ def depthwise(
         min(pixels, shape.out_width), core.dual_issue,
     )  # fmt: skip
     plane = PlaneRow(
-        shape.width, shape.padding[1], shape.row_bytes // 4, shape.channels, shape.plane_rows(strip) * shape.row_bytes, core.dual_issue
+        shape.width,
+        shape.padding[1],
+        shape.row_bytes // 4,
+        shape.channels,
+        shape.plane_rows(strip) * shape.row_bytes,
+        shape.width * shape.channels,
+        core.dual_issue,
     )
     writer: _PlaneWriter | _PlainWriter
     if requant.form is Form.ACCUMULATOR or not fits(block) or (shape.channels >= 4 and not plane.fits):
@@ -189,40 +195,48 @@ class _PlaneWriter:
         text += "    const uint8_t *stream = packed;\n    int32_t channel = 0;\n"
         row = f"rows[(y - begin) * {s.stride[0]} + r]" if rows else f"(in + (top + r) * {s.width * s.channels})"
         if s.channels >= 4:
-            text += self._four(row)
+            text += self._four(row, together=not rows)
         if s.channels % 4:
             text += self._single(row)
         text += "    (void)stream;\n    (void)channel;\n"
         return CFunction(name, text + f"    out += count * {s.out_width * s.outputs};\n  }}\n}}\n")
 
-    def _four(self, row: str) -> str:
+    def _four(self, row: str, *, together: bool) -> str:
+        """Channels in fours; padding rows stay in the planes for the whole strip."""
         s, half = self.shape, self.layer.x_zero_point & 0xFFFF
         fill = self._add(plane_row_function(self.prefix, self.plane))
         padding = f"0x{half << 16 | half:08x}u"
-        blank = self._add(_blank_function(self.prefix, self.plane.words))
+        blank = self._add(_blank_function(self.prefix, self.plane))
+        spread = f"{fill}({row} + channel, (uint8_t *)scratch + r * {s.row_bytes}, {padding}, "
+        if together:
+            spread = f"      if (r < last) {spread}(uint32_t)(last - r));\n"
+        else:
+            spread = f"      for (; r < last; ++r) {spread}1);\n"
         return (
+            f"    const int32_t skipped = top < 0 ? -top : 0, first = skipped < height ? skipped : height;\n"
+            f"    const int32_t inside = {s.height} - top, last = inside < height ? inside : height;\n"
+            f"    {blank}(scratch, {padding}, 0, first);\n"
+            f"    {blank}(scratch, {padding}, last > first ? last : first, height);\n"
             f"    for (; channel + 4 <= {s.channels}; channel += 4) {{\n"
-            f"      uint8_t *dst = scratch;\n"
-            f"      for (int32_t r = 0; r < height; ++r, dst += {s.row_bytes}) {{\n"
-            f"        if (top + r >= 0 && top + r < {s.height}) {fill}({row} + channel, dst, {padding});\n"
-            f"        else for (int32_t p = 0; p < 4; ++p) {blank}(dst + p * {self.plane.plane_bytes}, {padding});\n"
-            f"      }}\n"
-            f"      for (int32_t p = 0; p < 4; ++p) {{\n"
-            f"{self._outputs(f'(uint8_t *)scratch + p * {self.plane.plane_bytes}', 'channel + p', 8)}"
-            f"      }}\n    }}\n"
+            f"      int32_t r = first;\n"
+            f"{spread}"
+            f"{self._outputs('scratch', 'channel', 6, planes=4)}"
+            f"    }}\n"
         )
 
-    def _outputs(self, plane: str, channel: str, indent: int) -> str:
-        """Blocks of all output channels of one input channel."""
-        s, m = self.shape, self.shape.outputs // self.shape.channels
-        block = self._add(depthwise_function(self.prefix, self.block))
-        pad = " " * indent
+    def _outputs(self, plane: str, channel: str, indent: int, planes: int) -> str:
+        """Blocks of all output channels of `planes` input channels."""
+        m = self.shape.outputs // self.shape.channels
+        block = replace(self.block, planes=planes if m == 1 else 1, plane_bytes=self.plane.plane_bytes)
+        name = self._add(depthwise_function(self.prefix, block))
+        pad, bytes_ = " " * indent, block.stream_bytes
         if m == 1:
-            return f"{pad}{block}({plane}, stream, out + {channel}, (uint32_t)count);\n{pad}stream += {self.block.stream_bytes};\n"
-        del s
+            step = bytes_ * planes
+            return f"{pad}{name}({plane}, stream, out + {channel}, (uint32_t)count);\n{pad}stream += {step};\n"
         return (
-            f"{pad}for (int32_t m = 0; m < {m}; ++m, stream += {self.block.stream_bytes})\n"
-            f"{pad}  {block}({plane}, stream, out + ({channel}) * {m} + m, (uint32_t)count);\n"
+            f"{pad}for (int32_t m = 0; m < {planes * m}; ++m, stream += {bytes_})\n"
+            f"{pad}  {name}((const uint8_t *){plane} + m / {m} * {self.plane.plane_bytes}, stream,"
+            f" out + {channel} * {m} + m, (uint32_t)count);\n"
         )
 
     def _single(self, row: str) -> str:
@@ -237,16 +251,18 @@ class _PlaneWriter:
             f"          const int16_t value = src != 0 && x >= 0 && x < {s.width} ? src[x * {s.channels}] : {self.layer.x_zero_point};\n"
             f"          memcpy(dst, &value, 2);\n"
             f"        }}\n      }}\n"
-            f"{self._outputs('scratch', 'channel', 6)}"
+            f"{self._outputs('scratch', 'channel', 6, planes=1)}"
             f"    }}\n"
         )
 
 
-def _blank_function(prefix: str, count: int) -> CFunction:
-    name = f"{prefix}_blank{count}"
+def _blank_function(prefix: str, plane: PlaneRow) -> CFunction:
+    """Rows [first, last) of four planes become padding."""
+    name = function_name(prefix, "blank", plane)
     source = (
-        f"static void {name}(uint8_t *dst, uint32_t padding) {{\n"
-        f"  for (uint32_t i = 0; i < {count}u; ++i, dst += 4) tiny_store(dst, padding);\n}}\n"
+        f"static void {name}(uint8_t *planes, uint32_t padding, int32_t first, int32_t last) {{\n"
+        f"  for (int32_t p = 0; p < 4; ++p, planes += {plane.plane_bytes})\n"
+        f"    for (int32_t at = first * {plane.row_bytes}; at < last * {plane.row_bytes}; at += 4) tiny_store(planes + at, padding);\n}}\n"
     )
     return CFunction(name, source)
 

@@ -19,7 +19,7 @@ from .requantize import RequantShape
 from .scheduler import RegisterPressureError, schedule
 
 _X, _W = "r0", "r1"
-_STACK_Y, _STACK_ROWS, _STACK_ROW_Y, _STACK_GROUPS = 0, 4, 8, 12
+_STACK_Y, _STACK_ROWS, _STACK_GROUPS, _STACK_PLANES, _STACK_START = 0, 4, 8, 12, 16  # and there: x, y, rows at the start
 _MOST_UNROLLED = 3
 
 
@@ -41,6 +41,8 @@ class DepthwiseBlock:
     pixels : int
         Outputs computed together.
     dual_issue : bool
+    planes, plane_bytes : int
+        Channels of one call: planes lie `plane_bytes` apart, parameters and outputs follow one another.
     """
 
     width: int
@@ -52,6 +54,8 @@ class DepthwiseBlock:
     requant: RequantShape
     pixels: int
     dual_issue: bool = True
+    planes: int = 1
+    plane_bytes: int = 0
 
     @property
     def stream_bytes(self) -> int:
@@ -112,7 +116,11 @@ def depthwise_function(prefix: str, block: DepthwiseBlock) -> CFunction:
 
 @lru_cache(maxsize=256)
 def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
-    lines = ["push {r4-r11, lr}", "sub sp, sp, #20", f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]", "1:"]
+    lines = ["push {r4-r11, lr}", "sub sp, sp, #28", f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]"]
+    if block.planes > 1:
+        lines += [f"mov r4, #{block.planes}", f"str r4, [sp, #{_STACK_PLANES}]"]
+        lines += [f"str r{i}, [sp, #{_STACK_START + 4 * n}]" for n, i in enumerate((0, 2, 3))]
+    lines.append("1:")
     groups = block.groups
     if len(groups) <= _MOST_UNROLLED:
         first = 0
@@ -129,7 +137,17 @@ def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
     lines += add_immediate("r2", back + block.width * block.pixel_stride, "r4")
     lines += add_immediate(_X, row_x + block.stride[0] * block.row_bytes, "r4")
     lines += [f"str r2, [sp, #{_STACK_Y}]", "subs r3, r3, #1", f"str r3, [sp, #{_STACK_ROWS}]", "bne 1b"]
-    return (*lines, "add sp, sp, #20", "pop {r4-r11, pc}")
+    return (*lines, *_next_plane(block), "add sp, sp, #28", "pop {r4-r11, pc}")
+
+
+def _next_plane(block: DepthwiseBlock) -> list[str]:
+    if block.planes == 1:
+        return []
+    lines = [f"ldr r{i}, [sp, #{_STACK_START + 4 * n}]" for n, i in enumerate((0, 2, 3))]
+    lines += [f"ldr r4, [sp, #{_STACK_PLANES}]", *add_immediate(_X, block.plane_bytes, "r5"), "add r2, r2, #1"]
+    lines += [*add_immediate(_W, block.stream_bytes, "r5"), f"str r0, [sp, #{_STACK_START}]", f"str r2, [sp, #{_STACK_START + 4}]"]
+    lines += [f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]", "subs r4, r4, #1", f"str r4, [sp, #{_STACK_PLANES}]"]
+    return [*lines, "bne 1b"]
 
 
 def _looped_groups(block: DepthwiseBlock, groups: tuple[int, ...]) -> list[str]:
@@ -218,24 +236,23 @@ def _portable(block: DepthwiseBlock) -> str:
     constants = tuple(f"(int32_t)tiny_load(constants + {4 * i})" for i in range(block.requant.words))
     return (
         f"  static const uint8_t where[{kw}] = {{{where}}};\n"
-        f"  const uint8_t *row = plane, *weights = w;\n"
-        f"  const uint8_t *constants = weights + {4 * (1 + kh * len(pairs))};\n"
-        f"  do {{\n"
-        f"    for (uint32_t i = 0; i < {block.width}u; ++i) {{\n"
-        f"      uint32_t sum = tiny_load(weights);\n"
-        f"      for (uint32_t ky = 0; ky < {kh}u; ++ky) {{\n"
-        f"        for (uint32_t kx = 0; kx < {kw}u; ++kx) {{\n"
-        f"          int16_t tap, value;\n"
-        f"          memcpy(&tap, weights + 4 + {4 * len(pairs)} * ky + where[kx], 2);\n"
-        f"          memcpy(&value, row + {block.dilation[0] * block.row_bytes} * ky"
+        f"  const uint8_t *weights = w;\n"
+        f"  for (uint32_t p = 0; p < {block.planes}u; ++p, weights += {block.stream_bytes}, ++y) {{\n"
+        f"    const uint8_t *constants = weights + {4 * (1 + kh * len(pairs))};\n"
+        f"    const uint8_t *row = (const uint8_t *)plane + p * {block.plane_bytes}u;\n"
+        f"    int8_t *to = y;\n"
+        f"    for (uint32_t r = 0; r < rows; ++r, row += {block.stride[0] * block.row_bytes}) {{\n"
+        f"      for (uint32_t i = 0; i < {block.width}u; ++i, to += {block.pixel_stride}) {{\n"
+        f"        uint32_t sum = tiny_load(weights);\n"
+        f"        for (uint32_t ky = 0; ky < {kh}u; ++ky) {{\n"
+        f"          for (uint32_t kx = 0; kx < {kw}u; ++kx) {{\n"
+        f"            int16_t tap, value;\n"
+        f"            memcpy(&tap, weights + 4 + {4 * len(pairs)} * ky + where[kx], 2);\n"
+        f"            memcpy(&value, row + {block.dilation[0] * block.row_bytes} * ky"
         f" + 2 * (i * {block.stride[1]}u + {block.dilation[1]} * kx), 2);\n"
-        f"          sum += (uint32_t)(tap * value);\n"
-        f"        }}\n"
-        f"      }}\n"
-        f"      const int32_t acc = (int32_t)sum;\n"
-        f"      y[i * {block.pixel_stride}u] = (int8_t){block.requant.portable('acc', constants)};\n"
-        f"    }}\n"
-        f"    row += {block.stride[0] * block.row_bytes};\n"
-        f"    y += {block.width * block.pixel_stride};\n"
-        f"  }} while (--rows != 0);\n"
+        f"            sum += (uint32_t)(tap * value);\n"
+        f"          }}\n        }}\n"
+        f"        const int32_t acc = (int32_t)sum;\n"
+        f"        *to = (int8_t){block.requant.portable('acc', constants)};\n"
+        f"      }}\n    }}\n  }}\n"
     )

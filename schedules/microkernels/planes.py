@@ -17,7 +17,7 @@ _MOST_UNROLLED = 6
 class PlaneRow:
     """Description: `width` pixels `pixel_stride` bytes apart become `words` words a plane, the first pixel at column `left`.
 
-    Columns outside the row hold the padding value; planes lie `plane_bytes` apart.
+    Rows lie `source_row` bytes apart in the tensor. Columns outside the row hold the padding value; planes lie `plane_bytes` apart.
     """
 
     width: int
@@ -25,7 +25,13 @@ class PlaneRow:
     words: int
     pixel_stride: int
     plane_bytes: int
+    source_row: int
     dual_issue: bool = True
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a plane row."""
+        return 4 * self.words
 
     def pixels(self, word: int) -> tuple[int, int]:
         """Pixels in the low and high half of a word (outside [0, width): padding)."""
@@ -50,29 +56,34 @@ class PlaneRow:
 
 
 def plane_row_function(prefix: str, row: PlaneRow) -> CFunction:
-    """Emit `static void f(const int8_t *src, void *dst, uint32_t padding)`; `padding` is the input zero point in both halves."""
+    """Emit `static void f(const int8_t *src, void *dst, uint32_t padding, uint32_t rows)`; `padding` is the zero point in both halves."""
     name = function_name(prefix, "planes", row)
-    return naked_function(name, ("const int8_t *src", "void *dst", "uint32_t padding"), _assembly(row), _portable(row))
+    return naked_function(name, ("const int8_t *src", "void *dst", "uint32_t padding", "uint32_t rows"), _assembly(row), _portable(row))
 
 
 @lru_cache(maxsize=256)
 def _assembly(row: PlaneRow) -> tuple[str, ...]:
-    first, last = row.inner
     # r1 serves planes 0 and 1, r3 planes 2 and 3: half the reach
-    lines = ["push {r4-r11, lr}", "mov r3, r1", *add_immediate("r3", 2 * row.plane_bytes, "r4")]
+    lines = ["push {r3-r11, lr}", "2:", "mov r3, r1", *add_immediate("r3", 2 * row.plane_bytes, "r4")]
+    body, words, pixels = _row(row)
+    lines += [*body, *add_immediate("r1", row.row_bytes - 4 * words, "r4")]
+    lines += add_immediate("r0", row.source_row - pixels * row.pixel_stride, "r4")
+    return (*lines, "ldr r4, [sp]", "subs r4, r4, #1", "str r4, [sp]", "bne 2b", "pop {r3-r11, pc}")
+
+
+def _row(row: PlaneRow) -> tuple[list[str], int, int]:
+    """Code of one row, and by how many words and pixels it has moved the pointers."""
+    first, last = row.inner
     count, unroll = last - first, row.unroll
-    looped = count > 2 * unroll
-    if not looped:
-        return (*lines, *_words(row, range(row.words), 0, 0), "pop {r4-r11, pc}")
+    if count <= 2 * unroll:
+        return [*_words(row, range(row.words), 0, 0)], 0, 0
     iterations, rest = divmod(count, unroll)
-    start = row.pixels(first)[0]
-    lines += [*_words(row, range(first), 0, 0), *_advance(row, first, start), f"mov r12, #{iterations}", "1:"]
+    start, done = row.pixels(first)[0], unroll * iterations
+    lines = [*_words(row, range(first), 0, 0), *_advance(row, first, start), f"mov r12, #{iterations}", "1:"]
     lines += [*_words(row, range(first, first + unroll), first, start), *_advance(row, unroll, 2 * unroll)]
     lines += ["subs r12, r12, #1", "bne 1b"]
-    done = unroll * iterations
     tail = range(first + done, first + done + rest + (row.words - last))
-    lines += _words(row, tail, first + done, start + 2 * done)
-    return (*lines, "pop {r4-r11, pc}")
+    return [*lines, *_words(row, tail, first + done, start + 2 * done)], first + done, start + 2 * done
 
 
 def _advance(row: PlaneRow, words: int, pixels: int) -> list[str]:
@@ -125,6 +136,7 @@ def _join(body: Body, low: tuple[int, int] | None, high: tuple[int, int] | None,
 def _portable(row: PlaneRow) -> str:
     return (
         f"  uint8_t *to = dst;\n"
+        f"  for (; rows != 0; --rows, src += {row.source_row}, to += {row.row_bytes})\n"
         f"  for (int32_t column = 0; column < {2 * row.words}; ++column) {{\n"
         f"    const int32_t pixel = column - {row.left};\n"
         f"    for (int32_t plane = 0; plane < 4; ++plane) {{\n"

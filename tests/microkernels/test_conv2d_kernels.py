@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from tvm_tiny.schedules.microkernels import (
 )
 
 
-def random_conv(name: str, rng: np.random.Generator, core: Core) -> tuple[MicroKernel, np.ndarray]:
+def random_conv(
+    name: str, rng: np.random.Generator, core: Core, make: Callable[..., MicroKernel] = conv2d
+) -> tuple[MicroKernel, np.ndarray]:
     """Draw a convolution and an input."""
     kernel = tuple(int(v) for v in rng.choice([1, 1, 2, 3], 2))
     dilation = tuple(int(v) for v in rng.choice([1, 1, 1, 2], 2))
@@ -39,7 +42,7 @@ def random_conv(name: str, rng: np.random.Generator, core: Core) -> tuple[MicroK
     operand = [None, None, "w8", "w16"][int(rng.integers(4))]
     pixels = int(rng.integers(1, 5 if operand is None else 4))
     choice = BlockChoice(2, pixels, operand, int(rng.choice([2, 3, 16])), int(rng.choice([1, 1, 2, 3])))
-    kernel_ = conv2d(name, shape, layer, core, choice=choice if rng.random() < 0.7 else None)
+    kernel_ = make(name, shape, layer, core, choice=choice if rng.random() < 0.7 else None)
     return kernel_, random_input(kernel_.input_shape, rng)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,9 @@ from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShap
 from tvm_tiny.schedules.microkernels.depthwise_block import weight_pairs
 
 
-def random_depthwise(name: str, rng: np.random.Generator, core: Core) -> tuple[MicroKernel, np.ndarray]:
+def random_depthwise(
+    name: str, rng: np.random.Generator, core: Core, make: Callable[..., MicroKernel] = depthwise
+) -> tuple[MicroKernel, np.ndarray]:
     """Draw a depthwise convolution and an input."""
     kernel = tuple(int(v) for v in rng.choice([1, 2, 3, 3, 3, 5, 7], 2))
     dilation = tuple(int(v) for v in rng.choice([1, 1, 1, 2, 3], 2))
@@ -28,7 +31,7 @@ def random_depthwise(name: str, rng: np.random.Generator, core: Core) -> tuple[M
     shape = DepthwiseShape(height, width, channels, channels * multiplier, kernel, stride, padding, dilation)
     layer = random_parameters(random_weights((*kernel, shape.outputs), rng), True, rng)
     choice = DepthwiseChoice(strip=int(rng.integers(1, 4))) if rng.random() < 0.3 else None
-    made = depthwise(name, shape, layer, core, choice=choice)
+    made = make(name, shape, layer, core, choice=choice)
     return made, random_input(made.input_shape, rng)
 
 
