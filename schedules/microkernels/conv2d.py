@@ -72,13 +72,26 @@ class Conv2DShape:
         return self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0, 0, 0)
 
 
-def default_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
-    """Block for a shape without tuning."""
-    pixels = shape.out_height * shape.out_width
+def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> BlockChoice:
+    """Block for a shape without tuning.
+
+    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long. Weights that the
+    flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as many as fit into
+    `scratch_limit` bytes.
+    """
+    pixels, groups = shape.out_height * shape.out_width, -(-shape.k // 4)
     if pixels == 1:
         return BlockChoice(channels=min(6 if shape.outputs % 6 == 0 or shape.outputs > 24 else 4, shape.outputs), pixels=1, unroll=8)
-    wide = 3 if core.dual_issue and not (pixels % 4 == 0 and pixels % 3 and pixels <= 64) else 4
-    return BlockChoice(channels=min(2, shape.outputs), pixels=min(wide, pixels))
+    together = 3 if core.dual_issue or groups > 16 else 4
+    if core.dual_issue and pixels in (4, 8):
+        together = 4
+    together = min(together, pixels)
+    tile = 1
+    if shape.outputs * shape.k > (4096 if core.dual_issue else 512):
+        most = max(1, scratch_limit // (8 * groups * together))
+        whole = pixels // together
+        tile = -(-whole // -(-whole // most))  # even tiles
+    return BlockChoice(min(2, shape.outputs), together, unroll=groups if groups <= 32 else 16, tile=tile)
 
 
 def conv2d(
