@@ -50,6 +50,9 @@ class GemmBlock:
         Order for the Cortex-M7; else for M4 and M33.
     order : str
         "channels": consecutive channel blocks over one group of pixels; "pixels": consecutive pixel groups under one channel block.
+    repeat : int
+        Channel blocks of one straight body (order "channels", `groups <= unroll`): the requantisation of one overlaps the sums of the next.
+        Their number must divide the blocks of every call.
     """
 
     channels: int
@@ -61,6 +64,7 @@ class GemmBlock:
     unroll: int = 16
     dual_issue: bool = True
     order: str = "channels"
+    repeat: int = 1
 
     @property
     def weight_words(self) -> int:
@@ -117,11 +121,14 @@ def _assembly(block: GemmBlock) -> tuple[str, ...]:
 
 def _straight_block(block: GemmBlock, pool: tuple[str, ...], resident_y: bool) -> list[str]:
     body = Body()
-    sums = _Accumulators(block, body)
-    sums.load_bias(0)
-    sums.groups(block.groups, weights_at=4 * block.channels)
-    tail = 4 * block.channels * (1 + block.groups * block.weight_words)
-    live = _finish(block, body, sums, tail, resident_y)
+    live: set[int] = set()
+    for n in range(block.repeat):
+        at = n * block.stream_bytes
+        sums = _Accumulators(block, body)
+        sums.load_bias(at)
+        sums.groups(block.groups, weights_at=at + 4 * block.channels)
+        constants = at + 4 * block.channels * (1 + block.groups * block.weight_words)
+        live = _finish(block, body, sums, constants, resident_y, n * block.output_step)
     found = schedule(body, pool, dual_issue=block.dual_issue, live_out=live)
     return [*found.lines, *_advance_y(block, found.registers, live)]
 
@@ -231,7 +238,7 @@ class _Accumulators:
                 self._mac(c, p, weights[c], activations)
 
 
-def _finish(block: GemmBlock, body: Body, sums: _Accumulators, constants_at: int, resident_y: bool) -> set[int]:
+def _finish(block: GemmBlock, body: Body, sums: _Accumulators, constants_at: int, resident_y: bool, y_at: int = 0) -> set[int]:
     """Requantise and store; return the live-out values (y when it lives on the stack)."""
     y: int | None = None
     for c in range(block.channels):
@@ -239,9 +246,9 @@ def _finish(block: GemmBlock, body: Body, sums: _Accumulators, constants_at: int
         for p in range(block.pixels):
             acc = sums.sum[c, p]
             if block.requant.form is Form.ACCUMULATOR:
-                value, at, width = acc, 4 * (p * block.channels + c), ""
+                value, at, width = acc, y_at + 4 * (p * block.channels + c), ""
             else:
-                value, at, width = block.requant.emit(body, acc, constants), p * block.pixel_stride + c, "b"
+                value, at, width = block.requant.emit(body, acc, constants), y_at + p * block.pixel_stride + c, "b"
             if resident_y:
                 body.store(value, _Y, at, width)
                 continue
@@ -252,14 +259,15 @@ def _finish(block: GemmBlock, body: Body, sums: _Accumulators, constants_at: int
 
 def _advance_y(block: GemmBlock, registers: dict[int, str], live: set[int]) -> list[str]:
     if not live:
-        return add_immediate(_Y, block.output_step)
+        return add_immediate(_Y, block.repeat * block.output_step)
     y = registers[next(iter(live))]
-    return [*add_immediate(y, block.output_step, "r12" if y != "r12" else "r3"), f"str {y}, [sp, #{_STACK_Y}]"]
+    return [*add_immediate(y, block.repeat * block.output_step, "r12" if y != "r12" else "r3"), f"str {y}, [sp, #{_STACK_Y}]"]
 
 
 def _block_end(block: GemmBlock, looped: bool) -> list[str]:
     """Step to the next block and test for the end; every register but the pointers is free here."""
     pointer, step = (_W, block.stream_bytes) if block.order == "channels" else (_X, block.scratch_bytes)
+    step *= block.repeat
     lines = []
     if looped and block.order == "pixels":  # the next group's columns end further on
         lines = [f"ldr r3, [sp, #{_STACK_X_END}]", *add_immediate("r3", step, "r12"), f"str r3, [sp, #{_STACK_X_END}]"]

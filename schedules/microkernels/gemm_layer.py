@@ -14,6 +14,7 @@ from .layer import LayerParameters, words
 from .requantize import RequantShape, constant_words
 
 _TAIL_UNROLL = 8
+_REPEATED_GROUPS = 16  # about 400 instructions
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,16 @@ def gemm_functions(
         for c in {choice.channels if matrix.main_bytes else 0, matrix.tail_channels} - {0}:
             is_main = (c, p) == (choice.channels, choice.pixels)
             block = replace(main, channels=c, pixels=p, unroll=choice.unroll if is_main else min(choice.unroll, _TAIL_UNROLL))
+            if is_main:
+                block = replace(block, repeat=_repeat(block, matrix.outputs // c))
             blocks[c, p] = block
             functions[c, p] = gemm_function(prefix, block)
     return GemmFunctions(matrix, choice, functions, blocks)
+
+
+def _repeat(block: GemmBlock, blocks: int) -> int:
+    """Channel blocks of one body: short sums are hidden behind their neighbours' requantisation, long ones need no help."""
+    if block.groups > block.unroll:
+        return 1
+    fitting = [n for n in (4, 3, 2) if blocks % n == 0 and n * block.groups <= _REPEATED_GROUPS and n * block.stream_bytes <= 4095]
+    return fitting[0] if fitting else 1
