@@ -6,7 +6,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from tvm_tiny.schedules import add, conv2d, depthwise, fallback, winograd
+from tvm_tiny.schedules import add, conv2d, depthwise, fallback, quantize, winograd
 from tvm_tiny.schedules.base import Rule
 from tvm_tiny.target import TinyTarget
 
@@ -15,6 +15,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("conv2d", conv2d.apply),
     ("depthwise", depthwise.apply),
     ("add", add.apply),
+    ("quantize", quantize.apply),
     ("fallback", fallback.apply),
 )
 

@@ -54,19 +54,22 @@ def _struct(name: str, tensors: list[TensorInfo], title: str) -> str:
 
 def _functions(program: Program, prefix: str, upper: str) -> str:
     getters = "\n".join(
-        f"void *{prefix}_{kind}_{t.c_name}(void);" for kind, group in (("input", program.inputs), ("output", program.outputs)) for t in group
+        f"void *{prefix}_{kind}_{t.c_name}(void);"
+        for kind, group in (("input", program.inputs), ("output", program.outputs))
+        for t in group
+        if not program.is_external(t)
     )
     return (
         f"/* One inference in the library's own static workspace.\n"
         f" * A pointer in `inputs` (`outputs`) may be NULL or the address of the tensor inside the workspace ({prefix}_input_…(), {prefix}_output_…()):\n"
         f" * then nothing is copied. Inputs in the workspace are overwritten by the run; outputs there stay until the next one.\n"
-        f" * Float tensors stay in the caller's memory: their pointers must not be NULL, and {prefix}_input_…() is NULL for them.\n"
+        f" * Float tensors stay in the caller's memory: their pointers must not be NULL.\n"
         f" * Not re-entrant. Returns 0; -1 when `inputs`, `outputs` or a pointer that is needed is NULL. */\n"
         f"int32_t {prefix}_run(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs);\n\n"
         f"/* The same in the caller's workspace of {upper}_WORKSPACE_SIZE bytes, aligned to 16, which holds nothing between runs: several models can\n"
         f" * share it. Re-entrant as long as the workspaces differ. A NULL input reads the workspace at the tensor's offset. -1 also when NULL. */\n"
         f"int32_t {prefix}_run_with_workspace(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs, uint8_t *workspace);\n\n"
-        f"/* Where inputs and outputs lie inside the static workspace. */\n{getters}\n"
+        + (f"/* Where inputs and outputs lie inside the static workspace. */\n{getters}\n" if getters else "")
     )
 
 

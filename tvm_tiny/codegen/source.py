@@ -105,7 +105,7 @@ def _run_with_workspace(program: Program, placement: Placement, base: str) -> st
         "  if (inputs == NULL || outputs == NULL || workspace == NULL) {\n    return -1;\n  }",
     ]
     lines += [_copy_in(t, program, placement) for t in program.inputs]
-    lines += [_check_present("outputs", t) for t in program.outputs if _is_external(program, t)]
+    lines += [_check_present("outputs", t) for t in program.outputs if program.is_external(t)]
     for index, call in enumerate(program.calls):
         lines.append(f"  /* {index}: {comment(_layer_comment(program, call))} */")
         lines.append(f"  TVMGEN_LAYER_BEGIN({index});")
@@ -113,7 +113,7 @@ def _run_with_workspace(program: Program, placement: Placement, base: str) -> st
         for out in call.writes:
             lines.append(f"  TVMGEN_LAYER_OUTPUT({index}, {_address(program, placement, out)}, {program.buffers[out].nbytes}u);")
     lines.append(f"  TVMGEN_LAYER_END({len(program.calls)});")
-    lines += [_copy_out(t, program, placement) for t in program.outputs if not _is_external(program, t)]
+    lines += [_copy_out(t, program, placement) for t in program.outputs if not program.is_external(t)]
     lines.append("  return 0;\n}\n")
     return "\n".join(lines)
 
@@ -122,10 +122,6 @@ def _layer_comment(program: Program, call: KernelCall) -> str:
     tensors = program.model.get("tensors", {})
     source = tensors.get(call.layer, {}).get("name", call.layer)
     return f"{call.op.removeprefix('tiny.')} -> {source}" + (f", {call.macs} MAC" if call.macs else "")
-
-
-def _is_external(program: Program, tensor: TensorInfo) -> bool:
-    return program.buffers[tensor.buffer].kind == "external"
 
 
 def _address(program: Program, placement: Placement, buffer: str) -> str:
@@ -152,7 +148,7 @@ def _check_present(struct: str, tensor: TensorInfo) -> str:
 
 
 def _copy_in(tensor: TensorInfo, program: Program, placement: Placement) -> str:
-    if _is_external(program, tensor):
+    if program.is_external(tensor):
         return _check_present("inputs", tensor)
     place = _address(program, placement, tensor.buffer)
     return (
@@ -172,9 +168,10 @@ def _copy_out(tensor: TensorInfo, program: Program, placement: Placement) -> str
 def _run(program: Program, placement: Placement, base: str) -> str:
     upper = base.upper()
     getters = [
-        f"void *{base}_{kind}_{t.c_name}(void) {{ return {_own_address(program, placement, t, base)}; }}"
+        f"void *{base}_{kind}_{t.c_name}(void) {{ return {base}_workspace + {placement.offsets[t.buffer]}; }}"
         for kind, group in (("input", program.inputs), ("output", program.outputs))
         for t in group
+        if not program.is_external(t)
     ]
     return (
         f"static uint8_t {base}_workspace[{upper}_WORKSPACE_SIZE] {upper}_WORKSPACE;\n\n"
@@ -182,6 +179,3 @@ def _run(program: Program, placement: Placement, base: str) -> str:
         f"  return {base}_run_with_workspace(inputs, outputs, {base}_workspace);\n}}\n\n" + "\n".join(getters) + "\n"
     )
 
-
-def _own_address(program: Program, placement: Placement, tensor: TensorInfo, base: str) -> str:
-    return "NULL" if _is_external(program, tensor) else f"{base}_workspace + {placement.offsets[tensor.buffer]}"

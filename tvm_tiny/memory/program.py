@@ -78,6 +78,10 @@ class Program:
     calls: list[KernelCall] = field(default_factory=list)
     model: dict = field(default_factory=dict)
 
+    def is_external(self, tensor: TensorInfo) -> bool:
+        """The tensor stays in the caller's memory."""
+        return self.buffers[tensor.buffer].kind == "external"
+
 
 def extract(mod: tvm.IRModule, name: str) -> Program:
     """Read a lowered module (see the module's docstring) as a `Program` called `name`."""

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""float32 → int8: by a multiplication with the reciprocal, and by the reference's division only where the two could round differently.
+
+With 16 bits of fraction the product differs from the quotient by at most a few units in the range that matters (|q| ≤ 500: three roundings, each
+of 2^-24 of it, and the cut to an integer), so both round to the same integer unless the fraction lies that close to one half; there, and beyond
+the range, the quotient itself is computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from tvm_tiny.codegen.c_text import float_literal
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.ops import registry
+from tvm_tiny.schedules.base import Applied, Layer
+from tvm_tiny.schedules.extern_kernel import extern_schedule
+from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
+from tvm_tiny.target import TinyTarget
+
+_MARGIN = 64  # units of 2^-16; the error is below 8
+
+
+def apply(func: tirx.PrimFunc, _target: TinyTarget, _tunable: bool) -> Applied:
+    """Take `tiny.quantize` that keeps its layout."""
+    layer = Layer.of(func)
+    if layer is None or layer.op != "tiny.quantize" or layer.attrs["x_layout"] != layer.attrs["y_layout"]:
+        return None
+    count = int(np.prod(layer.shapes[0]))
+    name = f"{PREFIX}quantize"
+    kernel = MicroKernel(
+        name=name,
+        functions=(CFunction(f"{name}_divide", _divide(name, layer.attrs)), CFunction(name, _source(name, count, layer.attrs))),
+        packed=b"",
+        scratch_bytes=0,
+        input_shape=layer.shapes[0],
+        output_shape=layer.shapes[-1],
+        macs=0,
+        reference=lambda x: registry.get("quantize").numpy(x, **layer.attrs),
+        choices={"operand": "float"},
+    )
+    return extern_schedule(kernel, func, "quantize", rights=[["ascending", 0]])  # an element is read before its byte, below it, is stored
+
+
+def _divide(name: str, attrs: dict[str, Any]) -> str:
+    """The reference's arithmetic for one element, without the zero point."""
+    exact, limit = (float_literal(float(np.float32(v)), "f") for v in (attrs["scale"], 512.0))
+    even = attrs["rounding"] == "half_even"
+    up, down = (" && (rest > 0.5f || (whole & 1) != 0)", " && (rest < -0.5f || (whole & 1) != 0)") if even else ("", "")
+    return (
+        f"static int32_t {name}_divide(float x) {{\n"
+        f"  float q = x / {exact};\n"
+        f"  q = q > -{limit} ? q : -{limit}; /* a NaN becomes the least */\n  q = q < {limit} ? q : {limit};\n"
+        f"  const int32_t whole = (int32_t)q;\n  const float rest = q - (float)whole;\n"
+        f"  const int32_t up = rest >= 0.5f{up}, down = rest <= -0.5f{down};\n"
+        f"  return whole + up - down;\n}}\n"
+    )
+
+
+def _source(name: str, count: int, attrs: dict[str, Any]) -> str:
+    scale = np.float32(attrs["scale"])
+    reach, factor = (float_literal(float(np.float32(v)), "f") for v in (np.float32(500) * scale, np.float32(65536) / scale))
+    signature = f"void {name}(const float *x, int8_t *out, const void *packed, void *scratch)"
+    return (
+        f"{signature};\n{signature} {{\n  (void)packed;\n  (void)scratch;\n"
+        f"  for (int32_t i = 0; i < {count}; ++i) {{\n"
+        f"    int32_t y;\n    const float v = x[i];\n"
+        f"    if (v > -{reach} && v < {reach}) {{ /* 16 bits of fraction; rounds like the quotient unless it is that close to a tie */\n"
+        f"      const int32_t fixed = (int32_t)(v * {factor}) + 0x8000;\n"
+        f"      y = ((fixed + {_MARGIN}) & 0xffff) < {2 * _MARGIN} ? {name}_divide(v) : fixed >> 16;\n"
+        f"    }} else {{\n      y = {name}_divide(v);\n    }}\n"
+        f"    y += {attrs['zp']};\n    out[i] = (int8_t)(y < -128 ? -128 : y > 127 ? 127 : y);\n  }}\n}}\n"
+    )
