@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,12 @@ from tvm_tiny.memory.program import Program, TensorInfo
 from tvm_tiny.report.report import Report, make_report
 from tvm_tiny.target import TinyTarget
 
+if TYPE_CHECKING:
+    from tvm_tiny.profiler import ModelProfile
+
 COMPILE_FLAGS = ("-std=c99", "-O2")
 WORKSPACE_ALIGN = 16
+EMULATED_M7 = "mps2_an500"
 
 
 class CompiledModel:
@@ -128,7 +132,7 @@ class CompiledModel:
         from tvm_tiny.device import generate_project
 
         with tempfile.TemporaryDirectory(prefix="tvm_tiny_") as temp:
-            return generate_project(self.save(Path(temp) / "model"), Path(directory), board, **options)
+            return generate_project(self.save(Path(temp) / "model"), directory, board, **options)
 
     def run(
         self,
@@ -157,13 +161,28 @@ class CompiledModel:
             result = run_on_device(self.save(Path(temp) / "model"), board or self.board or "native", samples, **options)
         return result.outputs if many else result.outputs[0]
 
-    def profile(self, board: str | Board | None = None, inputs: Mapping[str, np.ndarray] | np.ndarray | None = None, **options: Any) -> Any:
-        """Count instructions and estimate cycles, per layer and in total, on an emulated board."""
-        from tvm_tiny.profiler import profile as profile_model
+    def profile(
+        self,
+        board: str | Board | None = None,
+        inputs: Mapping[str, np.ndarray] | np.ndarray | None = None,
+        *,
+        board_term: str = "none",
+        timeout: float = 600.0,
+    ) -> ModelProfile:
+        """Count instructions and estimate cycles of one inference, per layer and in total, on an emulated board.
 
-        sample = None if inputs is None else self._named(inputs)
-        with tempfile.TemporaryDirectory(prefix="tvm_tiny_") as temp:
-            return profile_model(self.save(Path(temp) / "model"), board=board or self.board, inputs=sample, **options)
+        Parameters
+        ----------
+        board : str, optional
+            An emulated board; by default the one given to `build`, else the emulated Cortex-M7.
+        inputs : dict or array, optional
+            The sample; zeros when left out.
+        board_term, timeout
+            As in `tvm_tiny.profiler.profile_model`.
+        """
+        from tvm_tiny.profiler import profile_model
+
+        return profile_model(self, board or self.board or EMULATED_M7, inputs, board_term=board_term, timeout=timeout)
 
     def _named(self, sample: Any) -> Mapping[str, np.ndarray]:
         if isinstance(sample, np.ndarray) and len(self.inputs) == 1:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import tvm_tiny
-from tvm_tiny.cli import boards, check, doctor, profile, run
+from tvm_tiny.cli import boards, check, compare, compile, doctor, profile, report, run
 from tvm_tiny.cli.guard import EXIT_CODES, guarded
 
 app = typer.Typer(
@@ -21,8 +21,18 @@ app = typer.Typer(
 )
 
 # The order of `tvm-tiny --help`: from a file to a device.
-for command in (check.check, run.run, profile.profile, boards.boards, doctor.doctor):
-    app.command()(guarded(command))
+COMMANDS = {
+    "check": check.check,
+    "compile": compile.compile_model,
+    "report": report.report,
+    "compare": compare.compare,
+    "run": run.run,
+    "profile": profile.profile,
+    "boards": boards.boards,
+    "doctor": doctor.doctor,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(guarded(command))
 
 
 def _print_version(asked: bool) -> None:

@@ -30,6 +30,7 @@ EXIT_CODES = {
     130: "interrupted",
 }
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
+PIPED_WIDTH = 140  # a pipe or a file has no width of its own
 ISSUE_REMEDY = "this is a bug in tvm_tiny: run again with --debug and report the traceback"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
@@ -59,7 +60,8 @@ def emit(as_json: bool, data: Mapping[str, Any], show: Callable[[Console], None]
     if as_json:
         print(json.dumps(data, indent=2, default=_plain))
     else:
-        show(Console())
+        console = Console()
+        show(console if console.is_terminal else Console(width=PIPED_WIDTH))
 
 
 def progress_console() -> Console:

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tvm-tiny compile`: a trained model to plain C, in Model Library Format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tvm_tiny.cli.building import BoardName, Model, Name, Target, build_model
+from tvm_tiny.cli.guard import AsJson, Debug, emit
+
+
+def compile_model(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="New directory, or a file ending in .tar.")],
+    target: Target = None,
+    board: BoardName = None,
+    name: Name = None,
+    dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Write the IR after each phase to this directory.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compile MODEL to C and print the plan."""
+    compiled = build_model(model, target, board, name, dump_ir)
+    where = compiled.save(output)
+
+    def show(console: Console) -> None:
+        console.print(str(compiled.report), markup=False, highlight=False)
+        console.print(f"written to {where}", markup=False, highlight=False)
+
+    emit(as_json, {"output": where, "metadata": compiled.metadata(), "report": compiled.report.to_dict()}, show)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tvm-tiny report`: what the compiler decides for a model, before anything is flashed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tvm_tiny.cli.building import BoardName, Model, Target, build_model
+from tvm_tiny.cli.guard import AsJson, Debug, emit
+from tvm_tiny.errors import InputError
+
+
+def report(
+    model: Model,
+    target: Target = None,
+    board: BoardName = None,
+    memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Print the layers of MODEL with their kernels, work, SRAM and flash."""
+    compiled = build_model(model, target, board, None)
+    if memory_map is not None:
+        from tvm_tiny.memory.chart import memory_svg
+
+        _write(memory_map, memory_svg(compiled.plan))
+
+    def show(console: Console) -> None:
+        from tvm_tiny.report.terminal import render
+
+        console.print(render(compiled.report), markup=False)
+        if memory_map is not None:
+            console.print(f"memory map written to {memory_map}", markup=False, highlight=False)
+
+    emit(as_json, _document(compiled), show)
+
+
+def _document(compiled: Any) -> dict[str, Any]:
+    from tvm_tiny.memory.chart import memory_map
+
+    return {**compiled.report.to_dict(), "memory_map": memory_map(compiled.plan)}
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror}", remedy="choose another file with --memory-map") from None
