@@ -15,11 +15,11 @@ from tests.rpc.test_stock_client import CLAIMS, run_client
 from tests.support.device_model import DIVIDE, STATUS, expected, sample, write_crasher
 from tests.support.rpc import DEMO_FUNCTIONS, RawClient
 from tvm_tiny.boards import find_board, load_boards
-from tvm_tiny.device import Project, find_handler, generate_project, load_project, measure_image
+from tvm_tiny.device import Project, find_handler, generate_project, load_project, measure_image, run
 from tvm_tiny.device.faults import DeviceFault
 from tvm_tiny.device.rpc.boards import connect, project_line
 from tvm_tiny.device.rpc.session import running_bridge
-from tvm_tiny.errors import OptionError
+from tvm_tiny.errors import DeviceError, OptionError
 
 IMAGE = 3000
 THOUSAND = "a_thousand_calls_leave_nothing"
@@ -94,6 +94,27 @@ def test_a_model_runs_over_rpc(model: Path, rng: np.random.Generator, board: str
             run_model(remote, wrong)
         inputs = sample(rng, IMAGE)
         np.testing.assert_array_equal(run_model(remote, inputs)["sums"], expected(inputs)["sums"])
+
+
+@pytest.mark.parametrize("board", [pytest.param("native", marks=pytest.mark.host_cc), pytest.param("mps2_an500", marks=pytest.mark.qemu)])
+def test_run_over_rpc_is_run(model: Path, rng: np.random.Generator, board: str) -> None:
+    """`run(transport="rpc")` gives what `run` gives, for several samples in one boot; errors are DeviceError."""
+    samples = [sample(rng, IMAGE) for _ in range(3)]
+    result = run(model, board, samples, transport="rpc")
+    assert len(result.seconds) == 3
+    for inputs, outputs in zip(samples, result.outputs, strict=True):
+        wanted = expected(inputs)
+        assert list(outputs) == list(wanted)
+        for name, array in wanted.items():
+            assert outputs[name].dtype == array.dtype
+            np.testing.assert_array_equal(outputs[name], array)
+    with pytest.raises(DeviceError, match=r"crasher on .*failed in layer 1"):
+        run(model, board, sample(rng, IMAGE, STATUS), transport="rpc")
+
+
+def test_unknown_transport(model: Path, rng: np.random.Generator) -> None:
+    with pytest.raises(OptionError, match="transport='usb' is not known"):
+        run(model, "native", sample(rng, IMAGE), transport="usb")
 
 
 TIMED = [name for name in EMULATED if find_board(name).timer]

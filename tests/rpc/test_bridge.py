@@ -29,10 +29,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> ProcessSpec:
 
 
 @pytest.fixture(scope="module")
-def tcp_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TcpSpec]:
+def tcp_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_demo_server(tmp_path_factory.mktemp("rpc") / "server", "tcp")
+
+
+@pytest.fixture(scope="module")
+def tcp_device(tcp_program: Path) -> Iterator[TcpSpec]:
     """A device that outlives its bridges, as a board does."""
-    program = build_demo_server(tmp_path_factory.mktemp("rpc") / "server", "tcp")
-    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([tcp_program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield TcpSpec("127.0.0.1", int(process.stdout.readline()))
         process.kill()
@@ -326,3 +330,30 @@ def test_devices_behind_tvms_tracker(server: ProcessSpec, tracker: tuple[str, in
         assert total(remote) == 42
         close(remote)
     assert wait_until(lambda: free() == 0)
+
+
+@pytest.mark.host_cc
+def test_a_device_that_dies_is_taken_out_and_comes_back(tcp_program: Path, tracker: tuple[str, int]) -> None:
+    """Not there, there, killed, there again: the tracker lists it only while it answers."""
+    from tvm import rpc
+
+    client = rpc.connect_tracker(*tracker)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    def free() -> int:
+        return int(client.summary()["queue_info"].get("mortal", {}).get("free", 0))
+
+    where = f"{tracker[0]}:{tracker[1]}"
+    with running_bridge(TcpSpec("127.0.0.1", port), key="mortal", tracker=where, start_timeout=1.0, health_interval=0.5):
+        time.sleep(1.5)
+        assert free() == 0
+        for _ in range(2):
+            with subprocess.Popen([tcp_program, str(port)], stdout=subprocess.DEVNULL) as device:
+                assert wait_until(lambda: free() == 1)
+                remote = client.request("mortal")
+                assert total(remote) == 42
+                close(remote)
+                assert wait_until(lambda: free() == 1)
+                device.kill()
+            assert wait_until(lambda: free() == 0)

@@ -19,6 +19,7 @@ from tvm_tiny.device.project import Project, ProjectOptions, find_handler
 from tvm_tiny.device.session import StandaloneSession
 from tvm_tiny.errors import OptionError
 
+TRANSPORTS = ("frames", "rpc")
 Sample = Mapping[str, np.ndarray]
 
 
@@ -56,6 +57,7 @@ def run(
     timeout: float = 60.0,
     options: ProjectOptions | None = None,
     project_dir: str | Path | None = None,
+    transport: str = "frames",
 ) -> RunResult:
     """Run a compiled model on a board, all samples in one boot.
 
@@ -71,6 +73,8 @@ def run(
         Seconds one sample may take, transfers included. Booting has 30 s of its own, building 600 s.
     project_dir
         Keep the generated project here (new or empty directory); None builds in a temporary one.
+    transport
+        `frames`: the standalone application, which takes inputs and gives outputs. `rpc`: the RPC server, driven by TVM's client.
 
     Raises
     ------
@@ -84,6 +88,8 @@ def run(
         Crash, hang, failed layer or a broken line; names fault, place and layer.
     """
     board = find_board(board)
+    if transport not in TRANSPORTS:
+        raise OptionError(f"transport={transport!r} is not known", remedy=f"known: {', '.join(TRANSPORTS)}")
     options = options or ProjectOptions()
     if options.app != "standalone":
         raise OptionError(f"app={options.app!r} takes no inputs at run time", remedy="use app='standalone', or build_image()")
@@ -92,6 +98,12 @@ def run(
     samples = [inputs] if isinstance(inputs, Mapping) else list(inputs)
     with open_artifact(mlf) as artifact:
         packed = [pack_inputs(artifact, sample, which=f"sample {i}") for i, sample in enumerate(samples)]
+        if transport == "rpc":
+            from tvm_tiny.device.rpc.boards import run_samples, rpc_options
+
+            with built_project(artifact, board, rpc_options(options), project_dir) as project:
+                outputs, seconds = run_samples(project, artifact, samples, timeout)
+                return RunResult(outputs, seconds, 0, 0, measure_image(project.elf), board)
         with built_project(artifact, board, options, project_dir) as project:
             return _run_samples(project, artifact, packed, timeout)
 

@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tracker", default="", help="HOST:PORT of `python -m tvm.exec.rpc_tracker`")
     parser.add_argument("--call-timeout", type=float, default=30.0, help="seconds a function may run on the device")
     parser.add_argument("--start-timeout", type=float, default=10.0, help="seconds from the opening of the line to the first answer")
+    parser.add_argument("--health-interval", type=float, default=10.0, help="with --tracker: seconds between questions to an idle device")
     parser.add_argument("--reset-command", default="", help="command that resets the board when it hangs")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input does: the parent is gone")
     parser.add_argument("--verbose", action="store_true", help="log sessions")
@@ -73,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if given.verbose else logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
-        options = BridgeOptions(given.host, given.port, given.key, _address(given.tracker), given.call_timeout, given.start_timeout)
+        timeouts = (given.call_timeout, given.start_timeout, given.health_interval)
+        options = BridgeOptions(given.host, given.port, given.key, _address(given.tracker), *timeouts)
         bridge = Bridge(parse_line(given.device), options, _reset(given.reset_command))
     except TinyError as error:
         print(f"{error.code}: {error}", file=sys.stderr)

@@ -5,20 +5,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tvm_tiny.boards import Board, find_board
-from tvm_tiny.device.artifact import open_artifact
+from tvm_tiny.device.artifact import Artifact, open_artifact
 from tvm_tiny.device.project import Project, ProjectOptions
 from tvm_tiny.device.qemu import qemu_command
 from tvm_tiny.device.rpc.line import LineSpec, ProcessSpec, parse_line
 from tvm_tiny.device.rpc.session import connect as connect_line
 from tvm_tiny.device.runner import built_project
-from tvm_tiny.errors import OptionError
+from tvm_tiny.errors import DeviceError, OptionError
 
 RPC_OPTIONS = ProjectOptions(app="rpc", line="uart")
+
+
+def rpc_options(options: ProjectOptions) -> ProjectOptions:
+    """The same options for the RPC server."""
+    return dataclasses.replace(options, app="rpc", line="uart")
 
 
 def project_line(project: Project) -> LineSpec:
@@ -79,6 +87,38 @@ def connect(
             spec = parse_line(line)
         else:
             artifact = stack.enter_context(open_artifact(mlf))
-            chosen = dataclasses.replace(options, app="rpc", line="uart")
-            spec = project_line(stack.enter_context(built_project(artifact, find_board(board), chosen)))
+            spec = project_line(stack.enter_context(built_project(artifact, find_board(board), rpc_options(options))))
         yield stack.enter_context(connect_line(spec, **bridge))
+
+
+def run_samples(
+    project: Project, artifact: Artifact, samples: Sequence[Mapping[str, np.ndarray]], timeout: float
+) -> tuple[list[dict[str, np.ndarray]], list[float]]:
+    """Outputs by name, and seconds with transfers, of each sample, in one session with a built project.
+
+    Raises
+    ------
+    DeviceError
+        The device crashed, hung or reported a failed layer.
+    """
+    outputs, seconds = [], []
+    with connect_line(project_line(project), call_timeout=timeout) as session:
+        for sample in samples:
+            start = time.monotonic()
+            try:
+                outputs.append(_run_sample(session, artifact, sample))
+            except RuntimeError as error:  # TVM's RPCError
+                text = str(error).removeprefix("RPCError: Error caught from RPC call:\n")
+                raise DeviceError(f"{artifact.name} on {project.board.name}: {text}") from None
+            seconds.append(time.monotonic() - start)
+    return outputs, seconds
+
+
+def _run_sample(session: Any, artifact: Artifact, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    from tvm import runtime
+
+    device = session.cpu(0)
+    given = [runtime.tensor(np.ascontiguousarray(sample[tensor.name]), device=device) for tensor in artifact.inputs]
+    got = [runtime.empty(tensor.shape, tensor.dtype, device) for tensor in artifact.outputs]
+    session.get_function(f"tvmgen_{artifact.name}_run")(*given, *got)
+    return {tensor.name: array.numpy() for tensor, array in zip(artifact.outputs, got, strict=True)}

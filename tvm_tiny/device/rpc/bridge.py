@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm_tiny.device.faults import DeviceFault
 from tvm_tiny.device.rpc.line import Line, LineSpec
 from tvm_tiny.device.rpc.link import DeviceLink
 from tvm_tiny.device.rpc.packets import (
@@ -60,6 +61,8 @@ class BridgeOptions:
         Seconds a function on the device may run.
     start_timeout
         Seconds a device may take from the opening of its line to its first answer.
+    health_interval
+        With a tracker: an idle device is asked this often, in seconds, whether it answers; one that does not is reset and withdrawn until it does.
     """
 
     host: str = "127.0.0.1"
@@ -68,6 +71,7 @@ class BridgeOptions:
     tracker: tuple[str, int] | None = None
     call_timeout: float = 30.0
     start_timeout: float = 10.0
+    health_interval: float = 10.0
 
     def __post_init__(self) -> None:
         if not _is_loopback(self.host) and not self.key:
@@ -75,7 +79,7 @@ class BridgeOptions:
             raise OptionError(what, remedy="give a key, or listen on 127.0.0.1")
         if self.tracker is not None and not self.key:
             raise OptionError("a device registers with a tracker under a key", remedy="give one, such as the board's name")
-        if min(self.call_timeout, self.start_timeout) <= 0:
+        if min(self.call_timeout, self.start_timeout, self.health_interval) <= 0:
             raise OptionError("time-outs must be above 0 seconds")
 
 
@@ -104,6 +108,7 @@ class Bridge:
         self._spec, self._reset = line, reset
         self._line: Line | None = None
         self._stopping = False
+        self._next_health_check = 0.0
         self._listener = socket.create_server((self.options.host, self.options.port), backlog=8)
         self.port: int = self._listener.getsockname()[1]
         self._tracker: TrackerClient | None = None
@@ -117,15 +122,16 @@ class Bridge:
 
     def serve(self) -> None:
         """Serve clients until `stop`, then close port and line."""
-        used = True  # to the tracker: offered again after each session, not after a client that was sent away
         try:
             while not self._stopping:
-                if self._tracker is not None and used:
-                    self._tracker.offer()
                 connection = self._next_client()
                 if connection is not None:
                     with connection:
                         used = self._serve_client(connection)
+                    if used and self._tracker is not None:
+                        # Not after a client that was sent away: the tracker still has the offer. The device is asked first.
+                        self._tracker.match_key = ""
+                        self._next_health_check = 0.0
         finally:
             self.close()
 
@@ -141,12 +147,28 @@ class Bridge:
     def _next_client(self) -> socket.socket | None:
         while not self._stopping:
             if self._tracker is not None:
-                self._tracker.tick()
+                self._keep_offered(self._tracker)
             if select.select([self._listener], [], [], _TICK)[0]:
                 connection, address = self._listener.accept()
                 logger.info("client %s", address)
                 return connection
         return None
+
+    def _keep_offered(self, tracker: TrackerClient) -> None:
+        """Offer the device as long as it answers; take it out when it does not, and back when it does."""
+        if time.monotonic() < self._next_health_check:
+            tracker.tick()
+            return
+        try:
+            self.open_device()
+        except DeviceError as error:
+            logger.warning("taken out: %s", error)
+            tracker.close()
+            self.reset_device()
+        else:
+            if not tracker.match_key:
+                tracker.offer()
+        self._next_health_check = time.monotonic() + self.options.health_interval
 
     def _serve_client(self, connection: socket.socket) -> bool:
         """Whether it was let in."""
@@ -164,8 +186,10 @@ class Bridge:
         return False
 
     def _welcome(self, key: str) -> bool:
+        if self._tracker is None and not self.options.key:
+            return True
         expected = self._tracker.match_key if self._tracker is not None else self.options.key
-        return not expected or hmac.compare_digest(key.encode(), expected.encode())
+        return expected != "" and hmac.compare_digest(key.encode(), expected.encode())
 
     # ---- the device -----------------------------------------------------------------------------------------------------------
 
@@ -266,7 +290,9 @@ class _Session:
     def _describe(self, error: DeviceError) -> str:
         """TVM's client makes its own class of a text that begins so."""
         late = self._ends_at is not None and time.monotonic() >= self._ends_at
-        kind = f"RPCSessionTimeoutError: the session's {self._timeout:g} s are over" if late else "DeviceError"
+        kind = "DeviceFault" if isinstance(error, DeviceFault) else "DeviceError"
+        if late:
+            kind = f"RPCSessionTimeoutError: the session's {self._timeout:g} s are over"
         return f"{kind}: {error}"
 
     def _free_device(self) -> None:

@@ -44,6 +44,7 @@ def running_bridge(
     tracker: str = "",
     call_timeout: float = 30.0,
     start_timeout: float = 10.0,
+    health_interval: float = 10.0,
     reset_command: str = "",
 ) -> Iterator[RunningBridge]:
     """Run a bridge to the device; on leaving, bridge, line and (if it is one) device process are gone.
@@ -53,7 +54,8 @@ def running_bridge(
     DeviceError
         The bridge did not start: the message holds what it said.
     """
-    options = {"host": host, "port": port, "key": key, "tracker": tracker, "call-timeout": call_timeout, "start-timeout": start_timeout}
+    options = {"host": host, "port": port, "key": key, "tracker": tracker}
+    options |= {"call-timeout": call_timeout, "start-timeout": start_timeout, "health-interval": health_interval}
     command = [sys.executable, "-m", "tvm_tiny.device.rpc", "--device", str(line), "--until-stdin-closes", "--reset-command", reset_command]
     command += [f"--{name}={value}" for name, value in options.items()]
     root = Path(__file__).resolve().parents[3]

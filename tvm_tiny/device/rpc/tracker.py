@@ -51,17 +51,19 @@ class TrackerClient:
     def tick(self) -> None:
         """While idle: offer the device again when the tracker lost it, or gave it to a client that never came."""
         now = time.monotonic()
-        if now < self._next_tick:
+        if now < self._next_tick or not self.match_key:
             return
         self._next_tick = now + _INTERVAL
         pending = self._call([_PENDING])
-        if pending is None or self.match_key in pending:
-            return
-        if now - self._offered_at > _UNUSED or not self._offered_at:
+        if pending is None or (self.match_key not in pending and now - self._offered_at > _UNUSED):
             self.offer()
 
     def close(self) -> None:
         """Leave the tracker: it forgets the device when the connection closes."""
+        self._disconnect()
+        self.match_key = ""
+
+    def _disconnect(self) -> None:
         if self._socket is not None:
             self._socket.close()
         self._socket = None
@@ -84,7 +86,7 @@ class TrackerClient:
             return self._ask(message)
         except (OSError, ValueError) as error:
             self.last_error = str(error)
-            self.close()
+            self._disconnect()
             return None
 
     def _ask(self, message: list[Any]) -> Any:
