@@ -75,7 +75,10 @@ def run_model(remote: object, inputs: dict[str, np.ndarray]) -> dict[str, np.nda
     return dict(zip(wanted, (tensor.numpy() for tensor in got), strict=True))
 
 
-BOARDS = [pytest.param("native", marks=pytest.mark.host_cc), *(pytest.param(name, marks=pytest.mark.qemu) for name in EMULATED)]
+# By default a core of each instruction set; all others with -m slow.
+DEFAULT = ("qemu_m0", "mps2_an386", "mps2_an500", "mps2_an521")
+ON_QEMU = [pytest.param(name, marks=[pytest.mark.qemu, *([] if name in DEFAULT else [pytest.mark.slow])]) for name in EMULATED]
+BOARDS = [pytest.param("native", marks=pytest.mark.host_cc), *ON_QEMU]
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -120,8 +123,7 @@ def test_unknown_transport(model: Path, rng: np.random.Generator) -> None:
 TIMED = [name for name in EMULATED if find_board(name).timer]
 
 
-@pytest.mark.qemu
-@pytest.mark.parametrize("board", EMULATED)
+@pytest.mark.parametrize("board", ON_QEMU)
 def test_time_on_every_board(model: Path, tmp_path: Path, board: str) -> None:
     """Where boards.toml names a counter, it counts; where not, the error says so."""
     project = built(model, tmp_path / "project", board, demo=True)

@@ -44,7 +44,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
+DEFAULT = ("memory bounds", "the tensors of a call", "the length of a frame")
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, marks=[] if what in DEFAULT else [pytest.mark.slow]) for what in BROKEN])
 def test_a_broken_server_is_found(tmp_path: Path, what: str) -> None:
     """Without one of its checks, the server does not survive the fuzzer: the fuzzer can fail."""
     name, check, without = BROKEN[what]

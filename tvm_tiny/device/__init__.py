@@ -7,6 +7,7 @@ from tvm_tiny.device.faults import DeviceFault, Fault
 from tvm_tiny.device.image_size import ImageSize, measure_image, measure_objects
 from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, find_handler, load_project
 from tvm_tiny.device.qemu import qemu_command
+from tvm_tiny.device.rpc.boards import connect
 from tvm_tiny.device.runner import RunResult, build_image, generate_project, run
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ProjectOptions",
     "RunResult",
     "build_image",
+    "connect",
     "find_handler",
     "generate_project",
     "load_project",

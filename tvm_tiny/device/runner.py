@@ -99,7 +99,7 @@ def run(
     with open_artifact(mlf) as artifact:
         packed = [pack_inputs(artifact, sample, which=f"sample {i}") for i, sample in enumerate(samples)]
         if transport == "rpc":
-            from tvm_tiny.device.rpc.boards import run_samples, rpc_options
+            from tvm_tiny.device.rpc.boards import rpc_options, run_samples
 
             with built_project(artifact, board, rpc_options(options), project_dir) as project:
                 outputs, seconds = run_samples(project, artifact, samples, timeout)

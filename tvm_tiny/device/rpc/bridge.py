@@ -62,7 +62,8 @@ class BridgeOptions:
     start_timeout
         Seconds a device may take from the opening of its line to its first answer.
     health_interval
-        With a tracker: an idle device is asked this often, in seconds, whether it answers; one that does not is reset and withdrawn until it does.
+        With a tracker: an idle device is asked this often, in seconds, whether it answers; one that does not is reset, and withdrawn until
+        it does.
     """
 
     host: str = "127.0.0.1"
