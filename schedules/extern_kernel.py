@@ -24,12 +24,15 @@ from tvm_tiny.schedules.microkernels.c_source import PREAMBLE
 from tvm_tiny.schedules.overlap import to_attribute
 
 
-def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, rights: Sequence[list[Any]] = (), **notes: Any) -> Schedule:
+Rights = Sequence[list[Any]] | Mapping[int, list[list[Any]]]
+
+
+def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, rights: Rights = (), **notes: Any) -> Schedule:
     """Return a schedule that calls `kernel` for the layer `func` (as `lower-ops` made it: activations first, output last).
 
     Parameters
     ----------
-    rights : sequence of [order, distance]
+    rights : sequence of [order, distance], or a mapping from the activation's number to one
         How the output may lie over any of the activations (`tvm_tiny.memory.plan.Right`); alternatives.
     notes
         Further entries of `tiny.kernel`.
@@ -41,7 +44,8 @@ def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, righ
     body = call_function(name, activations, output, [len(b) for b in blobs], kernel.scratch_bytes)
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
     scratch = {"scratch": [kernel.scratch_bytes]} if kernel.scratch_bytes else {}
-    overlap = to_attribute({f"0:{i}": list(rights) for i in range(kernel.inputs)} if rights else {})
+    each = rights if isinstance(rights, Mapping) else dict.fromkeys(range(kernel.inputs), list(rights))
+    overlap = to_attribute({f"0:{i}": each[i] for i in each if each[i]})
     return annotate(
         Schedule(tvm.IRModule({"main": body.with_attrs(keep)})),
         {"rule": rule, "kernel": name.removeprefix(PREFIX), **{k: str(v) for k, v in kernel.choices.items()}, **notes},
@@ -73,6 +77,8 @@ def call_function(name: str, activations: Sequence[tirx.Var], output: tirx.Var, 
 def named_by_content(functions: Sequence[CFunction]) -> tuple[list[CFunction], dict[str, str]]:
     """Rename functions (callees first) after the digest of their text, so that equal functions of different layers are one function.
 
+    Renaming what is renamed already changes nothing.
+
     Returns
     -------
     functions, renamed
@@ -82,7 +88,7 @@ def named_by_content(functions: Sequence[CFunction]) -> tuple[list[CFunction], d
     result = []
     for function in functions:
         text = _substitute(function.source, renamed)
-        stem = re.sub(r"_[0-9a-f]{8}$", "", function.name.removeprefix(PREFIX))
+        stem = re.sub(r"_([0-9a-f]{8}|[0-9a-f]{10})$", "", function.name.removeprefix(PREFIX))
         digest = hashlib.sha256(_substitute(text, {function.name: "@"}).encode()).hexdigest()[:10]
         renamed[function.name] = f"{PREFIX}{stem}_{digest}"
         result.append(CFunction(renamed[function.name], _substitute(text, renamed)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from tvm_tiny.schedules import add, conv2d, depthwise, fallback, quantize, winograd
+from tvm_tiny.schedules import add, conv2d, depthwise, fallback, quantize, stream, winograd
 from tvm_tiny.schedules.base import Rule
 from tvm_tiny.target import TinyTarget
 
@@ -16,6 +16,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("depthwise", depthwise.apply),
     ("add", add.apply),
     ("quantize", quantize.apply),
+    ("stream", stream.apply),
     ("fallback", fallback.apply),
 )
 

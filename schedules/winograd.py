@@ -27,7 +27,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     if layer is None or layer.op != "tiny.conv2d" or not (target.has_dsp or target.is_host):
         return None
     shape = shape_of(layer)
-    if shape is None:
+    if shape is None or shape.out_width < 2 or shape.out_height < 2:
         return None
     kernel, core, parameters = None, Core.of(target.mcpu), parameters_of(layer, shape)
     for choice in _choices(shape):

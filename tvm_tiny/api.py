@@ -46,6 +46,9 @@ def build(
     *,
     name: str | None = None,
     board: str | Board | None = None,
+    optimize: str = "balanced",
+    sram: int | str | None = None,
+    max_overhead: float = 0.1,
     disable: Iterable[str] = (),
     dump_dir: str | Path | None = None,
 ) -> CompiledModel:
@@ -61,8 +64,15 @@ def build(
         C identifier that every symbol carries (`tvmgen_<name>_run`); the file's stem by default.
     board : str, optional
         A board of `tvm-tiny boards`: its memories are limits, and `run` and `profile` use it by default.
+    optimize : str
+        "speed": every layer by itself, the fastest. "sram": the least arena. "balanced" (default): streamed row by row where that makes the arena
+        smaller with at most `max_overhead` extra work, estimated; with `sram` given, the least work that fits it.
+    sram : int or str, optional
+        Budget of the arena: bytes, or a size such as "64KB" (1024 bytes a KB). Exceeding it is an error.
+    max_overhead : float
+        Extra work that "balanced" may spend, as a fraction: 0.1 is 10 %.
     disable : iterable of str
-        Optional passes to leave out: "fuse-ops", "remove-constant-channels".
+        Optional passes to leave out: "fuse-ops", "remove-constant-channels", "stream-rows".
     dump_dir : path, optional
         The IR after each phase is written there.
 
@@ -81,10 +91,13 @@ def build(
     mod = model if isinstance(model, tvm.IRModule) else load(model)
     c_name = _c_name(name, model_info(mod).get("name", "model"))
     dump: dict[str, str] = {}
-    lowered = run_pipeline(mod, Options(chosen, frozenset(disable)), dump)
+    budget = parse_size("sram", sram) if sram is not None else None
+    lowered = run_pipeline(mod, Options(chosen, frozenset(disable), optimize, budget, max_overhead), dump)
     if dump_dir is not None:
         write_dump(dump, Path(dump_dir))
     program, plan = extract(lowered, c_name), plan_of(lowered)
+    if budget is not None:
+        _check_budget(plan, budget)
     if chosen_board is not None:
         _check_fits(program, plan, chosen_board)
     return CompiledModel(program, plan, chosen, chosen_board, dump)
@@ -97,6 +110,34 @@ def _c_name(name: str | None, default: str) -> str:
     if not re.fullmatch(r"[A-Za-z_]\w*", name, flags=re.ASCII):
         raise OptionError(f"name {name!r} is no C identifier", remedy="use letters, digits and underscores, and do not start with a digit")
     return name
+
+
+_UNITS = {"": 1, "B": 1, "KB": 1024, "KIB": 1024, "MB": 1024**2, "MIB": 1024**2}
+
+
+def parse_size(option: str, value: int | str) -> int:
+    """Bytes of a size given as a number or as text such as "64KB" (1024 bytes a KB).
+
+    Raises
+    ------
+    OptionError
+        It is no positive size.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", str(value))
+    unit = _UNITS.get(match.group(2).upper()) if match else None
+    if match is None or unit is None or isinstance(value, (bool, float)) or int(match.group(1)) == 0:
+        raise OptionError(f"{option}={value!r} is no size", remedy="give bytes as a number, or text such as '64KB' or '1MB'")
+    return int(match.group(1)) * unit
+
+
+def _check_budget(plan: MemoryPlan, budget: int) -> None:
+    if plan.arena_bytes > budget:
+        step = plan.steps[plan.peak_step()].name
+        excess = plan.arena_bytes - budget
+        raise DoesNotFitError(
+            f"sram={budget:,}: the network needs {plan.arena_bytes:,} bytes, {excess:,} more; layer {step} decides",
+            remedy="allow more memory, optimize='sram' for the least possible, or a smaller input",
+        )
 
 
 def _check_fits(program: Program, plan: MemoryPlan, board: Board) -> None:

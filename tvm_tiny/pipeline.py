@@ -12,23 +12,32 @@ import tvm
 from tvm import relax
 
 from tvm_tiny.errors import OptionError
+from tvm_tiny.memory.stream_choice import StreamOptions
 from tvm_tiny.passes.apply_schedules import ApplySchedules
 from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.lower_ops import LowerOps
 from tvm_tiny.passes.plan_memory import PlanMemory
 from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
 from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
+from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the passes may want to know. Passes read the fields they name; none changes them."""
+    """What the passes may want to know. Passes read the fields they name; none changes them.
+
+    `optimize`, `sram` (bytes) and `max_overhead` are the goal and the budgets of `tvm_tiny.build`.
+    """
 
     target: TinyTarget
     disable: frozenset[str] = frozenset()
+    optimize: str = "balanced"
+    sram: int | None = None
+    max_overhead: float = 0.1
 
     def __post_init__(self) -> None:
+        StreamOptions(self.optimize, self.sram, self.max_overhead)  # raises OptionError
         optional = {p.name for p in PIPELINE if p.optional}
         unknown = sorted(self.disable - optional)
         if unknown:
@@ -50,6 +59,12 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("fuse-ops", lambda o: FuseOps(), "padding and clamps inside the operators make intervals tighter and kernels fewer", optional=True),
     Phase("remove-constant-channels", lambda o: RemoveConstantChannels(), "before anything is decided by channel counts", optional=True),
     Phase("dead-code", lambda o: relax.transform.DeadCodeElimination(), "what only the float form used is gone"),
+    Phase(
+        "stream-rows",
+        lambda o: StreamRows(o.optimize, o.sram, o.max_overhead),
+        "channels are final, and what it groups must be lowered together",
+        optional=True,
+    ),
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
     Phase("apply-schedules", lambda o: ApplySchedules(o.target), "kernels decide scratch and overlap rights, which planning needs"),
     Phase("plan-memory", lambda o: PlanMemory(), "last: every buffer, scratch included, is known"),

@@ -67,7 +67,7 @@ class KernelCall:
 
 @dataclass
 class Program:
-    """A network ready to be planned and printed."""
+    """A network ready to be planned and printed. `decisions` is what passes leave for the report: {"stream": …}."""
 
     name: str
     inputs: list[TensorInfo]
@@ -77,6 +77,7 @@ class Program:
     kernels: dict[str, tirx.PrimFunc] = field(default_factory=dict)
     calls: list[KernelCall] = field(default_factory=list)
     model: dict = field(default_factory=dict)
+    decisions: dict = field(default_factory=dict)
 
     def is_external(self, tensor: TensorInfo) -> bool:
         """The tensor stays in the caller's memory."""
@@ -94,12 +95,17 @@ def model_info(mod: tvm.IRModule) -> dict:
     return json.loads(str(text)) if text is not None else {}
 
 
+def _decisions(mod: tvm.IRModule) -> dict:
+    text = mod.attrs.get("tiny.stream") if mod.attrs is not None else None
+    return {"stream": json.loads(str(text))} if text is not None else {}
+
+
 class _Extractor:
     def __init__(self, mod: tvm.IRModule, name: str) -> None:
         self.mod = mod
         self.main = mod["main"]
         self.model = model_info(mod)
-        self.program = Program(name, [], [], model=self.model)
+        self.program = Program(name, [], [], model=self.model, decisions=_decisions(mod))
         self.buffer_of: dict[relax.Var, str | tuple[str, ...]] = {}
         self.constant_names: dict[tuple, str] = {}
 

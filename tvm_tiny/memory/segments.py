@@ -276,7 +276,7 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
         rights = layer_rights(graph, op, options.layer_rights)
     else:
         sizes = part.segment.ring_bytes(graph)
-        sizes |= {f"{op.name}.scratch": options.scratch(op, True) for op in ops}
+        sizes[f"{ops[0].name}.scratch"] = max(options.scratch(op, True) for op in ops)  # one firing at a time
         reads, writes = part.segment.inputs, part.segment.outputs
         pairs = part.segment.distances.items() if options.overlap else ()
         rights = tuple(Right(out, inp, "ascending", d) for (out, inp), d in pairs if inp not in options.external)

@@ -61,6 +61,7 @@ class Report:
     macs: int
     float_layers: list[str]
     layers: list[LayerRow]
+    decisions: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -87,6 +88,7 @@ def make_report(program: Program, plan: MemoryPlan, target: TinyTarget, board: B
         macs=sum(call.macs for call in program.calls),
         float_layers=[row.name for row in layers if row.op == "float"],
         layers=layers,
+        decisions=program.decisions,
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -33,9 +34,22 @@ def summary(report: Report) -> str:
         f"arena: {report.arena_bytes:,} bytes ({proof}; decided by {report.peak_layer})",
         f"constants: {report.constants_bytes:,} bytes    work: {report.macs:,} MAC",
     ]
+    lines += _streaming(report.decisions.get("stream", {}))
     if report.float_layers:
         lines.append(f"left in float: {', '.join(report.float_layers)}")
     return "\n".join(lines)
+
+
+def _streaming(decision: dict[str, Any]) -> list[str]:
+    """What was streamed and why, and the memory / work curve."""
+    if not decision:
+        return []
+    lines = [f"streaming (optimize={decision['goal']}): {decision['reason']}"]
+    for point in decision["curve"]:
+        parts = ", ".join(f"{first}..{last - 1}" for first, last in point["segments"]) or "none"
+        mark = "*" if point == decision["chosen"] else " "
+        lines.append(f"  {mark} {point['arena_bytes']:>10,} bytes  {100 * point['extra_work']:+6.1f} % work  streamed operators: {parts}")
+    return lines
 
 
 def render_text(report: Report, width: int = 140) -> str:

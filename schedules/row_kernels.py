@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels that make one row of an operator's output from row pointers, for streamed stages. All have one C signature:
+
+    void name(const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch)
+
+for output rows [begin, end), in a stream always one. What `rows` points to depends on the operator's kind (`tvm_tiny.memory.rows`):
+
+  window   rows[i] is input row begin * stride - top + i; rows in the padding are never read
+  rows     rows[k] is the row of operand k
+  reduce   rows[0] is input row `begin`; int32 sums of every channel stay in `scratch` from row 0 to the last row, which stores the result
+
+Convolutions use the generated microkernels' row forms; the others are plain C, a small part of any network's work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.ops import registry
+from tvm_tiny.schedules import add as add_rule
+from tvm_tiny.schedules import conv2d as conv2d_rule
+from tvm_tiny.schedules import depthwise as depthwise_rule
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.microkernels import CFunction, Conv2DShape, Core, DepthwiseChoice, add, conv2d, depthwise
+from tvm_tiny.schedules.microkernels.conv2d import default_choice
+from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
+from tvm_tiny.schedules.stream_costs import row_work
+
+SIGNATURE = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch"
+
+
+@dataclass(frozen=True)
+class RowKernel:
+    """One operator's row kernel.
+
+    Attributes
+    ----------
+    name : str
+        The C function.
+    functions : tuple of CFunction
+        Callees first; exactly those `name` needs.
+    packed : bytes
+        Its constants; must lie at a multiple of four.
+    scratch_bytes : int
+        Scratch of one firing.
+    sums_bytes : int
+        Scratch that must survive from firing to firing (given to the kernel instead of `scratch`).
+    kernel : str
+        For reports.
+    """
+
+    name: str
+    functions: tuple[CFunction, ...]
+    packed: bytes = b""
+    scratch_bytes: int = 0
+    sums_bytes: int = 0
+    kernel: str = "plain C"
+
+
+def row_kernel(layer: Layer, core: Core) -> RowKernel:
+    """The row kernel of an operator that `tvm_tiny.memory.tiny_rows.row_op` takes; shapes NHWC, output last."""
+    return _MAKERS[layer.op](layer, core)
+
+
+def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...]:
+    """Those of `functions` (callees first) that `name` calls, itself included."""
+    wanted, kept = {name}, []
+    for function in reversed(functions):
+        if function.name in wanted:
+            kept.append(function)
+            wanted |= set(re.findall(rf"\b{PREFIX}\w+", function.source))
+    return tuple(reversed(kept))
+
+
+# -- convolutions
+
+
+def _conv2d(layer: Layer, core: Core) -> RowKernel:
+    shape = conv2d_rule.shape_of(layer)
+    assert shape is not None, layer
+    parameters = conv2d_rule.parameters_of(layer, shape)
+    made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=row_choice(shape, core), row_form=True)
+    assert made.row_name is not None
+    return RowKernel(
+        made.row_name, reachable(made.row_name, made.functions), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"])
+    )
+
+
+def row_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
+    """The block for rows of `out_width` pixels: pixels left over at the end of every row are computed one by one, so the width matters."""
+    choice = default_choice(shape, core)
+    if choice.pixels == 1:
+        return choice
+    pixels = min((p for p in (2, 3, 4) if p <= shape.out_width), key=lambda p: row_work(shape.out_width, p), default=1)
+    return replace(choice, pixels=pixels, tile=1)
+
+
+def _depthwise(layer: Layer, core: Core) -> RowKernel:
+    shape = depthwise_rule.shape_of(layer)
+    made = depthwise(f"{PREFIX}depthwise", shape, depthwise_rule.parameters_of(layer), core, choice=DepthwiseChoice(strip=1), row_form=True)
+    assert made.row_name is not None
+    return RowKernel(
+        made.row_name, reachable(made.row_name, made.functions), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"])
+    )
+
+
+# -- plain C
+
+
+def _function(stem: str, body: str) -> tuple[str, tuple[CFunction, ...]]:
+    """A static function of the common signature; unused parameters are cast to void."""
+    name = f"{PREFIX}{stem}_row"
+    unused = "".join(f"  (void){p};\n" for p in ("rows", "out", "begin", "end", "packed", "scratch") if not re.search(rf"\b{p}\b", body))
+    return name, (CFunction(name, f"static void {name}({SIGNATURE}) {{\n{unused}{body}}}\n"),)
+
+
+def _add(layer: Layer, core: Core) -> RowKernel:
+    count = int(np.prod(layer.shapes[-1][2:]))
+    made = add(f"{PREFIX}add", count, add_rule.layer_of(layer), core)
+    name, own = _function("add", f"  {made.name}(rows[0], rows[1], out, packed, scratch);\n")
+    # The whole-tensor function is called from here alone.
+    functions = (*made.functions, *own)
+    return RowKernel(name, functions, made.packed, made.scratch_bytes, kernel=str(made.choices["operand"]))
+
+
+def _rescaled(attrs: registry.Attrs, value: str) -> str:
+    """C statements storing `value` (int32) requantised and clamped to `out[i]`."""
+    rescale = "tiny_rescale" if attrs["rounding"] == "gemmlowp" else "tiny_rescale_single"
+    low, high = attrs.get("clamp_min", -128), attrs.get("clamp_max", 127)
+    return f"(int8_t)tiny_clamp({rescale}({value}, {attrs['multiplier']}, {attrs['shift']}) + ({attrs['y_zp']}), {low}, {high})"
+
+
+def _mul(layer: Layer, _core: Core) -> RowKernel:
+    _, _, width, channels = layer.shapes[-1]
+    per_channel = layer.shapes[1] != layer.shapes[0]
+    product = f"(rows[0][i] - ({layer.attrs['a_zp']})) * (rows[1][{'c' if per_channel else 'i'}] - ({layer.attrs['b_zp']}))"
+    body = (
+        f"  int32_t i = 0;\n  for (int32_t x = 0; x < {width}; ++x) {{\n"
+        f"    for (int32_t c = 0; c < {channels}; ++c, ++i) out[i] = {_rescaled(layer.attrs, product)};\n  }}\n"
+    )
+    return RowKernel(*_function("mul", body))
+
+
+def _table(layer: Layer, _core: Core) -> RowKernel:
+    """Any function of one byte: its 256 values, computed by the operator's own meaning."""
+    count = int(np.prod(layer.shapes[-1][2:]))
+    every = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 1, 256)
+    constants = [layer.constants[i] for i in sorted(layer.constants)]
+    table = registry.get(layer.op).numpy(every, *constants, **layer.attrs)
+    body = f"  const int8_t *table = (const int8_t *)packed + 128;\n  for (int32_t i = 0; i < {count}; ++i) out[i] = table[rows[0][i]];\n"
+    return RowKernel(*_function("table", body), packed=table.astype(np.int8).tobytes(), kernel="table")
+
+
+def _pool(layer: Layer, core: Core) -> RowKernel:
+    a, (_, height, width, channels), (_, out_height, out_width, _) = layer.attrs, layer.shapes[0], layer.shapes[-1]
+    average = layer.op == "tiny.avg_pool2d"
+    if average and (out_height, out_width) == (1, 1) and tuple(a["kernel"]) == (height, width) and not any(a["padding"]):
+        return _global_average(layer, core)
+    (kh, kw), (sh, sw), (top, left, _, _) = a["kernel"], a["strides"], a["padding"]
+    start, step = ("0", "total += value; ++count;") if average else ("-128", "total = value > total ? value : total;")
+    mean = "(total + (total > 0 ? count / 2 : -(count / 2))) / count"
+    body = (
+        f"  const int32_t first = begin * {sh} - {top};\n"
+        f"  for (int32_t x = 0; x < {out_width}; ++x) {{\n    for (int32_t c = 0; c < {channels}; ++c) {{\n"
+        f"      int32_t total = {start}{', count = 0' if average else ''};\n"
+        f"      for (int32_t ky = 0; ky < {kh}; ++ky) {{\n"
+        f"        if (first + ky < 0 || first + ky >= {height}) continue;\n"
+        f"        for (int32_t kx = 0; kx < {kw}; ++kx) {{\n"
+        f"          const int32_t at = x * {sw} - {left} + kx;\n"
+        f"          if (at < 0 || at >= {width}) continue;\n"
+        f"          const int32_t value = rows[ky][at * {channels} + c];\n          {step}\n        }}\n      }}\n"
+        f"      *out++ = (int8_t)tiny_clamp({mean if average else 'total'}, {a['clamp_min']}, {a['clamp_max']});\n    }}\n  }}\n"
+    )
+    return RowKernel(*_function("avg_pool" if average else "max_pool", body))
+
+
+def _global_average(layer: Layer, _core: Core) -> RowKernel:
+    a, count = layer.attrs, layer.shapes[0][1] * layer.shapes[0][2]
+    result = f"(int8_t)tiny_clamp((sum + (sum > 0 ? {count // 2} : -{count // 2})) / {count}, {a['clamp_min']}, {a['clamp_max']})"
+    return _reduction(layer, "global_average", result)
+
+
+def _mean(layer: Layer, _core: Core) -> RowKernel:
+    count = layer.shapes[0][1] * layer.shapes[0][2]
+    return _reduction(layer, "mean", _rescaled(layer.attrs, f"sum - ({layer.attrs['x_zp'] * count})"))
+
+
+def _reduction(layer: Layer, stem: str, result: str) -> RowKernel:
+    _, height, width, channels = layer.shapes[0]
+    body = (
+        f"  int32_t *sums = scratch;\n  if (begin == 0) memset(sums, 0, {4 * channels}u);\n"
+        f"  for (int32_t x = 0, i = 0; x < {width}; ++x) {{\n"
+        f"    for (int32_t c = 0; c < {channels}; ++c, ++i) sums[c] += rows[0][i];\n  }}\n"
+        f"  if (begin != {height - 1}) return;\n"
+        f"  for (int32_t c = 0; c < {channels}; ++c) {{\n    const int32_t sum = sums[c];\n    out[c] = {result};\n  }}\n"
+    )
+    return RowKernel(*_function(stem, body), sums_bytes=4 * channels)
+
+
+_MAKERS = {
+    "tiny.conv2d": _conv2d,
+    "tiny.depthwise_conv2d": _depthwise,
+    "tiny.add": _add,
+    "tiny.mul": _mul,
+    "tiny.lookup": _table,
+    "tiny.requantize": _table,
+    "tiny.avg_pool2d": _pool,
+    "tiny.max_pool2d": _pool,
+    "tiny.mean": _mean,
+}

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streamed stages (`tiny.stage` as `stream-rows` makes it): row kernels driven by tables over ring buffers.
+
+The C is one small interpreter, shared by all stages of all networks in the image, and per stage three constant tables: operators (kernel, constants,
+scratch), operands (where rows lie, which rows a firing reads), and the firing program as loops of operator numbers. Scratch holds, in this order, the
+kernels' common scratch, the sums of reductions, and the rings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.memory.rows import RowOp
+from tvm_tiny.memory.tiny_rows import geometry, row_op
+from tvm_tiny.ops import stage as stage_op
+from tvm_tiny.ops.registry import TensorInfo
+from tvm_tiny.schedules.base import Applied, Layer
+from tvm_tiny.schedules.extern_kernel import extern_schedule, named_by_content
+from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
+from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, row_kernel
+from tvm_tiny.target import TinyTarget
+
+_ALIGN = 4
+_LONGEST = 255  # operator numbers, loop counts and body lengths of the program are bytes
+
+
+def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
+    """Take `tiny.stage` with a streaming schedule."""
+    layer = Layer.of(func)
+    if layer is None or layer.op != stage_op.NAME or "program" not in json.loads(layer.attrs["schedule"]):
+        return None
+    stage = StreamedStage(layer, Core.of(target.mcpu))
+    kernel = stage.kernel()
+    notes = {"operators": len(stage.ops), "rings": sum(stage.rings.values()), "program": len(stage.program_bytes())}
+    return extern_schedule(kernel, func, "stream", rights={i: [["ascending", d]] for i, d in stage.distances.items()}, **notes)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where rows lie: `base` 0 is scratch, 1 the output, 2 + i input i; `slots` rows are kept, row r in slot r mod `slots`."""
+
+    base: int
+    offset: int
+    row_bytes: int
+    height: int
+    slots: int
+
+
+class StreamedStage:
+    """A stage read back from its function: operators as rows, their kernels, and where every tensor lies."""
+
+    def __init__(self, layer: Layer, core: Core) -> None:
+        self.layer = layer
+        schedule = json.loads(layer.attrs["schedule"])
+        self.inner = stage_op.program_of(layer.attrs)
+        self.rings = {int(k): int(v) for k, v in schedule["rings"].items()}
+        self.distances = {int(k): int(v) for k, v in schedule["distances"].items()}
+        self.stages = [list(members) for members in schedule["stages"]]
+        self.program = [(int(count), [op for s in body for op in self.stages[s]]) for count, body in schedule["program"]]
+        self.infos = [TensorInfo(s, d) for s, d in zip(layer.shapes, layer.dtypes, strict=True)][:-1]
+        self.results = stage_op.inner_infos(layer.attrs, self.infos)
+        self.activations = [i for i in range(len(self.infos)) if i not in layer.constants]
+        self.ops = [self._row_op(j) for j in range(len(self.inner))]
+        self.kernels = [row_kernel(self._layer(j), core) for j in range(len(self.inner))]
+        self._lay_out()
+
+    def _row_op(self, j: int) -> RowOp:
+        node = self.inner[j]
+        infos = [self._info(ref) for ref in node.args]
+        computed = [self._is_computed(ref) for ref in node.args]
+        names = tuple(f"{kind}{i}" for (kind, i), c in zip(node.args, computed, strict=True) if c)
+        found = row_op(f"{node.op} {j}", node.op.removeprefix("tiny."), node.attrs, infos, names, f"node{j}", computed)
+        if found is None:
+            raise ValueError(f"{node.op} can't be computed row by row: {node.attrs}")
+        return found
+
+    def _is_computed(self, ref: tuple[str, int]) -> bool:
+        return ref[0] == "node" or ref[1] not in self.layer.constants
+
+    def _info(self, ref: tuple[str, int]) -> TensorInfo:
+        return self.results[ref[1]] if ref[0] == "node" else self.infos[ref[1]]
+
+    def _layer(self, j: int) -> Layer:
+        """The inner operator as a layer of its own."""
+        node = self.inner[j]
+        infos = [*(self._info(ref) for ref in node.args), self.results[j]]
+        constants = {k: self.layer.constants[ref[1]] for k, ref in enumerate(node.args) if not self._is_computed(ref)}
+        op = node.op if node.op.startswith("tiny.") else f"tiny.{node.op}"
+        return Layer(op, node.attrs, constants, tuple(i.shape for i in infos), tuple(i.dtype for i in infos))
+
+    # -- memory
+
+    def _lay_out(self) -> None:
+        at = _up(max(k.scratch_bytes for k in self.kernels), 8)
+        self.sums: dict[int, int] = {}
+        for j, kernel in enumerate(self.kernels):
+            if kernel.sums_bytes:
+                self.sums[j], at = at, _up(at + kernel.sums_bytes)
+        self.ring_at: dict[int, int] = {}
+        for j, rows in self.rings.items():
+            self.ring_at[j], at = at, _up(at + rows * self._row_bytes(self.results[j].shape))
+        self.scratch_bytes = at
+        self.home = {j: members[-1] for members in self.stages for j in members}
+
+    @staticmethod
+    def _row_bytes(shape: Sequence[int]) -> int:
+        _, width, channels = geometry(shape)
+        return width * channels
+
+    def _place(self, name: str) -> _Place:
+        """Where tensor "arg<i>" or "node<j>" lies; a tensor inside a stage lies where the stage's output does."""
+        if name.startswith("arg"):
+            i = int(name.removeprefix("arg"))
+            shape = self.infos[i].shape
+            return _Place(2 + self.activations.index(i), 0, self._row_bytes(shape), geometry(shape)[0], geometry(shape)[0])
+        j = self.home[int(name.removeprefix("node"))]
+        shape = self.results[j].shape
+        height = geometry(shape)[0]
+        if j in self.rings:
+            return _Place(0, self.ring_at[j], self._row_bytes(shape), height, self.rings[j])
+        return _Place(1, 0, self._row_bytes(shape), height, height)
+
+    # -- C
+
+    def kernel(self) -> MicroKernel:
+        """The whole stage as a kernel `name(inputs…, out, packed, scratch)`."""
+        functions: dict[str, CFunction] = {}
+        names, blob, starts = [], b"", []
+        for kernel in self.kernels:
+            made, renamed = named_by_content(kernel.functions)
+            functions |= {f.name: f for f in made}
+            names.append(renamed[kernel.name])
+            starts.append(len(blob))
+            blob += kernel.packed + bytes(-len(kernel.packed) % _ALIGN)
+        interpreter = _interpreter()
+        driver = CFunction(f"{PREFIX}stream_rows", self._driver(names, starts, interpreter.name))
+        return MicroKernel(
+            name=driver.name,
+            functions=(*functions.values(), interpreter, driver),
+            packed=blob,
+            scratch_bytes=self.scratch_bytes,
+            input_shape=self.infos[0].shape,
+            output_shape=self.results[-1].shape,
+            macs=sum(op.macs for op in self.ops),
+            reference=lambda x: x,
+            inputs=len(self.activations),
+        )
+
+    def program_bytes(self) -> list[int]:
+        """The firing program: count, length, operators; longer loops are unrolled into several."""
+        out: list[int] = []
+        for count, body in self.program:
+            if len(body) > _LONGEST:
+                pieces = [(1, body[k : k + _LONGEST]) for _ in range(count) for k in range(0, len(body), _LONGEST)]
+            else:
+                pieces = [(min(_LONGEST, count - done), body) for done in range(0, count, _LONGEST)]
+            for times, piece in pieces:
+                out += [times, len(piece), *piece]
+        return out
+
+    def _operands(self) -> list[list[str]]:
+        """For every operator the table lines of its output and its inputs."""
+        return [[_line(self._place(op.output), 0, 0, 0), *(self._input(op, k) for k in range(len(op.inputs)))] for op in self.ops]
+
+    def _input(self, op: RowOp, position: int) -> str:
+        place = self._place(op.inputs[position])
+        if op.kind == "window" and position == 0:
+            return _line(place, op.rows.stride, op.rows.before, op.rows.extent)
+        return _line(place, 0 if place.height == 1 else 1, 0, 1)
+
+    def _driver(self, names: Sequence[str], starts: Sequence[int], interpreter: str) -> str:
+        operands = self._operands()
+        first = [sum(len(lines) for lines in operands[:j]) for j in range(len(operands))]
+        rows = max(sum(op.rows.extent if op.kind == "window" and k == 0 else 1 for k in range(len(op.inputs))) for op in self.ops)
+        scratch = [self.sums.get(j, 0) for j in range(len(self.ops))]
+        table = [f"{{{n}, {starts[j]}, {scratch[j]}, {first[j]}, {len(operands[j]) - 1}}}" for j, n in enumerate(names)]
+        program = self.program_bytes()
+        ins = [f"x{i}" for i in range(len(self.activations))]
+        name = f"{PREFIX}stream_rows"
+        signature = f"void {name}({', '.join(f'const int8_t *{x}' for x in ins)}, int8_t *out, const void *packed, void *scratch)"
+        return (
+            f"{signature};\n{signature} {{\n"
+            f"  static const tiny_row_op ops[{len(table)}] = {{\n    " + ",\n    ".join(table) + "};\n"
+            f"  static const tiny_rows operands[{sum(map(len, operands))}] = {{\n    "
+            + ",\n    ".join(line for lines in operands for line in lines)
+            + "};\n"
+            f"  static const uint8_t program[{len(program)}] = {{\n{_wrapped(program)}}};\n"
+            f"  const int8_t *rows[{rows}];\n  uint16_t fired[{len(self.ops)}] = {{0}};\n"
+            f"  const int8_t *const bases[{2 + len(ins)}] = {{scratch, out, {', '.join(ins)}}};\n"
+            f"  int8_t *const writable[2] = {{scratch, out}};\n"
+            f"  const tiny_stream stream = {{ops, operands, program, program + {len(program)}, bases, writable, packed, scratch}};\n"
+            f"  {interpreter}(&stream, fired, rows);\n}}\n"
+        )
+
+
+def _line(place: _Place, stride: int, before: int, count: int) -> str:
+    fields = (place.offset, place.row_bytes, place.height, place.slots, before, place.base, stride, count)
+    return f"{{{', '.join(str(f) for f in fields)}}}"
+
+
+def _wrapped(numbers: Sequence[int], width: int = 32) -> str:
+    return ",\n".join("    " + ", ".join(str(n) for n in numbers[k : k + width]) for k in range(0, len(numbers), width))
+
+
+def _up(value: int, align: int = _ALIGN) -> int:
+    return -(-value // align) * align
+
+
+def _interpreter() -> CFunction:
+    name = f"{PREFIX}stream"
+    return CFunction(
+        name,
+        f"typedef void tiny_row_kernel({SIGNATURE});\n"
+        "/* Rows of a tensor: row r lies in slot r % slots from offset on. Firing f reads rows f * stride - before and following. */\n"
+        "typedef struct {\n  uint32_t offset, row_bytes;\n  int32_t height;\n  uint16_t slots;\n  int16_t before;\n"
+        "  uint8_t base, stride, count;\n} tiny_rows;\n"
+        "/* An operator: its output is operand number `operands`, its inputs follow. */\n"
+        "typedef struct {\n  tiny_row_kernel *kernel;\n  uint32_t packed, scratch;\n  uint16_t operands;\n  uint8_t inputs;\n} tiny_row_op;\n"
+        "typedef struct {\n  const tiny_row_op *ops;\n  const tiny_rows *operands;\n  const uint8_t *program, *end;\n"
+        "  const int8_t *const *bases;\n  int8_t *const *writable;\n  const uint8_t *packed;\n  uint8_t *scratch;\n} tiny_stream;\n"
+        f"static void {name}(const tiny_stream *s, uint16_t *fired, const int8_t **rows) {{\n"
+        "  for (const uint8_t *part = s->program; part != s->end; part += 2 + part[1]) {\n"
+        "    for (uint32_t step = 0, left = (uint32_t)part[0] * part[1]; left != 0; --left) {\n"
+        "      const tiny_row_op *op = s->ops + part[2 + step];\n"
+        "      const tiny_rows *at = s->operands + op->operands;\n"
+        "      const int32_t f = fired[part[2 + step]]++;\n"
+        "      int8_t *out = s->writable[at->base] + at->offset + (uint32_t)f % at->slots * at->row_bytes;\n"
+        "      const int8_t **next = rows;\n"
+        "      for (uint32_t k = op->inputs; k != 0; --k) {\n"
+        "        ++at;\n"
+        "        int32_t r = f * at->stride - at->before;\n"
+        "        for (uint32_t n = at->count; n != 0; --n, ++r) {\n"
+        "          const uint32_t slot = r < 0 || r >= at->height ? 0 : (uint32_t)r % at->slots;\n"
+        "          *next++ = s->bases[at->base] + at->offset + slot * at->row_bytes;\n        }\n      }\n"
+        "      op->kernel(rows, out, f, f + 1, s->packed + op->packed, s->scratch + op->scratch);\n"
+        "      if (++step == part[1]) step = 0;\n    }\n  }\n}\n",
+    )

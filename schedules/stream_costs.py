@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What streaming costs, estimated before any kernel is generated: scratch bytes, and instructions against the whole layer's.
+
+Instructions are a model of the kernels' loops, for ranking candidates; the profiler counts what was really generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tvm_tiny.memory.rows import RowGraph, RowOp
+from tvm_tiny.ops.graph import Node
+from tvm_tiny.schedules.microkernels import DepthwiseShape
+
+_WORK = {1: 2.0, 2: 1.4, 3: 1.15, 4: 1.1}
+"""Instructions a multiply-accumulate of blocks of two channels by 1 to 4 pixels, measured on the emulated Cortex-M7, rounded."""
+
+
+def row_work(width: int, pixels: int) -> float:
+    """Relative cost of `width` pixels in groups of `pixels`, the rest one by one."""
+    return width // pixels * pixels * _WORK[pixels] + width % pixels * _WORK[1]
+
+
+def scratch_bytes(node: Node, streamed: bool) -> int:
+    """Bytes of scratch of a layer without generating its kernel: exact for the default blocks, an upper bound otherwise."""
+    op, attrs, shapes = node.op, node.attrs, _shapes(node)
+    if op in ("conv2d", "dense"):
+        k = int(np.prod(shapes[1][1:]))
+        channels = shapes[0][-1]
+        groups, pixels = -(-k // 4), 4 if streamed else 3
+        return groups * pixels * (8 if channels % 4 == 0 else 12)
+    if op == "depthwise_conv2d":
+        x, w = shapes[0], shapes[1]
+        shape = DepthwiseShape(
+            x[1], x[2], x[3], w[2], (w[0], w[1]), tuple(attrs["strides"]), tuple(attrs["padding"]), tuple(attrs["dilation"])
+        )
+        one = 4 * shape.plane_rows(1) * shape.row_bytes
+        return one if streamed else max(one, min(4096, 4 * shape.plane_rows(shape.out_height) * shape.row_bytes))
+    return 0
+
+
+FIRING_WORK = 60.0
+"""Instructions of a firing besides its kernel: the interpreter, row pointers, the kernel's own set-up. Measured order of magnitude."""
+
+
+def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float]:
+    """(as a whole layer, as a stream) estimated instructions: a model of the kernels' loops, for ranking."""
+    out = graph.tensors[op.output]
+    firing = FIRING_WORK * graph.firings(op)
+    if node.op == "conv2d":
+        pixels = out.height * out.width
+        each = op.macs / max(pixels, 1)
+        choices = [p for p in (2, 3, 4) if p <= out.width] or [1]
+        return row_work(pixels, 3) * each, min(row_work(out.width, p) for p in choices) * out.height * each + firing
+    if node.op == "depthwise_conv2d":
+        whole, streamed = depthwise_work(op.macs, out.nbytes, op.rows.extent, op.rows.stride)
+        return whole, streamed + firing
+    whole = float(max(op.macs, 4 * graph.tensors[op.inputs[0]].nbytes))
+    return whole, whole + firing
+
+
+def depthwise_work(macs: int, outputs: int, kernel_rows: int, stride: int) -> tuple[float, float]:
+    """(whole layer, rows alone) instructions of a depthwise layer: input rows are widened once a strip, or once an output row."""
+    products = 0.75 * macs + 3.0 * outputs
+    return products + 1.5 * outputs * stride, products + 1.5 * outputs * kernel_rows
+
+
+def _shapes(node: Node) -> list[tuple[int, ...]]:
+    return [tuple(int(d) for d in a.ty.shape.values) for a in node.args]

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which part of a network is streamed, for a goal: the candidates on the memory / work curve, and the choice among them.
+
+Candidates are the partitions of least streamed work within a row of budgets from the least possible peak up to that of whole layers; each is
+planned for real (offsets, kernel scratch estimated), its extra work estimated by `streaming_work`. The goals:
+
+    speed      nothing is streamed
+    sram       the least arena, whatever the work
+    balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within a tenth of
+               the smallest
+With a budget, "balanced" is the least work that fits it; when none does, the smallest arena.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm_tiny.errors import OptionError
+from tvm_tiny.memory.rows import RowGraph, RowOp
+from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, leaving, least_peak, partitions, plan_partition
+from tvm_tiny.memory.tiny_rows import TinyRows
+from tvm_tiny.ops.graph import Node
+
+GOALS = ("speed", "sram", "balanced")
+_STEPS = (1.0, 1.05, 1.1, 1.25, 1.5, 2.0)  # budgets, as multiples of the least peak
+_KNEE = 1.1
+_LONGEST = 250  # operators a segment: the firing program has a byte for each
+_EFFORT = 2.0
+_ALIGN = 4
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """The goal, a budget in bytes (None: none), and the extra work allowed as a fraction."""
+
+    goal: str = "balanced"
+    budget: int | None = None
+    max_overhead: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.goal not in GOALS:
+            raise OptionError(f"optimize={self.goal!r} is no goal", remedy=f"choose from {', '.join(GOALS)}")
+        if self.max_overhead < 0:
+            raise OptionError(f"max_overhead={self.max_overhead} is negative", remedy="give a fraction, for example 0.1 for 10 %")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A partition, its arena as planned with estimated scratch, and its estimated extra work as a fraction."""
+
+    partition: Partition
+    arena_bytes: int
+    overhead: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form: arena, work, and the streamed ranges of operators."""
+        segments = [[r.first, r.last] for r in self.partition.ranges if r.streamed]
+        return {"arena_bytes": self.arena_bytes, "extra_work": round(self.overhead, 4), "segments": segments}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, why, and what else there was. `ranges` cover all operators."""
+
+    ranges: tuple[Range, ...]
+    goal: str
+    reason: str
+    chosen: dict[str, Any] = field(default_factory=dict)
+    curve: tuple[dict[str, Any], ...] = ()
+    log: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the report."""
+        return {"goal": self.goal, "reason": self.reason, "chosen": self.chosen, "curve": list(self.curve)}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the kernels cost: `scratch(node, streamed)` in bytes; `work(graph, op, node)` as a whole layer and as a stream, in instructions."""
+
+    scratch: Callable[[Node, bool], int]
+    work: Callable[[RowGraph, RowOp, Node], tuple[float, float]]
+
+
+def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) -> Choice:
+    """Exactly these ranges of operators [first, last), streamed; everything else layer by layer.
+
+    Raises
+    ------
+    OptionError
+        A range can't be streamed, or has several results.
+    """
+    cutter = _cutter(rows, costs)
+    ranges = []
+    for first, last in segments:
+        found = cutter.range(first, last)
+        if found is None or not found.streamed or not _allowed(rows.graph, first, last):
+            raise OptionError(
+                f"operators {first}..{last - 1} can't be streamed together", remedy="leave out operators that need whole tensors"
+            )
+        ranges.append(found)
+    return Choice(tuple(ranges), "forced", "asked for", {"segments": [list(s) for s in segments]})
+
+
+def _cutter(rows: TinyRows, costs: Costs) -> Cutter:
+    nodes = {op.name: node for op, node in zip(rows.graph.ops, rows.nodes, strict=True)}
+    return Cutter(rows.graph, Options(("ascending",), scratch=lambda op, streamed: costs.scratch(nodes[op.name], streamed), align=_ALIGN))
+
+
+def _allowed(graph: RowGraph, first: int, last: int) -> bool:
+    return last - first <= _LONGEST and (last == first + 1 or len(leaving(graph, first, last)) == 1)
+
+
+def choose(rows: TinyRows, options: StreamOptions, costs: Costs) -> Choice:
+    """Decide what is streamed."""
+    if options.goal == "speed" or len(rows.graph.ops) < 2:
+        return Choice((), options.goal, "layer by layer: the goal is speed" if options.goal == "speed" else "a single operator")
+    cutter = _cutter(rows, costs)
+    found = sorted(_candidates(rows, cutter, options, costs), key=lambda c: (c.arena_bytes, c.overhead))
+    if not found:
+        return Choice((), options.goal, "layer by layer: no partition could be planned")
+    best, reason = _pick(found, options)
+    log = [_line(c, c is best, reason) for c in found]
+    curve = [c for i, c in enumerate(found) if c is best or all(c.overhead < other.overhead for other in found[:i])]
+    return Choice(best.partition.ranges, options.goal, reason, best.to_dict(), tuple(c.to_dict() for c in curve), tuple(log))
+
+
+def _pick(found: list[Candidate], options: StreamOptions) -> tuple[Candidate, str]:
+    smallest = found[0]
+    if options.goal == "sram":
+        return smallest, "the least arena"
+    fits = [c for c in found if options.budget is not None and c.arena_bytes <= options.budget]
+    if fits:
+        return min(fits, key=lambda c: c.overhead), f"the least work within {options.budget:,} bytes"
+    if options.budget is not None:
+        return smallest, f"nothing fits {options.budget:,} bytes: the least arena"
+    cheap = [c for c in found if c.overhead <= options.max_overhead] or [min(found, key=lambda c: c.overhead)]
+    near = [c for c in cheap if c.arena_bytes <= cheap[0].arena_bytes * _KNEE]
+    return min(
+        near, key=lambda c: c.overhead
+    ), f"the knee: the least work near the smallest arena within {options.max_overhead:.0%} extra work"
+
+
+def _candidates(rows: TinyRows, cutter: Cutter, options: StreamOptions, costs: Costs) -> Iterator[Candidate]:
+    def allowed(first: int, last: int) -> bool:
+        return _allowed(rows.graph, first, last)
+
+    least = least_peak(cutter, allowed)
+    layers = least_peak(cutter, _alone)
+    if least is None or layers is None:
+        return
+    budgets = [int(least * step) for step in _STEPS if least * step < layers] if options.goal != "sram" else [least, int(least * 1.02)]
+    seen = set()
+    for budget, rule in [*((b, allowed) for b in budgets), (layers, _alone)]:
+        for partition in partitions(cutter, budget, rule):
+            cuts = tuple(r.first for r in partition.ranges)
+            if cuts not in seen:
+                seen.add(cuts)
+                plan = plan_partition(rows.graph, partition, _EFFORT)
+                yield Candidate(partition, plan.arena_bytes, _overhead(rows, partition, costs))
+                if plan.arena_bytes <= partition.peak:
+                    break
+
+
+def _alone(first: int, last: int) -> bool:
+    return last == first + 1
+
+
+def _overhead(rows: TinyRows, partition: Partition, costs: Costs) -> float:
+    """Estimated extra work of the streamed operators, as a fraction of the whole network's."""
+    work = [costs.work(rows.graph, op, node) for op, node in zip(rows.graph.ops, rows.nodes, strict=True)]
+    extra = sum(work[i][1] - work[i][0] for r in partition.ranges if r.streamed for i in range(r.first, r.last))
+    return extra / (sum(whole for whole, _ in work) or 1.0)
+
+
+def _line(candidate: Candidate, chosen: bool, reason: str) -> str:
+    """One line of the log."""
+    segments = ", ".join(f"{r.first}..{r.last - 1}" for r in candidate.partition.ranges if r.streamed) or "nothing streamed"
+    verdict = f"accepted ({reason})" if chosen else "rejected (not the choice for this goal)"
+    return f"operators {segments}: {candidate.arena_bytes:,} bytes, {candidate.overhead:+.1%} work: {verdict}"
