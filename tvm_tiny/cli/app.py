@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import tvm_tiny
-from tvm_tiny.cli import boards, check, compare, compile, doctor, profile, report, run
+from tvm_tiny.cli import boards, check, compare, compile, device_server, doctor, profile, report, run
 from tvm_tiny.cli.guard import EXIT_CODES, guarded
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": compare.compare,
     "run": run.run,
     "profile": profile.profile,
+    "device-server": device_server.device_server,
     "boards": boards.boards,
     "doctor": doctor.doctor,
 }
