@@ -46,6 +46,8 @@ def _choices(shape: Conv2DShape) -> list[WinogradChoice]:
     """From weights read once to weights read for every group of tiles; then smaller groups."""
     tiles = shape.out_height * shape.out_width // 4
     row = shape.out_width // 2
+    if not tiles or not row:
+        return []  # no whole tile: a single row or column of outputs
     width = min(4, row)
     whole = -(-tiles // width) if row % width == 0 else 1
     groups = sorted({whole, max(whole // 2, 1), max(whole // 4, 1), 1}, reverse=True)

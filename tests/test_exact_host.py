@@ -10,22 +10,14 @@ import pytest
 
 import tvm_tiny
 from tests.support.host import HostModel
+from tests.support.random_inputs import random_values
 from tests.support.shared import ROOT, SHARED, needs_shared, shared_models
-from tvm_tiny.memory.program import TensorInfo
 from tvm_tiny.reference import Reference
 
 pytestmark = pytest.mark.host_cc
 
 OWN = ROOT / "examples/fashion_mnist/fashion_mnist_int8.tflite"
-FEWER = {"mcunetv2_large": 2, "mcunet_vww_80": 5}
-
-
-def random_input(rng: np.random.Generator, tensor: TensorInfo) -> np.ndarray:
-    """Uniform over the whole range of an integer tensor; normal for float ones."""
-    if np.dtype(tensor.dtype).kind == "f":
-        return rng.normal(size=tensor.shape).astype(tensor.dtype)
-    info = np.iinfo(tensor.dtype)
-    return rng.integers(info.min, info.max, tensor.shape, tensor.dtype, endpoint=True)
+FEWER = {"mcunetv2_large": 2}
 
 
 def assert_exact(path: Path, rng: np.random.Generator, count: int, **options: object) -> None:
@@ -33,7 +25,7 @@ def assert_exact(path: Path, rng: np.random.Generator, count: int, **options: ob
     model = tvm_tiny.build(path, "c", **options)
     library, reference = HostModel(model), Reference(path.read_bytes())
     for _ in range(count):
-        sample = [random_input(rng, t) for t in model.inputs]
+        sample = [random_values(rng, t.shape, t.dtype) for t in model.inputs]
         for ours, theirs, tensor in zip(library(*sample), reference.run(sample), model.outputs, strict=True):
             np.testing.assert_array_equal(ours.reshape(-1), theirs.reshape(-1), err_msg=f"{path.name}: {tensor.name}")
 

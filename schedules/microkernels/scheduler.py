@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from . import schedule_cache
 from .assembly import Body, Instruction, Kind
 from .pipeline import DualIssue, dual_issue_cycles, single_issue_cycles
 
@@ -271,24 +273,53 @@ def schedule(
         When neither the written order nor any try fits the registers.
     """
     live_in, live_out = live_in or {}, live_out or set()
+    key = schedule_cache.digest((body.instructions, pool, dual_issue, sorted(live_in.items()), sorted(live_out), tries))
+    known = schedule_cache.recall(key)
+    if known is not None:
+        return Scheduled(tuple(known["lines"]), {int(reg): core for reg, core in known["registers"].items()}, known["cycles"])
+    found = _search(body, pool, dual_issue, live_in, live_out, tries)
+    schedule_cache.remember(key, {"lines": found.lines, "registers": found.registers, "cycles": found.cycles})
+    return found
+
+
+def _search(
+    body: Body, pool: tuple[str, ...], dual_issue: bool, live_in: dict[int, str], live_out: set[int], tries: int
+) -> Scheduled:
+    """Score the candidates and colour the first of the best."""
     graph = _graph(body.instructions)
     cost = dual_issue_cycles if dual_issue else single_issue_cycles
-    rng = random.Random(len(body.instructions))
+    bound = _least_dual_cycles(body.instructions) if dual_issue else 0.0
+    best: list[Instruction] | None = None
+    least = float("inf")
+    for order in _candidates(graph, dual_issue, tries, lambda: _Pressure(graph, set(live_in), live_out, len(pool))):
+        if order is None or len(order) != len(graph.instructions):
+            continue
+        listed = [graph.instructions[i] for i in order]
+        if (cycles := cost(listed)) < least:
+            best, least = listed, cycles
+        if least <= bound:
+            break  # no order is shorter
+    if best is None:
+        raise RegisterPressureError(f"a body of {len(body.instructions)} instructions doesn't fit {len(pool)} registers")
+    coloured = _colour(best, graph.uses, live_in, live_out, pool)
+    return Scheduled(coloured.lines, coloured.registers, least)
 
-    def pressure() -> _Pressure:
-        return _Pressure(graph, set(live_in), live_out, len(pool))
 
-    candidates = [_written_order(graph, pressure())]
+def _candidates(graph: _Graph, dual_issue: bool, tries: int, pressure: Callable[[], _Pressure]) -> Iterator[list[int] | None]:
+    """Orders to score: the written one, then greedy ones; None where a greedy one locked itself out."""
+    rng = random.Random(len(graph.instructions))
     attempt = _dual_order if dual_issue else _single_order
+    yield _written_order(graph, pressure())
     for n in range(tries):
         # only the oldest instruction may take the last registers in two of three tries: that keeps a greedy order from locking itself out
-        candidates.append(attempt(graph, pressure(), rng, (1.0, 3.0, 6.0, 10.0, 16.0, 24.0)[n % 6], (n // 6 + 1) % 3))
+        yield attempt(graph, pressure(), rng, (1.0, 3.0, 6.0, 10.0, 16.0, 24.0)[n % 6], (n // 6 + 1) % 3)
         if dual_issue:
             lead, noise = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)[n % 6], (0.0, 1.0, 2.0, 4.0)[n // 6 % 4]
-            candidates.append(_just_in_time_order(graph, pressure(), rng, lead, noise))
-    orders = [[graph.instructions[i] for i in order] for order in candidates if order is not None and len(order) == len(graph.instructions)]
-    if not orders:
-        raise RegisterPressureError(f"a body of {len(body.instructions)} instructions doesn't fit {len(pool)} registers")
-    best = min(orders, key=cost)
-    coloured = _colour(best, graph.uses, live_in, live_out, pool)
-    return Scheduled(coloured.lines, coloured.registers, cost(best))
+            yield _just_in_time_order(graph, pressure(), rng, lead, noise)
+
+
+def _least_dual_cycles(code: list[Instruction]) -> float:
+    """No order takes fewer M7 cycles: two instructions a cycle, of them one MAC or store, and one FIELD; the last may stand alone."""
+    kinds = [ins.kind for ins in code]
+    alone = max(sum(k in (Kind.MAC, Kind.STORE) for k in kinds), sum(k is Kind.FIELD for k in kinds))
+    return max(len(code) / 2, alone - 0.5)
