@@ -12,8 +12,9 @@ What it does
 What it leaves: everything that is no call_tir.
 
 rewrite:
-    y = R.call_tir(cls.conv2d, (x, w, b, m, s), R.Tensor(…))   →   t = R.call_tir(cls.conv2d_2, (x, packed), [R.Tensor(…), R.Tensor((512,), "uint8")])
-                                                                    y = t[0]
+    y = R.call_tir(cls.conv2d, (x, w, b, m, s), R.Tensor(…))
+        →  t = R.call_tir(cls.conv2d_2, (x, packed), [R.Tensor(…), R.Tensor((512,), "uint8")])
+           y = t[0]
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class ApplySchedules:
         self.target = parse_target(target)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Schedule every function that `main` calls."""
         rewriter = _Rewriter(mod, self.target)
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function):
@@ -105,7 +107,7 @@ class _Rewriter(relax.PyExprMutator):
 
 
 def scratch_room(main: relax.Function) -> dict[str, int]:
-    """For every call, by the name of its result: bytes between what is live in that step and the network's peak (tensors whole, none sharing)."""
+    """By the name of each call's result: bytes between what is live in that step and the network's peak; tensors whole, none sharing."""
     bindings = [b for block in main.body.blocks for b in block.bindings]
     last_use: dict[relax.Var, int] = {}
     for step, binding in enumerate(bindings):

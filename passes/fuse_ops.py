@@ -6,7 +6,8 @@ Where it may stand: after `quantize-to-integer`, before layouts and schedules ar
 What it matches
   1. `tiny.pad` of height and width with the zero point of its only consumer, a convolution or depthwise convolution: its `padding` grows.
      (Average pooling is left: TFLite counts no padding there.)
-  2. `tiny.lookup` whose table only clamps, `tiny.requantize` that only clamps, behind an operator with a clamp and no other user: its clamp narrows.
+  2. `tiny.lookup` whose table only clamps, `tiny.requantize` that only clamps, behind an operator with a clamp and no other user:
+     its clamp narrows.
   3. int8 → int8 functions in a row (`tiny.lookup`, `tiny.requantize`): one table.
   4. `tiny.transpose` of `tiny.transpose`, `tiny.reshape` of `tiny.reshape`; those that change nothing vanish.
 What it leaves: values with several users, and everything else.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import TypeGuard
 
 import numpy as np
 import tvm
@@ -39,6 +41,7 @@ class FuseOps:
     """See the module's docstring."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Rewrite `main` until nothing changes."""
         func = mod["main"]
         while (fused := _fuse_once(func)) is not None:
             func = fused
@@ -69,14 +72,14 @@ def _fuse_once(func: relax.Function) -> relax.Function | None:
     return relax.transform.DeadCodeElimination()(tvm.IRModule({"main": rebuilt}))["main"]
 
 
-def _only_user(graph: TinyGraph, producer: Node | None) -> bool:
+def _only_user(producer: Node | None, graph: TinyGraph) -> TypeGuard[Node]:
     if producer is None or not producer.op:
         return False
     return len(graph.consumers.get(producer.var, [])) == 1 and not any(producer.var.same_as(v) for v in graph.outputs)
 
 
 def _pad(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
-    if node.op not in _PADDED or not _only_user(graph, producer) or producer.op != "pad" or node.attrs.get("x_layout", "NHWC") != "NHWC":
+    if node.op not in _PADDED or not _only_user(producer, graph) or producer.op != "pad" or node.attrs.get("x_layout", "NHWC") != "NHWC":
         return None
     before, after = producer.attrs["before"], producer.attrs["after"]
     if any(before[i] or after[i] for i in (0, 3)) or producer.attrs["value"] != node.attrs["x_zp"]:
@@ -88,7 +91,7 @@ def _pad(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax
 
 def _clamp(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
     bounds = _clamp_bounds(node)
-    if bounds is None or not _only_user(graph, producer) or producer.op not in _CLAMPED:
+    if bounds is None or not _only_user(producer, graph) or producer.op not in _CLAMPED:
         return None
     low = min(max(producer.attrs["clamp_min"], bounds[0]), bounds[1])
     high = min(max(producer.attrs["clamp_max"], bounds[0]), bounds[1])
@@ -116,7 +119,7 @@ def _table(node: Node) -> np.ndarray | None:
 
 
 def _compose(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
-    if not _only_user(graph, producer):
+    if not _only_user(producer, graph):
         return None
     inner, outer = _table(producer), _table(node)
     if inner is None or outer is None:

@@ -29,6 +29,7 @@ class LowerOps:
     """See the module's docstring."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Lower every operator of every function."""
         lowerings = {op.name: _lower for op in registry.all_ops() if op.name not in ALIASING_OPS}
         return relax.transform.LegalizeOps(lowerings)(mod)
 

@@ -4,8 +4,15 @@
 Where it may stand: last.
 
 What it matches: the straight list of kernel calls that `tvm_tiny.memory.program` reads from `main`.
-What it does: computes exact lifetimes, collects the overlap rights of the kernels (`tiny.overlap`), lets the planner find offsets, checks the
-plan, and writes it to the module attribute `tiny.plan` (JSON of `tvm_tiny.memory.plan.MemoryPlan`). The code is not changed.
+What it does: computes exact lifetimes, collects the overlap rights of the kernels (`tiny.overlap`), lets the planner find offsets, checks
+the plan, and writes it to the module attribute `tiny.plan` (JSON of `tvm_tiny.memory.plan.MemoryPlan`).
+What it leaves: the code.
+
+rewrite:
+    @I.ir_module                 →    @I.ir_module
+    class Module: …                   class Module:
+                                          I.module_attrs({"tiny.plan": "{…}"})
+                                          …
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ class PlanMemory:
     """See the module's docstring."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Attach the plan; the code stays as it is."""
         return mod.with_attr(PLAN_ATTR, plan_program(extract(mod, "model")).to_json())
 
 
@@ -44,7 +52,13 @@ def plan_program(program: Program) -> MemoryPlan:
 
 
 def _step(program: Program, call: KernelCall, index: int) -> Step:
-    return Step(f"{index}:{call.op.removeprefix('tiny.')}", _inside(program, dict.fromkeys(call.reads)), _inside(program, call.writes), call.scratch, _rights(program, call))
+    return Step(
+        f"{index}:{call.op.removeprefix('tiny.')}",
+        _inside(program, dict.fromkeys(call.reads)),
+        _inside(program, call.writes),
+        call.scratch,
+        _rights(program, call),
+    )
 
 
 def _inside(program: Program, names: Iterable[str]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ What it leaves: everything else stays a float island between `tiny.dequantize` a
 Rounding: "gemmlowp" for TFLite models (bit-identical to TensorFlow Lite Micro), "single" for ONNX ones (nearest, as ONNX Runtime).
 
 rewrite:
-    a = dequantize(x, 0.5, -1); w1 = dequantize(w, …); c = nn.conv2d(a, w1); d = add(c, dequantize(b, …)); y = clip(quantize(d, 0.1, -128), -128, 127)
+    a = dequantize(x, 0.5, -1); w1 = dequantize(w, …); c = nn.conv2d(a, w1); d = add(c, dequantize(b, …))
+    y = clip(quantize(d, 0.1, -128), -128, 127)
         →  y = tiny.conv2d(x, w, b, multiplier, shift, x_zp=-1, y_zp=-128, clamp_min=-128, …)
 """
 
@@ -40,6 +41,7 @@ class QuantizeToInteger:
     """See the module's docstring."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Rewrite `main`."""
         rounding = "single" if model_info(mod).get("format") == "onnx" else "gemmlowp"
         main = _Converter(mod["main"], rounding, model_info(mod)).run()
         out = tvm.IRModule({"main": main})
@@ -156,7 +158,9 @@ class _Converter:
                 call = convert(self, definition, result)
                 if call is not None:
                     return call
-        rounded = registry.call("tiny.quantize", self.value(real), scale=result.quant.real_scale, zp=result.quant.zp, rounding=self.float_rounding)
+        rounded = registry.call(
+            "tiny.quantize", self.value(real), scale=result.quant.real_scale, zp=result.quant.zp, rounding=self.float_rounding
+        )
         if (result.low, result.high) == _range("int8"):
             return rounded
         table = np.clip(np.arange(-128, 128), result.low, result.high).astype(np.int8)
@@ -299,7 +303,9 @@ def _softmax(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | 
     if x is None or axis != len(shape_of(expr)) - 1 or not _is_probability(result.quant):
         return None
     table = relax.const(softmax.quantize_params(x.quant.real_scale, beta)["table"])
-    return registry.call("tiny.softmax", cv.value(x.value), table, x_scale=x.quant.real_scale, y_scale=result.quant.real_scale, source=result.name)
+    return registry.call(
+        "tiny.softmax", cv.value(x.value), table, x_scale=x.quant.real_scale, y_scale=result.quant.real_scale, source=result.name
+    )
 
 
 def _is_probability(quant: Quant) -> bool:
@@ -314,8 +320,17 @@ def _requantize(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr
     if x.quant.equals(result.quant) and (result.low, result.high) == _range("int8"):
         return cv.value(x.value)
     if cv.tensors.get(result.name, {}).get("op") == "RELU":
-        table = tables.relu(x.quant.real_scale, x.quant.zp, result.quant.real_scale, result.quant.zp)  # a rescaling of its own, see `tables`
-        return registry.call("tiny.lookup", cv.value(x.value), relax.const(table), x_scale=x.quant.real_scale, y_scale=result.quant.real_scale, source=result.name)
+        table = tables.relu(
+            x.quant.real_scale, x.quant.zp, result.quant.real_scale, result.quant.zp
+        )  # a rescaling of its own, see `tables`
+        return registry.call(
+            "tiny.lookup",
+            cv.value(x.value),
+            relax.const(table),
+            x_scale=x.quant.real_scale,
+            y_scale=result.quant.real_scale,
+            source=result.name,
+        )
     params = requantize.quantize_params(x.quant.real_scale, result.quant.real_scale)
     return registry.call("tiny.requantize", cv.value(x.value), **params, **_common(cv, x, result))
 

@@ -6,9 +6,9 @@ Where it may stand: after `quantize-to-integer`, before layouts are chosen and f
 What it does
   1. Interval analysis: per channel, the least and greatest int8 value any input can produce, through every operator's exact arithmetic
      (padding included). A channel whose interval is one value is constant.
-  2. Need: from the outputs back, which channels any needed value depends on. A convolution or fully connected layer does not need a constant
-     input channel it can fold: one without padding at its taps, or whose value is the zero point (padding then reads the same value).
-     A channel with only zero weights to needed outputs is not needed either.
+  2. Need: from the outputs back, which channels any needed value depends on. A convolution or fully connected layer does not need a
+     constant input channel it can fold: one without padding at its taps, or whose value is the zero point (padding then reads the same
+     value). A channel with only zero weights to needed outputs is not needed either.
   3. Channels that stand or fall together (depthwise, additions, pooling, reshapes between them) are dropped together.
 What it leaves: channels of model inputs and outputs, of operators that mix channels in other ways, depthwise with a channel multiplier.
 
@@ -60,6 +60,7 @@ class RemoveConstantChannels:
     """See the module's docstring."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Rewrite `main`."""
         removal = _Removal(TinyGraph(mod["main"]))
         if not removal.dropped():
             return mod
@@ -118,11 +119,11 @@ def _keeps_channels(graph: TinyGraph, node: Node) -> bool:
 
 
 def _weighted(graph: TinyGraph, node: Node, x: Range) -> Range:
-    """Bounds of `bias + Σ w * (x - x_zp)`, taps that can fall into the padding counted as possibly absent; then the exact requantisation."""
+    """Bounds of `bias + Σ w * (x - x_zp)`, taps that can fall into the padding as possibly absent; then the exact requantisation."""
     weight, bias, multiplier, shift = (node.constant(i).astype(np.int64) for i in (1, 2, 3, 4))
     low, high = x.low - node.attrs["x_zp"], x.high - node.attrs["x_zp"]
     if node.op == "dense":
-        terms, absent = weight, np.zeros(weight.shape[:1] + (1,), bool)[:1]
+        terms, absent = weight, np.zeros((*weight.shape[:1], 1), bool)[:1]
     elif node.op == "conv2d":
         terms, absent = _grouped(weight, low.size), tap_in_padding(graph, node)[None, :, :, None]
     else:
@@ -136,7 +137,10 @@ def _weighted(graph: TinyGraph, node: Node, x: Range) -> Range:
     if max(abs(int(acc_low.min())), abs(int(acc_high.max()))) > _ACC_LIMIT:
         return _full(graph.shape(node.var))
     clamp = (node.attrs["clamp_min"], node.attrs["clamp_max"])
-    results = [requantize(acc, multiplier, shift, node.attrs["y_zp"], clamp, node.attrs["rounding"]).astype(np.int64) for acc in (acc_low, acc_high)]
+    results = [
+        requantize(acc, multiplier, shift, node.attrs["y_zp"], clamp, node.attrs["rounding"]).astype(np.int64)
+        for acc in (acc_low, acc_high)
+    ]
     return Range(*results)
 
 
@@ -181,7 +185,7 @@ def _monotone(graph: TinyGraph, node: Node, x: Range) -> Range:
 
 
 def _binary(graph: TinyGraph, node: Node, a: Range, b: Range) -> Range:
-    """Every result lies between those of the corners: each operand enters through a monotone rescaling, sums and products are extreme there."""
+    """Every result lies between those of the corners: operands enter through monotone rescalings, sums and products are extreme there."""
     corners = [_evaluate(graph, node, p, q) for p in (a.low, a.high) for q in (b.low, b.high)]
     return Range(np.min([c.min(axis=0) for c in corners], axis=0), np.max([c.max(axis=0) for c in corners], axis=0))
 

@@ -31,5 +31,9 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
 def layer_of(layer: Layer) -> AddLayer:
     """The microkernel's description of the addition."""
     a = layer.attrs
-    triples = [tuple(a[f"{who}_{what}"] for who in ("a", "b", "y")) for what in ("zp", "multiplier", "shift")]
-    return AddLayer(*triples, (a["clamp_min"], a["clamp_max"]), a["left_shift"], a["rounding"])
+
+    def of_each(what: str) -> tuple[int, int, int]:
+        return a[f"a_{what}"], a[f"b_{what}"], a[f"y_{what}"]
+
+    clamp = (a["clamp_min"], a["clamp_max"])
+    return AddLayer(of_each("zp"), of_each("multiplier"), of_each("shift"), clamp, a["left_shift"], a["rounding"])

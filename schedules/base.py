@@ -12,7 +12,8 @@ function then says how its parameters are made, in attributes:
   tiny.packed       the arrays computed from the constants.
   tiny.scratch      bytes of each scratch buffer; they follow the outputs as uint8 parameters.
   tiny.c_sources    [[name, C text], …] of microkernels, callees first, the function calls by `call_extern`; equal texts are emitted once.
-  tiny.overlap      JSON {"<output>:<argument>": [[order, distance], …]}: how an output may lie over an argument (`tvm_tiny.memory.plan.Right`).
+  tiny.overlap      JSON {"<output>:<argument>": [[order, distance], …]}: how an output may lie over an argument
+                    (`tvm_tiny.memory.plan.Right`).
   tiny.kernel       JSON {"rule", "kernel", "block", "unroll", …}: what the report tells of the choice.
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tvm
@@ -29,7 +30,7 @@ from tvm import s_tir, tirx
 
 from tvm_tiny.target import TinyTarget
 
-Applied = s_tir.Schedule | list[s_tir.Schedule] | None
+Applied: TypeAlias = s_tir.Schedule | list[s_tir.Schedule] | None
 Rule = Callable[[tirx.PrimFunc, TinyTarget, bool], Applied]
 
 

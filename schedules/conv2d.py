@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolution of any kernel, stride, padding and dilation, pointwise included: GEMM over a few expanded columns (im2col without the copy).
 
-A group of output pixels is gathered and widened to int16 in scratch, then multiplied with all channels by the block function; requantisation is
-fused. The tensor is never padded or copied as a whole.
+A group of output pixels is gathered and widened to int16 in scratch, then multiplied with all channels by the block function;
+requantisation is fused. The tensor is never padded or copied as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from tvm_tiny.schedules.microkernels import Conv2DShape, Core, LayerParameters, 
 from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.target import TinyTarget
-
 
 _CACHED_WEIGHTS = 8192  # bytes that stay in a small data cache (STM32H7: 16 KB) beside activations
 
@@ -41,7 +40,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
 
 
 def _tile(shape: Conv2DShape, kernel: MicroKernel, room: int) -> int:
-    """Pixel groups whose columns are kept while the weights are walked once: as many as there is room for, where weights outgrow a cache."""
+    """Pixel groups whose columns are kept while the weights are walked once: as many as have room, where weights outgrow a cache."""
     if len(kernel.packed) < _CACHED_WEIGHTS or kernel.choices["tile"] != 1:
         return 1
     pixels = shape.out_height * shape.out_width

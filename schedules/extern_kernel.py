@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a generated microkernel to a scheduled PrimFunc that calls it.
 
-The function has the parameters (activations, packed, output, scratch); its one block stands for the whole layer and its body is the call. Names of C
-functions start with `PREFIX`, which code generation replaces by the model's own, so that two models link into one image.
+The function has the parameters (activations, packed, output, scratch); its one block stands for the whole layer and its body is the
+call. Names of C functions start with `PREFIX`, which code generation replaces by the model's own, so that two models link into one image.
 """
 
 from __future__ import annotations

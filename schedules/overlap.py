@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a kernel's output may lie over its input: exact distances for kernels that work through the output in ascending order.
 
-A right "ascending, distance d" says the kernel is correct when out_base + d <= in_base (`tvm_tiny.memory.plan.Right`): every store lies below
-what is still to be read. Distances are found by walking the kernel's own order of reads and stores, not by a formula per operator.
+A right "ascending, distance d" says the kernel is correct when out_base + d <= in_base (`tvm_tiny.memory.plan.Right`): every store lies
+below what is still to be read. Distances are found by walking the kernel's own order of reads and stores, not by a formula per operator.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def loop_rights(layer: Layer) -> dict[str, list[Any]]:
     """Rights of a function scheduled as plain loops over the output, one element computed and stored at a time (`tiny.overlap`)."""
     out = layer.shapes[-1]
     if layer.op in _ELEMENTWISE:
-        same = [i for i in range(len(layer.shapes) - 1) if i not in layer.constants and layer.shapes[i] == out and layer.dtypes[i] == "int8"]
+        same = [
+            i for i in range(len(layer.shapes) - 1) if i not in layer.constants and layer.shapes[i] == out and layer.dtypes[i] == "int8"
+        ]
         return {f"0:{i}": [["ascending", 0]] for i in same}
     if layer.op in _WINDOWED and _is_plain_nhwc(layer):
         return {"0:0": [["ascending", element_distance(layer)]]}

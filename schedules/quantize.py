@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """float32 → int8: by a multiplication with the reciprocal, and by the reference's division only where the two could round differently.
 
-With 16 bits of fraction the product differs from the quotient by at most a few units in the range that matters (|q| ≤ 500: three roundings, each
-of 2^-24 of it, and the cut to an integer), so both round to the same integer unless the fraction lies that close to one half; there, and beyond
-the range, the quotient itself is computed.
+With 16 bits of fraction the product differs from the quotient by at most a few units in the range that matters (|q| ≤ 500: three
+roundings, each of 2^-24 of it, and the cut to an integer), so both round to the same integer unless the fraction lies that close to one
+half; there, and beyond the range, the quotient itself is computed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""3×3 convolution at stride 1 by exact integer Winograd F(2×2, 3×3): 4 multiply-accumulates an output and channel pair where direct needs 9.
+"""3×3 convolution at stride 1 by exact integer Winograd F(2×2, 3×3): 4 multiplications an output and channel pair where direct needs 9.
 
-The results are exactly four times the accumulators, so nothing is divided and the output is bit-identical. The price is flash: the transformed
-weights take 16 int16 where the filter has 9 int8.
+The results are exactly four times the accumulators, so nothing is divided and the output is bit-identical. The price is flash: the
+transformed weights take 16 int16 where the filter has 9 int8.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.errors import DoesNotFitError, OptionError
 from tvm_tiny.frontend import load as _load
 from tvm_tiny.memory.plan import MemoryPlan
-from tvm_tiny.memory.program import Program, extract, model_info
+from tvm_tiny.memory.program import KernelCall, Program, extract, model_info
 from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.pins import check_pair
 from tvm_tiny.pipeline import Options, run_pipeline, write_dump
@@ -22,8 +22,6 @@ from tvm_tiny.target import TinyTarget, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-
 
 
 def load(source: str | Path | bytes) -> tvm.IRModule:
@@ -142,16 +140,30 @@ def _check_budget(plan: MemoryPlan, budget: int) -> None:
 
 def _check_fits(program: Program, plan: MemoryPlan, board: Board) -> None:
     """Refuse what can't be flashed, with the layer that decides. Code is measured only when the project is built."""
-    arena, constants = board.limits.arena, sum(a.nbytes for a in program.constants.values())
+    arena, flash = board.limits.arena, board.limits.flash
     if arena is not None and plan.arena_bytes > arena:
-        step = plan.steps[plan.peak_step()].name
+        call = program.calls[plan.peak_step()]
+        live = plan.occupied_bytes(plan.peak_step())
         raise DoesNotFitError(
-            f"{board.name}: the network needs {plan.arena_bytes:,} bytes of SRAM, {plan.arena_bytes - arena:,} more than the {arena:,} there are; "
-            f"layer {step} decides",
-            remedy="choose a board with more SRAM, or a smaller input",
+            f"{board.name}: the network needs {plan.arena_bytes:,} bytes of SRAM, {plan.arena_bytes - arena:,} more than the {arena:,} "
+            f"there are; layer {_title(program, call)} decides ({live:,} bytes)",
+            remedy="choose a board with more SRAM (`tvm-tiny boards`), or a smaller input",
         )
-    if board.limits.flash is not None and constants > board.limits.flash:
+    sizes = {name: a.nbytes for name, a in program.constants.items()}
+    if flash is not None and (total := sum(sizes.values())) > flash:
+        largest = max(program.calls, key=lambda c: _constant_bytes(c, sizes))
         raise DoesNotFitError(
-            f"{board.name}: the weights need {constants:,} bytes of flash, {constants - board.limits.flash:,} more than the {board.limits.flash:,} there are",
-            remedy="choose a board with more flash",
+            f"{board.name}: the constants need {total:,} bytes of flash, {total - flash:,} more than the {flash:,} there are; "
+            f"layer {_title(program, largest)} has the most ({_constant_bytes(largest, sizes):,} bytes)",
+            remedy="choose a board with more flash (`tvm-tiny boards`), or a smaller network",
         )
+
+
+def _constant_bytes(call: KernelCall, sizes: Mapping[str, int]) -> int:
+    return sum(sizes[name] for name in {name for kind, name in call.args if kind == "constant"})
+
+
+def _title(program: Program, call: KernelCall) -> str:
+    """Name in the source model, and the operator."""
+    name = program.model.get("tensors", {}).get(call.layer, {}).get("name", call.layer)
+    return f"{name} ({call.op.removeprefix('tiny.')})"

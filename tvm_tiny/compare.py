@@ -31,7 +31,10 @@ _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """One layer over all samples: elements that differ, and by how much at most. `compared` is False where the reference has no such tensor."""
+    """One layer over all samples: elements that differ, and by how much at most.
+
+    `compared` is False where the reference has no such tensor.
+    """
 
     index: int
     layer: str
@@ -58,8 +61,7 @@ def compare(model: CompiledModel, source: bytes, samples: Sequence[Sequence[np.n
         Inputs in the model's order.
     """
     reference = Reference(source, keep_intermediates=True)
-    totals = {i: [0, 0, 0.0] for i in range(len(model.program.calls))}
-    compared: set[int] = set()
+    totals = {i: _Total() for i in range(len(model.program.calls))}
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_") as temp:
         dump = _DumpingModel(model, Path(temp))
         for sample in samples:
@@ -68,10 +70,9 @@ def compare(model: CompiledModel, source: bytes, samples: Sequence[Sequence[np.n
             theirs = {t.name: t.data for t in reference.tensors()}
             for index, name, array in ours:
                 if name in theirs and theirs[name].size == array.size:
-                    compared.add(index)
-                    _add_difference(totals[index], array, theirs[name])
+                    totals[index].add(array, theirs[name])
     rows = model.report.layers
-    return [LayerDifference(r.index, r.source[0], r.op, r.index in compared, *totals[r.index]) for r in rows]
+    return [totals[r.index].row(r.index, r.source[0], r.op) for r in rows]
 
 
 def first_difference(rows: Sequence[LayerDifference]) -> LayerDifference | None:
@@ -79,11 +80,24 @@ def first_difference(rows: Sequence[LayerDifference]) -> LayerDifference | None:
     return next((r for r in rows if r.different), None)
 
 
-def _add_difference(total: list, ours: np.ndarray, theirs: np.ndarray) -> None:
-    delta = np.abs(ours.reshape(-1).astype(np.float64) - theirs.reshape(-1).astype(np.float64))
-    total[0] += delta.size
-    total[1] += int(np.count_nonzero(delta))
-    total[2] = max(total[2], float(delta.max(initial=0.0)))
+@dataclass
+class _Total:
+    """Differences of one layer summed over samples."""
+
+    elements: int = 0
+    different: int = 0
+    largest: float = 0.0
+    compared: bool = False
+
+    def add(self, ours: np.ndarray, theirs: np.ndarray) -> None:
+        delta = np.abs(ours.reshape(-1).astype(np.float64) - theirs.reshape(-1).astype(np.float64))
+        self.compared = True
+        self.elements += delta.size
+        self.different += int(np.count_nonzero(delta))
+        self.largest = max(self.largest, float(delta.max(initial=0.0)))
+
+    def row(self, index: int, layer: str, op: str) -> LayerDifference:
+        return LayerDifference(index, layer, op, self.compared, self.elements, self.different, self.largest)
 
 
 class _DumpingModel:
@@ -97,10 +111,25 @@ class _DumpingModel:
         library = directory / "model.so"
         sources = [*(str(artifact / s) for s in model.metadata()["sources"]), str(directory / "hook.c")]
         hook = f'-DTVMGEN_LAYER_HOOK_HEADER="{directory / "hook.h"}"'
-        command = [_compiler(), "-std=c99", "-O1", "-shared", "-fPIC", hook, "-I", str(artifact / "codegen/host/include"), *sources, "-lm", "-o", str(library)]
+        command = [
+            _compiler(),
+            "-std=c99",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            hook,
+            "-I",
+            str(artifact / "codegen/host/include"),
+            *sources,
+            "-lm",
+            "-o",
+            str(library),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ToolchainError(f"the host compiler refuses the generated C:\n{done.stderr[:2000]}", remedy="this is a bug of tvm_tiny: report it")
+            raise ToolchainError(
+                f"the host compiler refuses the generated C:\n{done.stderr[:2000]}", remedy="this is a bug of tvm_tiny: report it"
+            )
         self._library = ctypes.CDLL(str(library))
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[tuple[int, str, np.ndarray]]:

@@ -205,5 +205,5 @@ def _tensor(tensor: TensorInfo, offset: int | None) -> dict[str, Any]:
 
 def _npz(constants: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **constants)
+    np.savez(buffer, **dict[str, Any](constants))
     return buffer.getvalue()

@@ -41,7 +41,9 @@ class Options:
         optional = {p.name for p in PIPELINE if p.optional}
         unknown = sorted(self.disable - optional)
         if unknown:
-            raise OptionError(f"disable={', '.join(unknown)}: no optional pass of that name", remedy=f"choose from {', '.join(sorted(optional))}")
+            raise OptionError(
+                f"disable={', '.join(unknown)}: no optional pass of that name", remedy=f"choose from {', '.join(sorted(optional))}"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class Phase:
 
 PIPELINE: tuple[Phase, ...] = (
     Phase("quantize-to-integer", lambda o: QuantizeToInteger(), "first: every later pass matches the tiny dialect"),
-    Phase("fuse-ops", lambda o: FuseOps(), "padding and clamps inside the operators make intervals tighter and kernels fewer", optional=True),
+    Phase(
+        "fuse-ops", lambda o: FuseOps(), "padding and clamps inside the operators make intervals tighter and kernels fewer", optional=True
+    ),
     Phase("remove-constant-channels", lambda o: RemoveConstantChannels(), "before anything is decided by channel counts", optional=True),
     Phase("dead-code", lambda o: relax.transform.DeadCodeElimination(), "what only the float form used is gone"),
     Phase(

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +64,7 @@ class Reference:
         return int(tflite.Model.GetRootAs(self._model, 0).Subgraphs(0).OutputsLength())
 
 
-def _runtime():  # noqa: ANN202  (a module)
+def _runtime() -> ModuleType:
     try:
         from tflite_micro.python.tflite_micro import runtime
     except ImportError as error:
@@ -70,7 +72,7 @@ def _runtime():  # noqa: ANN202  (a module)
     return runtime
 
 
-def _open(runtime, model: bytes, kind: object):  # noqa: ANN001, ANN202
+def _open(runtime: ModuleType, model: bytes, kind: object) -> Any:
     """Too small an arena is an exception at construction or at the first run; the sizes below fit every model the compiler takes."""
     last: Exception | None = None
     for arena in _ARENAS:
@@ -78,4 +80,6 @@ def _open(runtime, model: bytes, kind: object):  # noqa: ANN001, ANN202
             return runtime.Interpreter.from_bytes(model, arena_size=arena, intrepreter_config=kind)
         except Exception as error:  # the binding raises bare RuntimeError
             last = error
-    raise ToolchainError(f"the reference interpreter refuses the model: {last}", remedy="check that the file runs in TensorFlow Lite Micro") from last
+    raise ToolchainError(
+        f"the reference interpreter refuses the model: {last}", remedy="check that the file runs in TensorFlow Lite Micro"
+    ) from last

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy of the int8 network under TensorFlow Lite Micro: on the 200 committed samples, and on the whole test set where it is installed.
 
-    python examples/fashion_mnist/evaluate.py
+python examples/fashion_mnist/evaluate.py
 """
 
 from __future__ import annotations

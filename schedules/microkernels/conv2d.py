@@ -75,9 +75,9 @@ class Conv2DShape:
 def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> BlockChoice:
     """Block for a shape without tuning.
 
-    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long. Weights that the
-    flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as many as fit into
-    `scratch_limit` bytes.
+    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long.
+    Weights that the flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as
+    many as fit into `scratch_limit` bytes.
     """
     pixels, groups = shape.out_height * shape.out_width, -(-shape.k // 4)
     if pixels == 1:

@@ -34,7 +34,9 @@ def test_literals_keep_every_bit(dtype: str, tmp_path: Path) -> None:
         "int main(void) { return fwrite(v, sizeof v, 1, stdout) == 1 ? 0 : 1; }\n"
     )
     (tmp_path / "v.c").write_text(source)
-    subprocess.run(["gcc", "-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-o", str(tmp_path / "v"), str(tmp_path / "v.c")], check=True)
+    subprocess.run(
+        ["gcc", "-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-o", str(tmp_path / "v"), str(tmp_path / "v.c")], check=True
+    )
     assert subprocess.run([tmp_path / "v"], capture_output=True, check=True).stdout == values.tobytes()
 
 

@@ -28,7 +28,20 @@ def test_every_float_rounds_as_the_operator_says(scale: float, zp: int, rounding
     attrs = {"scale": scale, "zp": zp, "rounding": rounding}
     source = tmp_path / "q.c"
     source.write_text(PREAMBLE + quantize._divide("q", attrs) + quantize._source("q", x.size, attrs))
-    command = ["gcc", "-std=c99", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared", "-fPIC", str(source), "-o", str(tmp_path / "q.so")]
+    command = [
+        "gcc",
+        "-std=c99",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Wconversion",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        str(source),
+        "-o",
+        str(tmp_path / "q.so"),
+    ]
     subprocess.run(command, check=True)
     y = np.empty(x.size, np.int8)
     ctypes.CDLL(str(tmp_path / "q.so")).q(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), None, None)

@@ -29,7 +29,21 @@ class HostModel:
         self.library = Path(self._dir.name) / "model.so"
         sources = [str(artifact / s) for s in model.metadata()["sources"]]
         include = str(artifact / "codegen/host/include")
-        command = [compiler, "-std=c99", "-O1", *WARNINGS, *flags, "-shared", "-fPIC", "-I", include, *sources, "-lm", "-o", str(self.library)]
+        command = [
+            compiler,
+            "-std=c99",
+            "-O1",
+            *WARNINGS,
+            *flags,
+            "-shared",
+            "-fPIC",
+            "-I",
+            include,
+            *sources,
+            "-lm",
+            "-o",
+            str(self.library),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[:4000]
         self._lib = ctypes.CDLL(str(self.library))

@@ -36,19 +36,32 @@ class TinyBuilder:
         exprs = [relax.const(a) if isinstance(a, np.ndarray) else a for a in args]
         return self.builder.emit(registry.call(f"tiny.{op}", *exprs, **attrs), name_hint=name)
 
-    def conv(self, x: relax.Expr, channels: int, kernel: int = 1, *, weight: np.ndarray | None = None, bias: np.ndarray | None = None, **attrs: Any) -> relax.Var:
+    def conv(
+        self,
+        x: relax.Expr,
+        channels: int,
+        kernel: int = 1,
+        *,
+        weight: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        **attrs: Any,
+    ) -> relax.Var:
         """A convolution with random weights and a rescaling that uses most of int8."""
         depth = int(x.ty.shape.values[3])
         if weight is None:
             weight = self.rng.integers(-127, 128, (channels, kernel, kernel, depth)).astype(np.int8)
-        return self.call("conv2d", x, weight, *self._scaling(channels, kernel * kernel * depth, bias), **self._common(attrs, padding=kernel // 2))
+        return self.call(
+            "conv2d", x, weight, *self._scaling(channels, kernel * kernel * depth, bias), **self._common(attrs, padding=kernel // 2)
+        )
 
     def depthwise(self, x: relax.Expr, kernel: int = 3, *, weight: np.ndarray | None = None, **attrs: Any) -> relax.Var:
         """A depthwise convolution, multiplier one."""
         channels = int(x.ty.shape.values[3])
         if weight is None:
             weight = self.rng.integers(-127, 128, (kernel, kernel, channels)).astype(np.int8)
-        return self.call("depthwise_conv2d", x, weight, *self._scaling(channels, kernel * kernel, None), **self._common(attrs, padding=kernel // 2))
+        return self.call(
+            "depthwise_conv2d", x, weight, *self._scaling(channels, kernel * kernel, None), **self._common(attrs, padding=kernel // 2)
+        )
 
     def dense(self, x: relax.Expr, channels: int, **attrs: Any) -> relax.Var:
         """A fully connected layer."""

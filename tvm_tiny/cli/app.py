@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ app = typer.Typer(
 )
 
 # The order of `tvm-tiny --help`: from a file to a device.
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "check": check.check,
     "compile": compile.compile_model,
     "report": report.report,

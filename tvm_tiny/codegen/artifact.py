@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A compiled model as files: Model Library Format, as a directory or a tar archive.
 
-    metadata.json                    what it is: target, workspace, inputs and outputs, layers, memory plan
-    codegen/host/src/*.c, *.h        sources (the private header stands beside them)
-    codegen/host/include/*.h         the public header
-    parameters/<name>.npz            the constants as the kernels read them
-    src/*.py                         the IR after each phase
-    report.json                      what the compiler decided
+metadata.json                    what it is: target, workspace, inputs and outputs, layers, memory plan
+codegen/host/src/*.c, *.h        sources (the private header stands beside them)
+codegen/host/include/*.h         the public header
+parameters/<name>.npz            the constants as the kernels read them
+src/*.py                         the IR after each phase
+report.json                      what the compiler decided
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def emit_header(program: Program, workspace_size: int, version: str, *, target: 
     guard = f"{upper}_H_"
     parts = [
         file_head(f"{prefix}.h: interface of the network '{program.name}', compiled for {target}.", version),
-        f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n",
+        f'#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n',
         _sizes(program, upper, workspace_size),
         _struct(f"{prefix}_inputs", program.inputs, "Inputs"),
         _struct(f"{prefix}_outputs", program.outputs, "Outputs"),
@@ -61,13 +61,15 @@ def _functions(program: Program, prefix: str, upper: str) -> str:
     )
     return (
         f"/* One inference in the library's own static workspace.\n"
-        f" * A pointer in `inputs` (`outputs`) may be NULL or the address of the tensor inside the workspace ({prefix}_input_…(), {prefix}_output_…()):\n"
+        f" * A pointer in `inputs` (`outputs`) may be NULL or the address of the tensor inside the workspace"
+        f" ({prefix}_input_…(), {prefix}_output_…()):\n"
         f" * then nothing is copied. Inputs in the workspace are overwritten by the run; outputs there stay until the next one.\n"
         f" * Float tensors stay in the caller's memory: their pointers must not be NULL.\n"
         f" * Not re-entrant. Returns 0; -1 when `inputs`, `outputs` or a pointer that is needed is NULL. */\n"
         f"int32_t {prefix}_run(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs);\n\n"
-        f"/* The same in the caller's workspace of {upper}_WORKSPACE_SIZE bytes, aligned to 16, which holds nothing between runs: several models can\n"
-        f" * share it. Re-entrant as long as the workspaces differ. A NULL input reads the workspace at the tensor's offset. -1 also when NULL. */\n"
+        f"/* The same in the caller's workspace of {upper}_WORKSPACE_SIZE bytes, aligned to 16, which holds nothing between runs:\n"
+        f" * several models can share it. Re-entrant as long as the workspaces differ.\n"
+        f" * A NULL input reads the workspace at the tensor's offset. -1 also when it is NULL. */\n"
         f"int32_t {prefix}_run_with_workspace(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs, uint8_t *workspace);\n\n"
         + (f"/* Where inputs and outputs lie inside the static workspace. */\n{getters}\n" if getters else "")
     )

@@ -62,6 +62,7 @@ class CFunction:
 
     @property
     def definition(self) -> str:
+        """Prototype and body."""
         return f"{self.prototype} {self.body}"
 
 
@@ -171,4 +172,9 @@ def _strip(source: str, name: str, writable: list[bool]) -> CFunction:
         const = "" if is_writable else "const "
         params.append(f"{const}{ctype.strip()} *{ident.replace('restrict', '').strip()}")
     body = _float_literals(match.group(2).strip())
-    return CFunction(name, f"void {name}({', '.join(params)})", body, bool(re.search(r"\b(expf?|tanhf?|logf?|sqrtf?|powf?|floorf?|roundf?|ceilf?|erff?|truncf?|nearbyintf?|fabsf?|fmodf?)\(", body)))
+    return CFunction(
+        name,
+        f"void {name}({', '.join(params)})",
+        body,
+        bool(re.search(r"\b(expf?|tanhf?|logf?|sqrtf?|powf?|floorf?|roundf?|ceilf?|erff?|truncf?|nearbyintf?|fabsf?|fmodf?)\(", body)),
+    )

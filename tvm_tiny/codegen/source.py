@@ -9,8 +9,8 @@ import numpy as np
 import tvm
 
 from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head, literals
-from tvm_tiny.codegen.primfunc_to_c import CFunction, to_c
 from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.codegen.primfunc_to_c import CFunction, to_c
 from tvm_tiny.memory.program import KernelCall, Program, TensorInfo
 
 
@@ -29,7 +29,8 @@ def emit_kernels(program: Program, target: tvm.target.Target, version: str) -> t
     base = f"tvmgen_{program.name}"
     source = [
         file_head(f"{base}_kernels.c: the kernels of the network '{program.name}', one per distinct layer shape.", version),
-        "#include <stdint.h>\n#include <stdbool.h>\n#include <string.h>" + ("\n#include <math.h>" if any(f.uses_math for f in functions) else ""),
+        "#include <stdint.h>\n#include <stdbool.h>\n#include <string.h>"
+        + ("\n#include <math.h>" if any(f.uses_math for f in functions) else ""),
         f'\n#include "{base}_kernels.h"\n',
         *microkernels,
         *(f"{f.definition}\n" for f in functions),
@@ -85,18 +86,21 @@ def _hooks(upper: str) -> str:
         "#ifndef TVMGEN_LAYER_OUTPUT\n#define TVMGEN_LAYER_OUTPUT(layer, address, nbytes) ((void)0)\n#endif\n"
         "#ifndef TVMGEN_LAYER_END\n#define TVMGEN_LAYER_END(layers) ((void)0)\n#endif\n\n"
         "/* Where constants and the workspace go; define these to name sections of your linker script. */\n"
-        f"#ifndef {upper}_CONSTANT\n#if defined(__ELF__)\n#define {upper}_CONSTANT __attribute__((section(\".rodata.{upper.lower()}\"), aligned(16)))\n"
+        f"#ifndef {upper}_CONSTANT\n#if defined(__ELF__)\n"
+        f'#define {upper}_CONSTANT __attribute__((section(".rodata.{upper.lower()}"), aligned(16)))\n'
         f"#else\n#define {upper}_CONSTANT\n#endif\n#endif\n"
         f"#ifndef {upper}_WORKSPACE\n#if defined(__ELF__)\n"
-        f"#define {upper}_WORKSPACE __attribute__((section(\".bss.{upper.lower()}_workspace\"), aligned(16)))\n"
-        f"#elif defined(__GNUC__)\n#define {upper}_WORKSPACE __attribute__((aligned(16)))\n#else\n#define {upper}_WORKSPACE\n#endif\n#endif\n"
+        f'#define {upper}_WORKSPACE __attribute__((section(".bss.{upper.lower()}_workspace"), aligned(16)))\n'
+        f"#elif defined(__GNUC__)\n#define {upper}_WORKSPACE __attribute__((aligned(16)))\n"
+        f"#else\n#define {upper}_WORKSPACE\n#endif\n#endif\n"
     )
 
 
 def _constant(upper: str, name: str, array: np.ndarray) -> str:
     ctype = C_TYPES[array.dtype.name]
     shape = "x".join(str(d) for d in array.shape)
-    return f"/* {array.dtype.name}[{shape}] */\nstatic const {ctype} {name}[{max(array.size, 1)}] {upper}_CONSTANT = {{\n{literals(array) or '  0'}\n}};\n"
+    head = f"static const {ctype} {name}[{max(array.size, 1)}] {upper}_CONSTANT"
+    return f"/* {array.dtype.name}[{shape}] */\n{head} = {{\n{literals(array) or '  0'}\n}};\n"
 
 
 def _run_with_workspace(program: Program, placement: Placement, base: str) -> str:
@@ -178,4 +182,3 @@ def _run(program: Program, placement: Placement, base: str) -> str:
         f"int32_t {base}_run(struct {base}_inputs *inputs, struct {base}_outputs *outputs) {{\n"
         f"  return {base}_run_with_workspace(inputs, outputs, {base}_workspace);\n}}\n\n" + "\n".join(getters) + "\n"
     )
-

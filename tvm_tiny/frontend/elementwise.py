@@ -100,7 +100,9 @@ class Elementwise:
         if op_name(clip) != "relax.clip" or (_scalar(clip.args[1]), _scalar(clip.args[2])) != (0.0, 6.0):
             return False
         shifted = self.view.definition(clip.args[0])
-        return op_name(shifted) == "relax.add" and self.view.dequantized(shifted.args[0]) is not None and self._is_scalar(shifted.args[1], 3.0)
+        return (
+            op_name(shifted) == "relax.add" and self.view.dequantized(shifted.args[0]) is not None and self._is_scalar(shifted.args[1], 3.0)
+        )
 
     def _is_scalar(self, expr: relax.Expr, value: float) -> bool:
         return is_constant(expr) and constant(expr).size == 1 and float(constant(expr).reshape(-1)[0]) == value

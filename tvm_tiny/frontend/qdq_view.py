@@ -29,6 +29,7 @@ class Quant:
 
     @property
     def per_tensor(self) -> bool:
+        """One scale for the whole tensor."""
         return self.scale.size == 1
 
     def equals(self, other: Quant) -> bool:
@@ -100,7 +101,7 @@ def ints(values: object) -> list[int]:
     """An attribute that is a list of integers, or one integer, as a list."""
     if isinstance(values, int) or not hasattr(values, "__len__"):
         return [int(values)]  # type: ignore[call-overload]
-    return [int(v) for v in values]
+    return [int(v) for v in values]  # type: ignore[attr-defined]
 
 
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:

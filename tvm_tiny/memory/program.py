@@ -4,7 +4,7 @@
 A lowered module's `main` is one dataflow block of
 
     y  = R.call_tir(kernel, (x, consts…), out)             one output
-    t  = R.call_tir(kernel, (x, consts…), [out, scratch])  outputs first, then scratch buffers (`tiny.num_outputs` of the kernel says how many)
+    t  = R.call_tir(kernel, (x, consts…), [out, scratch])  outputs, then scratch buffers (`tiny.num_outputs` of them are outputs)
     y  = t[0]
     z  = tiny.reshape(y)                                   another name for the same bytes
 
@@ -37,12 +37,16 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class BufferInfo:
-    """Bytes in the arena. `kind` is input, output, intermediate or scratch; or external: a float tensor that stays in the caller's memory."""
+    """Bytes in the arena.
+
+    `kind` is input, output, intermediate or scratch; or external: a float tensor that stays in the caller's memory.
+    """
 
     name: str
     nbytes: int
@@ -125,7 +129,7 @@ class _Extractor:
         elif isinstance(value, relax.TupleGetItem):
             self.buffer_of[binding.var] = self.buffer_of[value.tuple_value][value.index]
         elif isinstance(value, relax.Tuple):
-            self.buffer_of[binding.var] = tuple(self.buffer_of[v] for v in value.fields)
+            self.buffer_of[binding.var] = tuple(str(self.buffer_of[v]) for v in value.fields)
         elif isinstance(value, relax.Call) and _op_name(value) in ALIASING_OPS:
             self.buffer_of[binding.var] = self.buffer_of[value.args[0]]
         elif isinstance(value, relax.Call) and _op_name(value) == "relax.call_tir":
@@ -194,13 +198,13 @@ class _Extractor:
         self.program.inputs = self._tensors(ins, self.model.get("inputs", []), "input", taken)
         taken = set()
         self.program.outputs = self._tensors(outs, self.model.get("outputs", []), "output", taken)
-        for name in outs:
+        for name in map(str, outs):
             old = self.program.buffers[name]
             if old.kind != "input":
                 self.program.buffers[name] = replace(old, kind="output")
-        for name in [*ins, *outs]:
-            if self._stays_outside(str(name)):
-                self.program.buffers[str(name)] = replace(self.program.buffers[str(name)], kind="external")
+        for name in map(str, [*ins, *outs]):
+            if self._stays_outside(name):
+                self.program.buffers[name] = replace(self.program.buffers[name], kind="external")
 
     def _stays_outside(self, name: str) -> bool:
         """A float input that is only quantised, a float output that nobody reads: four bytes an element that the arena need not hold."""
@@ -225,8 +229,9 @@ class _Extractor:
 
 
 _C_KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return short signed "
-    "sizeof static struct switch typedef union unsigned void volatile while bool class new delete this template int8_t uint8_t int32_t".split()
+    "auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return "
+    "short signed sizeof static struct switch typedef union unsigned void volatile while bool class new delete this template "
+    "int8_t uint8_t int32_t".split()
 )
 
 

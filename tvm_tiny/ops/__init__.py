@@ -56,6 +56,7 @@ __all__ = [
     "reshape",
     "resize_nearest",
     "softmax",
+    "stage",
     "strided_slice",
     "sub",
     "tables",

@@ -25,10 +25,12 @@ class Node:
 
     @property
     def name(self) -> str:
+        """Name of the variable it binds."""
         return str(self.var.name)
 
     @property
     def args(self) -> list[relax.Expr]:
+        """Arguments of its call; empty when it is none."""
         return list(self.value.args) if isinstance(self.value, relax.Call) else []
 
     def constant(self, index: int) -> np.ndarray:
@@ -36,6 +38,7 @@ class Node:
         return self.args[index].value.numpy()
 
     def is_constant(self, index: int) -> bool:
+        """Whether an argument is a tensor constant."""
         return isinstance(self.args[index], tvm.ir.GenericConst)
 
 

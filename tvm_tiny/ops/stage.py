@@ -2,8 +2,8 @@
 """`tiny.stage`: several operators that are computed together, row by row or patch by patch. Its meaning is theirs, one after the other.
 
 Arguments: every value and constant the inner operators take from outside, the activations first. Attribute `program` (JSON) lists the inner
-operators in order, each {"op", "attrs", "args"} with args ["arg", i] (the i-th argument of the stage) or ["node", j] (the result of the j-th inner
-operator); the last one's result is the stage's. `schedule` (JSON) carries what the pass that formed the stage decided.
+operators in order, each {"op", "attrs", "args"} with args ["arg", i] (the i-th argument of the stage) or ["node", j] (the result of the
+j-th inner operator); the last one's result is the stage's. `schedule` (JSON) carries what the pass that formed the stage decided.
 """
 
 from __future__ import annotations
