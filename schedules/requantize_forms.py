@@ -255,7 +255,8 @@ def _highest_shift(searches: list[_Search]) -> int:
 
 def _uniform(searches: list[_Search], scale_log2: int, clamp: tuple[int, int] | None) -> RequantParameters | None:
     highest = _highest_shift(searches)
-    for shift in range(highest, max(highest - 4, -1), -1):
+    rounded = highest // 4 * 4  # kernels of layers that agree in the shift are one kernel
+    for shift in dict.fromkeys([rounded, rounded - 4, *range(highest, highest - 4, -1)]):
         found = _each(searches, [shift] * len(searches), scale_log2, clamp, uniform=True)
         if found is not None:
             return found

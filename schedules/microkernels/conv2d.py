@@ -75,9 +75,9 @@ class Conv2DShape:
 def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> BlockChoice:
     """Block for a shape without tuning.
 
-    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long.
-    Weights that the flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as
-    many as fit into `scratch_limit` bytes.
+    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long. Weights
+    that the flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as many as fit
+    into `scratch_limit` bytes.
     """
     pixels, groups = shape.out_height * shape.out_width, -(-shape.k // 4)
     if pixels == 1:
@@ -91,7 +91,12 @@ def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> Bl
         most = max(1, scratch_limit // (8 * groups * together))
         whole = pixels // together
         tile = -(-whole // -(-whole // most))  # even tiles
-    return BlockChoice(min(2, shape.outputs), together, unroll=groups if groups <= 32 else 16, tile=tile)
+    return BlockChoice(min(2, shape.outputs), together, unroll=_unroll(groups), tile=tile)
+
+
+def _unroll(groups: int) -> int:
+    """Groups an iteration (a dozen are a kilobyte of code): all of short sums, of long ones 10 to 16, which leaves fewest behind."""
+    return groups if groups <= 20 else min(range(16, 9, -1), key=lambda u: groups % u)
 
 
 def conv2d(
@@ -340,7 +345,7 @@ class _Writer:
         return text + f"    out += {group * s.outputs};\n  }}\n"
 
     def _blocks(self, pixels: set[int]) -> GemmFunctions:
-        made = gemm_functions(self.prefix, self.matrix, self.choice, pixels, self.shape.outputs, dual_issue=self.core.dual_issue)
+        made = gemm_functions(self.prefix, self.matrix, self.choice, pixels, dual_issue=self.core.dual_issue)
         for function in made.functions.values():
             self._add(function)
         return made
@@ -349,7 +354,7 @@ class _Writer:
         """Weight-stationary: expand a tile of pixel groups, then run each channel block over all of it."""
         s, m, c = self.shape, self.matrix, self.choice
         main = GemmBlock(
-            c.channels, c.pixels, m.groups, m.operand, m.requant, s.outputs, c.unroll, dual_issue=self.core.dual_issue, order="pixels"
+            c.channels, c.pixels, m.groups, m.operand, m.requant, None, c.unroll, dual_issue=self.core.dual_issue, order="pixels"
         )
         text = (
             f"  while (left >= {c.pixels}) {{\n"
@@ -361,10 +366,10 @@ class _Writer:
         if m.main_bytes:
             name = self._add(gemm_function(self.prefix, main))
             text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels})\n"
-            text += f"      {name}(columns, block, at, top);\n"
+            text += f"      {name}(columns, block, at, top, {s.outputs});\n"
         if m.tail_channels:
             name = self._add(gemm_function(self.prefix, replace(main, channels=m.tail_channels, unroll=min(8, c.unroll))))
-            text += f"    {name}(columns, block, at, top);\n"
+            text += f"    {name}(columns, block, at, top, {s.outputs});\n"
         return text + "  }\n"
 
     def _finish(self, group: int) -> str:

@@ -27,6 +27,7 @@ from .scheduler import schedule
 OPERANDS = ("r8", "w8", "w16")
 _X, _W, _Y = "r0", "r1", "r2"
 _STACK_Y, _STACK_END, _STACK_X_END = 0, 4, 8
+_STACK_STRIDE = 48  # the fifth argument, above twelve bytes of frame and nine saved registers
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class GemmBlock:
     operand : str
         "r8", "w8" or "w16".
     requant : RequantShape
-    pixel_stride : int
-        Bytes from one pixel's output to the next pixel's (NHWC: the layer's channels).
+    pixel_stride : int or None
+        Bytes from one pixel's output to the next pixel's (NHWC: the layer's channels), or None to take it as an argument: a few
+        instructions a block, and layers of different widths share the function.
     unroll : int
         Groups per iteration; all of them when `groups <= unroll`.
     dual_issue : bool
@@ -60,7 +62,7 @@ class GemmBlock:
     groups: int
     operand: str
     requant: RequantShape
-    pixel_stride: int
+    pixel_stride: int | None
     unroll: int = 16
     dual_issue: bool = True
     order: str = "channels"
@@ -86,18 +88,18 @@ class GemmBlock:
         """Bytes from one block's output to the next block's."""
         if self.requant.form is Form.ACCUMULATOR:
             return 4 * self.channels * self.pixels
-        return self.channels if self.order == "channels" else self.pixels * self.pixel_stride
+        return self.channels if self.order == "channels" else self.pixels * (self.pixel_stride or 0)
 
 
 def gemm_function(prefix: str, block: GemmBlock) -> CFunction:
-    """Emit `static void f(const void *x, const void *w, int8_t *y, const void *end)`.
+    """Emit `static void f(const void *x, const void *w, int8_t *y, const void *end, uint32_t stride)`.
 
     `x` is the expanded scratch, `w` the parameter stream, `y` the first output. order "channels": runs channel blocks until `w == end`,
     each writing `channels` bytes further; order "pixels": runs pixel groups until `x == end`, all with the block at `w`. With
     Form.ACCUMULATOR `y` receives int32 sums in tiles of pixels x channels.
     """
     name = function_name(prefix, "gemm", block)
-    parameters = ("const void *x", "const void *w", "int8_t *y", "const void *end")
+    parameters = ("const void *x", "const void *w", "int8_t *y", "const void *end", "uint32_t stride")
     return naked_function(name, parameters, _assembly(block), _portable(block))
 
 
@@ -240,28 +242,67 @@ class _Accumulators:
 
 def _finish(block: GemmBlock, body: Body, sums: _Accumulators, constants_at: int, resident_y: bool, y_at: int = 0) -> set[int]:
     """Requantise and store; return the live-out values (y when it lives on the stack)."""
-    y: int | None = None
+    outputs = _Outputs(block, body, resident_y, y_at)
     for c in range(block.channels):
         constants = block.requant.constants(body, _W, constants_at + 4 * c, 4 * block.channels)
         for p in range(block.pixels):
             acc = sums.sum[c, p]
             if block.requant.form is Form.ACCUMULATOR:
-                value, at, width = acc, y_at + 4 * (p * block.channels + c), ""
+                outputs.store(acc, 0, 4 * (p * block.channels + c), "")
             else:
-                value, at, width = block.requant.emit(body, acc, constants), y_at + p * block.pixel_stride + c, "b"
-            if resident_y:
-                body.store(value, _Y, at, width)
-                continue
-            y = body.ldr("sp", _STACK_Y) if y is None else y
-            body.store_at(value, y, at, width)
-    return set() if y is None else {y}
+                outputs.store(block.requant.emit(body, acc, constants), p, c, "b")
+    return outputs.live
+
+
+class _Outputs:
+    """Addresses of a block's outputs: y in its register or on the stack, further pixels a stride on."""
+
+    def __init__(self, block: GemmBlock, body: Body, resident: bool, offset: int) -> None:
+        self.block, self.body, self.resident, self.offset = block, body, resident, offset
+        self.y: int | None = None
+        self.pixel: dict[int, int] = {}
+
+    @property
+    def live(self) -> set[int]:
+        """The loaded y, wanted after the body when it lives on the stack."""
+        return set() if self.y is None else {self.y}
+
+    def store(self, value: int, pixel: int, offset: int, width: str) -> None:
+        fixed = self.block.pixel_stride
+        at = self.offset + offset + (0 if fixed is None else pixel * fixed)
+        if pixel == 0 or fixed is not None:
+            if self.resident:
+                self.body.store(value, _Y, at, width)
+            else:
+                self.body.store_at(value, self._base(), at, width)
+            return
+        self.body.store_at(value, self._pixel(pixel), at, width)
+
+    def _base(self) -> int:
+        if self.y is None:
+            self.y = self.body.ldr("sp", _STACK_Y)
+        return self.y
+
+    def _pixel(self, pixel: int) -> int:
+        """y plus `pixel` strides, computed where first needed."""
+        if pixel not in self.pixel:
+            step = self.body.ldr("sp", _STACK_STRIDE)  # each time anew: held, it would cost a register
+            if pixel == 1 and self.resident:
+                self.pixel[pixel] = self.body.alu("add", step, tail=_Y)
+            else:
+                self.pixel[pixel] = self.body.alu("add", step, self._pixel(pixel - 1) if pixel > 1 else self._base())
+        return self.pixel[pixel]
 
 
 def _advance_y(block: GemmBlock, registers: dict[int, str], live: set[int]) -> list[str]:
-    if not live:
-        return add_immediate(_Y, block.repeat * block.output_step)
-    y = registers[next(iter(live))]
-    return [*add_immediate(y, block.repeat * block.output_step, "r12" if y != "r12" else "r3"), f"str {y}, [sp, #{_STACK_Y}]"]
+    y = registers[next(iter(live))] if live else _Y
+    free = "r12" if y != "r12" else "r3"
+    if block.order == "pixels" and block.pixel_stride is None and block.requant.form is not Form.ACCUMULATOR:
+        other = "r3" if y != "r3" else "r4"
+        lines = [f"ldr {free}, [sp, #{_STACK_STRIDE}]", f"mov {other}, #{block.pixels}", f"mla {y}, {free}, {other}, {y}"]
+    else:
+        lines = add_immediate(y, block.repeat * block.output_step, free)
+    return [*lines, f"str {y}, [sp, #{_STACK_Y}]"] if live else lines
 
 
 def _block_end(block: GemmBlock, looped: bool) -> list[str]:
@@ -281,7 +322,11 @@ def _portable(block: GemmBlock) -> str:
     c, p, g, ww = block.channels, block.pixels, block.groups, block.weight_words
     step_w, step_x = (block.stream_bytes, 0) if block.order == "channels" else (0, block.scratch_bytes)
     moving = "weights" if block.order == "channels" else "columns"
+    step_y = str(block.output_step)
+    if block.order == "pixels" and block.pixel_stride is None and block.requant.form is not Form.ACCUMULATOR:
+        step_y = f"{p} * stride"
     return (
+        f"  (void)stride;\n"
         f"  const uint8_t *weights = w, *columns = x;\n"
         f"  do {{\n"
         f"    for (uint32_t c = 0; c < {c}u; ++c) {{\n"
@@ -297,7 +342,7 @@ def _portable(block: GemmBlock) -> str:
         f"{_portable_store(block)}"
         f"      }}\n"
         f"    }}\n"
-        f"    weights += {step_w};\n    columns += {step_x};\n    y += {block.output_step};\n"
+        f"    weights += {step_w};\n    columns += {step_x};\n    y += {step_y};\n"
         f"  }} while ((const void *){moving} != end);\n"
     )
 
@@ -314,6 +359,6 @@ def _portable_group(block: GemmBlock) -> str:
 def _portable_store(block: GemmBlock) -> str:
     if block.requant.form is Form.ACCUMULATOR:
         return f"        (void)constants;\n        tiny_store(y + 4 * (p * {block.channels}u + c), (uint32_t)acc);\n"
-    stride = 4 * block.channels
-    constants = tuple(f"(int32_t)tiny_load(constants + {stride * i})" for i in range(block.requant.words))
-    return f"        y[p * {block.pixel_stride}u + c] = (int8_t){block.requant.portable('acc', constants)};\n"
+    constants = tuple(f"(int32_t)tiny_load(constants + {4 * block.channels * i})" for i in range(block.requant.words))
+    stride = "stride" if block.pixel_stride is None else f"{block.pixel_stride}u"
+    return f"        y[p * {stride} + c] = (int8_t){block.requant.portable('acc', constants)};\n"

@@ -14,6 +14,7 @@ from .layer import LayerParameters, words
 from .requantize import RequantShape, constant_words
 
 _TAIL_UNROLL = 8
+_SHORT = 4
 _REPEATED_GROUPS = 16  # about 400 instructions
 
 
@@ -139,27 +140,27 @@ class GemmFunctions:
         m, lines = self.matrix, []
         if m.main_bytes:
             name = self.functions[m.block_channels, pixels].name
-            lines.append(f"{name}({columns}, {packed}, {out}, {packed} + {m.main_bytes});")
+            lines.append(f"{name}({columns}, {packed}, {out}, {packed} + {m.main_bytes}, {m.outputs});")
         if m.tail_channels:
             name = self.functions[m.tail_channels, pixels].name
             shift = (m.outputs - m.tail_channels) * (4 * pixels if m.requant.form is Form.ACCUMULATOR else 1)
-            lines.append(f"{name}({columns}, {packed} + {m.main_bytes}, {out} + {shift}, {packed} + {len(m.stream)});")
+            lines.append(f"{name}({columns}, {packed} + {m.main_bytes}, {out} + {shift}, {packed} + {len(m.stream)}, {m.outputs});")
         return lines
 
 
-def gemm_functions(
-    prefix: str, matrix: PackedMatrix, choice: BlockChoice, pixels: set[int], pixel_stride: int, *, dual_issue: bool
-) -> GemmFunctions:
+def gemm_functions(prefix: str, matrix: PackedMatrix, choice: BlockChoice, pixels: set[int], *, dual_issue: bool) -> GemmFunctions:
     """Generate the block functions for every group size in `pixels`."""
     functions, blocks = {}, {}
     main = GemmBlock(
-        choice.channels, choice.pixels, matrix.groups, matrix.operand, matrix.requant, pixel_stride, choice.unroll, dual_issue=dual_issue
+        choice.channels, choice.pixels, matrix.groups, matrix.operand, matrix.requant, None, choice.unroll, dual_issue=dual_issue
     )
     for p in pixels:
         for c in {choice.channels if matrix.main_bytes else 0, matrix.tail_channels} - {0}:
             is_main = (c, p) == (choice.channels, choice.pixels)
             block = replace(main, channels=c, pixels=p, unroll=choice.unroll if is_main else min(choice.unroll, _TAIL_UNROLL))
             if is_main:
+                fixed = matrix.outputs if matrix.groups <= _SHORT else None  # where the requantisation is most of the work
+                block = replace(block, pixel_stride=fixed)
                 block = replace(block, repeat=_repeat(block, matrix.outputs // c))
             blocks[c, p] = block
             functions[c, p] = gemm_function(prefix, block)
