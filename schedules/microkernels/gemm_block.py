@@ -296,9 +296,8 @@ class _Outputs:
 
 def _advance_y(block: GemmBlock, registers: dict[int, str], live: set[int]) -> list[str]:
     y = registers[next(iter(live))] if live else _Y
-    free = "r12" if y != "r12" else "r3"
+    free, other = [r for r in ("r12", "r3", "r4") if r != y][:2]
     if block.order == "pixels" and block.pixel_stride is None and block.requant.form is not Form.ACCUMULATOR:
-        other = "r3" if y != "r3" else "r4"
         lines = [f"ldr {free}, [sp, #{_STACK_STRIDE}]", f"mov {other}, #{block.pixels}", f"mla {y}, {free}, {other}, {y}"]
     else:
         lines = add_immediate(y, block.repeat * block.output_step, free)
