@@ -4,16 +4,19 @@
 Where it may stand: after the last pass that changes operators or their channels, before `lower-ops`.
 
 What it matches: consecutive operators of the network that can be computed row by row (`tvm_tiny.memory.tiny_rows`)
-  1. convolution, depthwise convolution, average and max pooling of any window, stride, padding and dilation: rings of the rows a window needs;
+  1. convolution, depthwise convolution, average and max pooling of any window, stride, padding and dilation: rings of the rows a
+     window needs;
   2. addition and multiplication of two tensors of one shape, multiplication by a factor a channel, tables, requantisation: row by row; an
      addition works in the row its longer operand was just stored in;
   3. global average pooling and mean over height and width: int32 sums.
-What it does: searches the cuts of the network into streamed segments and single layers (`tvm_tiny.memory.segments`), kernel scratch included, for
-the least arena, or for the least streamed work within `max_overhead` estimated extra work; replaces every streamed segment by one `tiny.stage`
-call whose attribute `schedule` holds rings, firing program and overlap distances. Nothing is recomputed; every output bit stays.
-What it leaves: a network that streaming does not make smaller (reason logged), layers outside the chosen segments, segments of several results.
+What it does: searches the cuts of the network into streamed segments and single layers (`tvm_tiny.memory.segments`), kernel scratch
+included, for the least arena, or for the least streamed work within `max_overhead` estimated extra work; replaces every streamed segment by
+one `tiny.stage` call whose attribute `schedule` holds rings, firing program and overlap distances. Nothing is recomputed; every bit stays.
+What it leaves: a network that streaming does not make smaller (reason logged), layers outside the chosen segments, segments of several
+results.
 
-The candidates and the choice are written to the module attribute `tiny.stream` (JSON) for the report, and to the log "tvm_tiny.passes.stream-rows".
+The candidates and the choice are written to the module attribute `tiny.stream` (JSON) for the report, and to the log
+"tvm_tiny.passes.stream-rows".
 
 rewrite:
     a = tiny.conv2d(x, w, b, m, s, …)
@@ -67,6 +70,7 @@ class StreamRows:
         self.segments = segments
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Choose the segments and rewrite `main`."""
         tiny = TinyGraph(mod["main"])
         rows = tiny_rows(tiny)
         if rows is None:
@@ -85,9 +89,8 @@ class StreamRows:
 def _rewrite(tiny: TinyGraph, rows: TinyRows, choice: Choice) -> relax.Function:
     """The function with every streamed range as one call, emitted where its last operator stood."""
     inside: dict[relax.Var, Range] = {}
-    for part in choice.ranges:
-        if part.streamed:
-            inside |= {n.var: part for n in rows.nodes[part.first : part.last]}
+    for streamed in (r for r in choice.ranges if r.streamed):
+        inside |= {n.var: streamed for n in rows.nodes[streamed.first : streamed.last]}
     builder = relax.BlockBuilder()
     params = [relax.Var(p.name, p.ty) for p in tiny.params]
     new: dict[relax.Var, relax.Expr] = dict(zip(tiny.params, params, strict=True))

@@ -23,7 +23,6 @@ from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
 from tvm_tiny.schedules.microkernels.c_source import PREAMBLE
 from tvm_tiny.schedules.overlap import to_attribute
 
-
 Rights = Sequence[list[Any]] | Mapping[int, list[list[Any]]]
 
 
@@ -44,7 +43,7 @@ def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, righ
     body = call_function(name, activations, output, [len(b) for b in blobs], kernel.scratch_bytes)
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
     scratch = {"scratch": [kernel.scratch_bytes]} if kernel.scratch_bytes else {}
-    each = rights if isinstance(rights, Mapping) else dict.fromkeys(range(kernel.inputs), list(rights))
+    each = rights if isinstance(rights, Mapping) else {i: list(rights) for i in range(kernel.inputs)}
     overlap = to_attribute({f"0:{i}": each[i] for i in each if each[i]})
     return annotate(
         Schedule(tvm.IRModule({"main": body.with_attrs(keep)})),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streamed stages (`tiny.stage` as `stream-rows` makes it): row kernels driven by tables over ring buffers.
 
-The C is one small interpreter, shared by all stages of all networks in the image, and per stage three constant tables: operators (kernel, constants,
-scratch), operands (where rows lie, which rows a firing reads), and the firing program as loops of operator numbers. Scratch holds, in this order, the
-kernels' common scratch, the sums of reductions, and the rings.
+The C is one small interpreter, shared by all stages of all networks in the image, and per stage three constant tables: operators
+(kernel, constants, scratch), operands (where rows lie, which rows a firing reads), and the firing program as loops of operator numbers.
+Scratch holds, in this order, the kernels' common scratch, the sums of reductions, and the rings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tvm_tiny.ops.registry import TensorInfo
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.extern_kernel import extern_schedule, named_by_content
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
-from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, row_kernel
+from tvm_tiny.schedules.row_kernels import SIGNATURE, row_kernel
 from tvm_tiny.target import TinyTarget
 
 _ALIGN = 4
@@ -220,7 +220,8 @@ def _interpreter() -> CFunction:
         "typedef struct {\n  uint32_t offset, row_bytes;\n  int32_t height;\n  uint16_t slots;\n  int16_t before;\n"
         "  uint8_t base, stride, count;\n} tiny_rows;\n"
         "/* An operator: its output is operand number `operands`, its inputs follow. */\n"
-        "typedef struct {\n  tiny_row_kernel *kernel;\n  uint32_t packed, scratch;\n  uint16_t operands;\n  uint8_t inputs;\n} tiny_row_op;\n"
+        "typedef struct {\n  tiny_row_kernel *kernel;\n  uint32_t packed, scratch;\n"
+        "  uint16_t operands;\n  uint8_t inputs;\n} tiny_row_op;\n"
         "typedef struct {\n  const tiny_row_op *ops;\n  const tiny_rows *operands;\n  const uint8_t *program, *end;\n"
         "  const int8_t *const *bases;\n  int8_t *const *writable;\n  const uint8_t *packed;\n  uint8_t *scratch;\n} tiny_stream;\n"
         f"static void {name}(const tiny_stream *s, uint16_t *fired, const int8_t **rows) {{\n"

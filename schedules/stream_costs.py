@@ -6,8 +6,6 @@ Instructions are a model of the kernels' loops, for ranking candidates; the prof
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from tvm_tiny.memory.rows import RowGraph, RowOp

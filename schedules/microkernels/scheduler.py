@@ -282,9 +282,7 @@ def schedule(
     return found
 
 
-def _search(
-    body: Body, pool: tuple[str, ...], dual_issue: bool, live_in: dict[int, str], live_out: set[int], tries: int
-) -> Scheduled:
+def _search(body: Body, pool: tuple[str, ...], dual_issue: bool, live_in: dict[int, str], live_out: set[int], tries: int) -> Scheduled:
     """Score the candidates and colour the first of the best."""
     graph = _graph(body.instructions)
     cost = dual_issue_cycles if dual_issue else single_issue_cycles

@@ -89,7 +89,7 @@ def test_illegal_goals_are_refused(arguments: dict) -> None:
 def test_ranges_that_need_whole_tensors_are_refused() -> None:
     b = TinyBuilder((1, 8))
     mod = b.finish(b.dense(b.dense(b.x, 8), 8))
-    with pytest.raises((OptionError, RuntimeError), match="can.t be streamed"):  # TVM hands errors of a pass on as RuntimeError
+    with pytest.raises((OptionError, RuntimeError), match=r"can.t be streamed"):  # TVM hands errors of a pass on as RuntimeError
         StreamRows(segments=[(0, 2)])(mod)
 
 

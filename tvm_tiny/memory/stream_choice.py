@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which part of a network is streamed, for a goal: the candidates on the memory / work curve, and the choice among them.
 
-Candidates are the partitions of least streamed work within a row of budgets from the least possible peak up to that of whole layers; each is
-planned for real (offsets, kernel scratch estimated), its extra work estimated by `streaming_work`. The goals:
+Candidates are the partitions of least streamed work within a row of budgets from the least possible peak up to that of whole layers;
+each is planned for real (offsets, kernel scratch estimated), its extra work estimated by `streaming_work`. The goals:
 
     speed      nothing is streamed
     sram       the least arena, whatever the work
-    balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within a tenth of
-               the smallest
+    balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within
+               a tenth of the smallest
 With a budget, "balanced" is the least work that fits it; when none does, the smallest arena.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.rows import RowGraph, RowOp
-from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, leaving, least_peak, partitions, plan_partition
+from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, least_peak, leaving, partitions, plan_partition
 from tvm_tiny.memory.tiny_rows import TinyRows
 from tvm_tiny.ops.graph import Node
 
@@ -78,7 +78,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the kernels cost: `scratch(node, streamed)` in bytes; `work(graph, op, node)` as a whole layer and as a stream, in instructions."""
+    """What the kernels cost.
+
+    `scratch(node, streamed)` in bytes; `work(graph, op, node)` as a whole layer and as a stream, in instructions.
+    """
 
     scratch: Callable[[Node, bool], int]
     work: Callable[[RowGraph, RowOp, Node], tuple[float, float]]

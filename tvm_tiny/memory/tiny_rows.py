@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of a network in tiny form: every `tiny.*` node as an operator on rows (`tvm_tiny.memory.rows`), where it is one.
 
-A tensor (1, H, W, C) in NHWC is H rows of W pixels; any other is one row. `tiny.reshape` is another name of the same tensor. What can't be computed
-row by row (dense layers, softmax, float islands, other layouts, broadcasts that are not per channel) is of kind "whole".
+A tensor (1, H, W, C) in NHWC is H rows of W pixels; any other is one row. `tiny.reshape` is another name of the same tensor. What can't
+be computed row by row (dense layers, softmax, float islands, other layouts, broadcasts that are not per channel) is of kind "whole".
 """
 
 from __future__ import annotations
