@@ -6,7 +6,8 @@ Where it may stand: first; its input is the QDQ form of `tvm_tiny.frontend.tflit
 What it matches, looking back from every `quantize` (with the integer `clip` behind it, which becomes the operator's clamp)
   1. convolution, depthwise convolution, fully connected: `add?(op(dequantize(x), dequantize(w)), dequantize(b))`
   2. add, subtract, multiply of two dequantised values
-  3. average and max pooling, mean, softmax of one dequantised value
+  3. average and max pooling, mean, softmax of one dequantised value; an average that changes the quantisation (ONNX) is a mean when it covers
+     the image, else a depthwise convolution with ones
   4. a plain dequantised value: `tiny.requantize`
   5. any elementwise float function of one per-tensor dequantised int8 value: `tiny.lookup`, its 256 results computed here: by the reference
      kernel's own integer arithmetic for logistic, tanh, hard-swish and leaky ReLU of TFLite models, in double precision otherwise
@@ -273,13 +274,34 @@ def _product(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | 
 
 def _pool(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | None:
     x = cv.activation(expr.args[0])
+    average = op_name(expr) == "relax.nn.avg_pool2d"
+    if x is not None and average and not x.quant.equals(result.quant):
+        return _rescaled_average(cv, expr, x, result)
     if x is None or not x.quant.equals(result.quant):
         return None
-    name = "tiny.avg_pool2d" if op_name(expr) == "relax.nn.avg_pool2d" else "tiny.max_pool2d"
+    name = "tiny.avg_pool2d" if average else "tiny.max_pool2d"
     window = {"kernel": ints(expr.attrs.pool_size), "strides": ints(expr.attrs.strides), "padding": ints(expr.attrs.padding)}
     attrs = result.attrs()
     del attrs["y_zp"]
     return registry.call(name, cv.value(x.value), x_scale=x.quant.real_scale, **window, **attrs)
+
+
+def _rescaled_average(cv: _Converter, pool: relax.Call, x: Dequantized, result: _Result) -> relax.Expr | None:
+    """An average pool whose output has another quantisation (ONNX): a mean, or a depthwise convolution with ones, rounded once."""
+    height, width, channels = shape_of(pool.args[0])[1:4]
+    kernel = ints(pool.attrs.pool_size)
+    if any(ints(pool.attrs.padding)):
+        return None  # how many elements a window averages depends on where it is
+    count = kernel[0] * kernel[1]
+    common = _common(cv, x, result)
+    if list(kernel) == [height, width] and (result.low, result.high) == _range("int8"):
+        params = mean.quantize_params(x.quant.real_scale, result.quant.real_scale, count)
+        common = {k: v for k, v in common.items() if not k.startswith("clamp")}
+        return registry.call("tiny.mean", cv.value(x.value), axes=[1, 2], keepdims=True, **params, **common)
+    scaling = conv2d.quantize_params(x.quant.real_scale, np.array([1 / count]), result.quant.real_scale, channels)
+    ones = relax.const(np.ones((*kernel, channels), np.int8))
+    window = {"strides": ints(pool.attrs.strides), "padding": [0, 0, 0, 0]}
+    return registry.call("tiny.depthwise_conv2d", cv.value(x.value), ones, *_constants(None, scaling, channels), **window, **common)
 
 
 def _mean(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | None:
