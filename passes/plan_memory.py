@@ -72,6 +72,6 @@ def _rights(program: Program, call: KernelCall) -> tuple[Right, ...]:
     for key, alternatives in json.loads(str(text)).items() if text is not None else ():
         out, arg = (int(part) for part in key.split(":"))
         kind, name = call.args[arg]
-        if kind == "buffer" and call.reads.count(name) == 1 and len(_inside(program, (name, call.writes[out]))) == 2:
-            rights += [Right(call.writes[out], name, order, distance) for order, distance in alternatives]
+        if kind == "buffer" and call.reads.count(name) == 1 and len(_inside(program, (name, (call.writes + call.scratch)[out]))) == 2:
+            rights += [Right((call.writes + call.scratch)[out], name, order, distance) for order, distance in alternatives]
     return tuple(rights)

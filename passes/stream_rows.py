@@ -27,13 +27,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tvm
 from tvm import relax
 
 from tvm_tiny.memory.segments import Range, leaving
 from tvm_tiny.memory.stream_choice import Choice, Costs, StreamOptions, choose, forced
+from tvm_tiny.memory.stream_scratch import first_uses
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import Node, TinyGraph, substitute
 from tvm_tiny.ops.stage import Inner, stage_call
@@ -149,9 +150,20 @@ def _schedule(rows: TinyRows, part: Range, made: dict[str, int], order: dict[str
     segment = part.segment
     assert segment is not None
     (output,) = leaving(rows.graph, part.first, part.last)
+    uses = first_uses(rows.graph, segment)
+
+    def freed(suffix: str, names: Iterable[str]) -> dict[int, dict[int, int]]:
+        return {made[n]: {order[t]: b for t, b in uses[f"{n}{suffix}"].items()} for n in names}
+
+    ops = rows.graph.ops[part.first : part.last]
     return {
         "stages": [[made[op.output] for op in stage.ops] for stage in segment.stages],
         "rings": {made[name]: count for name, count in segment.rings.items()},
         "program": [[repeat.count, list(repeat.body)] for repeat in segment.program],
         "distances": {order[name]: d for (out, name), d in segment.distances.items() if out == output},
+        "freed": {
+            "rings": freed(".ring", segment.rings),
+            "sums": freed(".sums", [op.output for op in ops if op.kind == "reduce"]),
+            "kernels": {made[op.output]: {order[t]: b for t, b in uses[op.name].items()} for op in ops},
+        },
     }

@@ -13,7 +13,7 @@ function then says how its parameters are made, in attributes:
   tiny.scratch      bytes of each scratch buffer; they follow the outputs as uint8 parameters.
   tiny.c_sources    [[name, C text], …] of microkernels, callees first, the function calls by `call_extern`; equal texts are emitted once.
   tiny.overlap      JSON {"<output>:<argument>": [[order, distance], …]}: how an output may lie over an argument
-                    (`tvm_tiny.memory.plan.Right`).
+                    (`tvm_tiny.memory.plan.Right`); scratch buffers are counted after the outputs.
   tiny.kernel       JSON {"rule", "kernel", "block", "unroll", …}: what the report tells of the choice.
 """
 

@@ -26,13 +26,15 @@ from tvm_tiny.schedules.overlap import to_attribute
 Rights = Sequence[list[Any]] | Mapping[int, list[list[Any]]]
 
 
-def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, rights: Rights = (), **notes: Any) -> Schedule:
+def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, rights: Rights = (), scratch_rights: Mapping[int, list[list[Any]]] | None = None, **notes: Any) -> Schedule:
     """Return a schedule that calls `kernel` for the layer `func` (as `lower-ops` made it: activations first, output last).
 
     Parameters
     ----------
     rights : sequence of [order, distance], or a mapping from the activation's number to one
         How the output may lie over any of the activations (`tvm_tiny.memory.plan.Right`); alternatives.
+    scratch_rights : mapping
+        The same for the scratch buffer over activations.
     notes
         Further entries of `tiny.kernel`.
     """
@@ -44,7 +46,8 @@ def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, righ
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
     scratch = {"scratch": [kernel.scratch_bytes]} if kernel.scratch_bytes else {}
     each = rights if isinstance(rights, Mapping) else {i: list(rights) for i in range(kernel.inputs)}
-    overlap = to_attribute({f"0:{i}": each[i] for i in each if each[i]})
+    pairs = {f"0:{i}": each[i] for i in each if each[i]} | {f"1:{i}": alternatives for i, alternatives in (scratch_rights or {}).items()}
+    overlap = to_attribute(pairs)
     return annotate(
         Schedule(tvm.IRModule({"main": body.with_attrs(keep)})),
         {"rule": rule, "kernel": name.removeprefix(PREFIX), **{k: str(v) for k, v in kernel.choices.items()}, **notes},

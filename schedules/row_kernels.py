@@ -29,7 +29,7 @@ from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import CFunction, Conv2DShape, Core, DepthwiseChoice, add, conv2d, depthwise
 from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
-from tvm_tiny.schedules.stream_costs import row_work
+from tvm_tiny.schedules.stream_costs import row_pixels
 
 SIGNATURE = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch"
 
@@ -96,7 +96,7 @@ def row_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
     choice = default_choice(shape, core)
     if choice.pixels == 1:
         return choice
-    pixels = min((p for p in (2, 3, 4) if p <= shape.out_width), key=lambda p: row_work(shape.out_width, p), default=1)
+    pixels = row_pixels(shape.out_width, shape.k, by_words=shape.channels % 4 == 0)
     return replace(choice, pixels=pixels, tile=1)
 
 

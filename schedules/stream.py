@@ -16,6 +16,7 @@ from tvm import tirx
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.memory.rows import RowOp
+from tvm_tiny.memory.stream_scratch import Part, place
 from tvm_tiny.memory.tiny_rows import geometry, row_op
 from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.ops.registry import TensorInfo
@@ -37,7 +38,9 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     stage = StreamedStage(layer, Core.of(target.mcpu))
     kernel = stage.kernel()
     notes = {"operators": len(stage.ops), "rings": sum(stage.rings.values()), "program": len(stage.program_bytes())}
-    return extern_schedule(kernel, func, "stream", rights={i: [["ascending", d]] for i, d in stage.distances.items()}, **notes)
+    rights = {i: [["ascending", d]] for i, d in stage.distances.items()}
+    slide = {int(i): [["ascending", d]] for i, d in stage.layout.distances.items()} if stage.layout.nbytes else {}
+    return extern_schedule(kernel, func, "stream", rights=rights, scratch_rights=slide, **notes)
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,14 @@ class StreamedStage:
     # -- memory
 
     def _lay_out(self) -> None:
-        at = _up(max(k.scratch_bytes for k in self.kernels), 8)
-        self.sums: dict[int, int] = {}
-        for j, kernel in enumerate(self.kernels):
-            if kernel.sums_bytes:
-                self.sums[j], at = at, _up(at + kernel.sums_bytes)
-        self.ring_at: dict[int, int] = {}
-        for j, rows in self.rings.items():
-            self.ring_at[j], at = at, _up(at + rows * self._row_bytes(self.results[j].shape))
-        self.scratch_bytes = at
+        freed = json.loads(self.layer.attrs["schedule"])["freed"]
+
+        def region(kind: str, name: str, j: int, nbytes: int) -> Part:
+            return Part(name, nbytes, freed[kind][str(j)])
+
+        rings = [region("rings", f"ring{j}", j, n * self._row_bytes(self.results[j].shape)) for j, n in self.rings.items()]
+        sums = [region("sums", f"sums{j}", j, k.sums_bytes) for j, k in enumerate(self.kernels) if k.sums_bytes]
+        self.layout = place([*rings, *sums], [region("kernels", "", j, k.scratch_bytes) for j, k in enumerate(self.kernels)], _ALIGN)
         self.home = {j: members[-1] for members in self.stages for j in members}
 
     @staticmethod
@@ -122,7 +124,7 @@ class StreamedStage:
         shape = self.results[j].shape
         height = geometry(shape)[0]
         if j in self.rings:
-            return _Place(0, self.ring_at[j], self._row_bytes(shape), height, self.rings[j])
+            return _Place(0, self.layout.offsets[f"ring{j}"], self._row_bytes(shape), height, self.rings[j])
         return _Place(1, 0, self._row_bytes(shape), height, height)
 
     # -- C
@@ -143,7 +145,7 @@ class StreamedStage:
             name=driver.name,
             functions=(*functions.values(), interpreter, driver),
             packed=blob,
-            scratch_bytes=self.scratch_bytes,
+            scratch_bytes=self.layout.nbytes,
             input_shape=self.infos[0].shape,
             output_shape=self.results[-1].shape,
             macs=sum(op.macs for op in self.ops),
@@ -177,7 +179,7 @@ class StreamedStage:
         operands = self._operands()
         first = [sum(len(lines) for lines in operands[:j]) for j in range(len(operands))]
         rows = max(sum(op.rows.extent if op.kind == "window" and k == 0 else 1 for k in range(len(op.inputs))) for op in self.ops)
-        scratch = [self.sums.get(j, 0) for j in range(len(self.ops))]
+        scratch = [self.layout.offsets.get(f"sums{j}", self.layout.kernels_at) for j in range(len(self.ops))]
         table = [f"{{{n}, {starts[j]}, {scratch[j]}, {first[j]}, {len(operands[j]) - 1}}}" for j, n in enumerate(names)]
         program = self.program_bytes()
         ins = [f"x{i}" for i in range(len(self.activations))]
@@ -205,10 +207,6 @@ def _line(place: _Place, stride: int, before: int, count: int) -> str:
 
 def _wrapped(numbers: Sequence[int], width: int = 32) -> str:
     return ",\n".join("    " + ", ".join(str(n) for n in numbers[k : k + width]) for k in range(0, len(numbers), width))
-
-
-def _up(value: int, align: int = _ALIGN) -> int:
-    return -(-value // align) * align
 
 
 def _interpreter() -> CFunction:

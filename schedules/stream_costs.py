@@ -21,14 +21,28 @@ def row_work(width: int, pixels: int) -> float:
     return width // pixels * pixels * _WORK[pixels] + width % pixels * _WORK[1]
 
 
+MAX_COLUMNS = 4000
+"""Bytes of expanded columns a row kernel may take: more pixels at once are faster, but their scratch is memory streaming has just saved."""
+
+
+def column_bytes(k: int, *, by_words: bool) -> int:
+    """Scratch of one pixel of `k` products: int16 columns, and a copy of the bytes where channels are no multiple of four."""
+    return -(-k // 4) * (8 if by_words else 12)
+
+
+def row_pixels(width: int, k: int, *, by_words: bool) -> int:
+    """Pixels a block of a row kernel computes together."""
+    fitting = [p for p in (2, 3, 4) if p <= width and p * column_bytes(k, by_words=by_words) <= MAX_COLUMNS]
+    return min(fitting, key=lambda p: row_work(width, p), default=1)
+
+
 def scratch_bytes(node: Node, streamed: bool) -> int:
     """Bytes of scratch of a layer without generating its kernel: exact for the default blocks, an upper bound otherwise."""
     op, attrs, shapes = node.op, node.attrs, _shapes(node)
     if op in ("conv2d", "dense"):
-        k = int(np.prod(shapes[1][1:]))
-        channels = shapes[0][-1]
-        groups, pixels = -(-k // 4), 4 if streamed else 3
-        return groups * pixels * (8 if channels % 4 == 0 else 12)
+        k, by_words = int(np.prod(shapes[1][1:])), shapes[0][-1] % 4 == 0
+        pixels = row_pixels(_out_width(node), k, by_words=by_words) if streamed else 3
+        return pixels * column_bytes(k, by_words=by_words)
     if op == "depthwise_conv2d":
         x, w = shapes[0], shapes[1]
         shape = DepthwiseShape(
@@ -39,7 +53,10 @@ def scratch_bytes(node: Node, streamed: bool) -> int:
     return 0
 
 
-FIRING_WORK = 60.0
+_WINOGRAD = 0.6
+"""Work of a whole layer that Winograd may take (3x3, stride 1, even maps), against the same layer as rows."""
+
+FIRING_WORK = 150.0
 """Instructions of a firing besides its kernel: the interpreter, row pointers, the kernel's own set-up. Measured order of magnitude."""
 
 
@@ -50,8 +67,12 @@ def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float
     if node.op == "conv2d":
         pixels = out.height * out.width
         each = op.macs / max(pixels, 1)
-        choices = [p for p in (2, 3, 4) if p <= out.width] or [1]
-        return row_work(pixels, 3) * each, min(row_work(out.width, p) for p in choices) * out.height * each + firing
+        k, by_words = int(np.prod(_shapes(node)[1][1:])), _shapes(node)[0][-1] % 4 == 0
+        plain = op.rows.extent == op.columns.extent == 3 and op.rows.stride == op.columns.stride == op.rows.dilation == 1
+        whole = _WINOGRAD if plain and out.height % 2 == out.width % 2 == 0 else 1.0
+        return whole * row_work(pixels, 3) * each, row_work(
+            out.width, row_pixels(out.width, k, by_words=by_words)
+        ) * out.height * each + firing
     if node.op == "depthwise_conv2d":
         whole, streamed = depthwise_work(op.macs, out.nbytes, op.rows.extent, op.rows.stride)
         return whole, streamed + firing
@@ -63,6 +84,11 @@ def depthwise_work(macs: int, outputs: int, kernel_rows: int, stride: int) -> tu
     """(whole layer, rows alone) instructions of a depthwise layer: input rows are widened once a strip, or once an output row."""
     products = 0.75 * macs + 3.0 * outputs
     return products + 1.5 * outputs * stride, products + 1.5 * outputs * kernel_rows
+
+
+def _out_width(node: Node) -> int:
+    shape = [int(d) for d in node.var.ty.shape.values]
+    return shape[2] if len(shape) == 4 else 1
 
 
 def _shapes(node: Node) -> list[tuple[int, ...]]:

@@ -11,7 +11,7 @@ Reasons (stable names, one per kind of illegality):
     alias-without-right     output and dying input of one step share bytes, the step grants no right
     insufficient-distance   it grants a right, but not at these addresses
     order-conflict          the rights in use need both row orders, or the plan names another order than they need
-    shared-scratch          a scratch buffer shares bytes with something live in its step
+    shared-scratch          a scratch buffer shares bytes with something live in its step, and the step grants it no right to
     misaligned              an offset is not a multiple of its buffer's alignment
     outside-region          a buffer lies (partly) outside its region, or in a region that does not exist
     moved-pin               a buffer is not where it was pinned
@@ -186,10 +186,12 @@ def _judge(
     """Two live buffers share bytes in `step`: the row orders that make it legal, or why nothing does."""
     names = (a.name, b.name)
     where = ", ".join(f"{x.name} {plan.offset(x.name)}..{plan.offset(x.name) + x.nbytes}" for x in (a, b))
-    if set(names) & set(step.scratch):
+    scratch = set(names) & set(step.scratch)
+    if scratch and not any(r.output in scratch and {r.output, r.input} == set(names) for r in step.rights):
         return Violation("shared-scratch", step.name, names, where)
-    out, inp = (a, b) if a.name in step.writes else (b, a)
-    meets = out.name in step.writes and inp.name in step.reads
+    made = step.writes + step.scratch
+    out, inp = (a, b) if a.name in made else (b, a)
+    meets = out.name in made and inp.name in step.reads
     if not meets or needed[out.name][0] != index or needed[inp.name][1] != index:
         return Violation("live-overlap", step.name, names, where)
     rights = [r for r in step.rights if (r.output, r.input) == (out.name, inp.name)]

@@ -28,7 +28,7 @@ def conflicts(buffers: Sequence[Buffer], steps: Sequence[Step]) -> list[Pair]:
     granted: dict[tuple[str, str], list[tuple[int, Right]]] = {}
     for index, step in enumerate(steps):
         for right in step.rights:
-            if right.output in step.writes and right.input in step.reads:
+            if right.output in step.writes + step.scratch and right.input in step.reads:
                 granted.setdefault((right.output, right.input), []).append((index, right))
     pairs = []
     for i, a in enumerate(buffers):

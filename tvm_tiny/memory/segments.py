@@ -19,6 +19,7 @@ from tvm_tiny.memory.pairs import conflicts, lower_bound
 from tvm_tiny.memory.plan import Buffer, MemoryPlan, Region, Right, Step
 from tvm_tiny.memory.planner import DEFAULT_EFFORT, plan_memory
 from tvm_tiny.memory.rows import RowGraph, RowOp, layer_rights
+from tvm_tiny.memory.stream_scratch import Layout, Part, first_uses, place, regions_of
 from tvm_tiny.memory.streams import Stage, StreamedSegment, schedule
 
 Allowed = Callable[[int, int], bool]
@@ -47,6 +48,8 @@ class Options:
         Model inputs whose bytes must survive the run.
     align : int
         Offsets of tensors, rings and scratch are multiples of it.
+    one_scratch : bool
+        Rings, sums and kernel scratch of a segment are one buffer (`tvm_tiny.memory.stream_scratch`), which may slide under the input.
     scratch : callable
         Bytes of scratch that running an operator needs beyond rows (im2col, planes), by operator and whether it is streamed.
     """
@@ -58,6 +61,7 @@ class Options:
     external: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     align: int = 1
+    one_scratch: bool = False
     scratch: Callable[[RowOp, bool], int] = lambda op, streamed: 0
 
 
@@ -275,16 +279,29 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
         writes: tuple[str, ...] = (op.output,)
         rights = layer_rights(graph, op, options.layer_rights)
     else:
-        sizes = part.segment.ring_bytes(graph)
-        sizes[f"{ops[0].name}.scratch"] = max(options.scratch(op, True) for op in ops)  # one firing at a time
         reads, writes = part.segment.inputs, part.segment.outputs
         pairs = part.segment.distances.items() if options.overlap else ()
         rights = tuple(Right(out, inp, "ascending", d) for (out, inp), d in pairs if inp not in options.external)
+        if options.one_scratch:
+            layout = _one_scratch(graph, part.segment, ops, options)
+            sizes = {f"{ops[0].name}.scratch": layout.nbytes}
+            over = layout.distances.items() if options.overlap and layout.nbytes else ()
+            rights += tuple(Right(f"{ops[0].name}.scratch", inp, "ascending", d) for inp, d in over if inp not in options.external)
+        else:
+            sizes = part.segment.ring_bytes(graph)
+            sizes[f"{ops[0].name}.scratch"] = max(options.scratch(op, True) for op in ops)  # one firing at a time
     reads = tuple(dict.fromkeys(t for t in reads if t not in options.external))
     rights = tuple(r for r in rights if r.input in reads)
     scratch = [Buffer(n, size, "scratch", align=options.align) for n, size in sizes.items() if size]
     touched = [tensor_buffer(graph, t, options) for t in dict.fromkeys((*reads, *writes))]
     return touched + scratch, Step(name, reads, writes, tuple(b.name for b in scratch), rights)
+
+
+def _one_scratch(graph: RowGraph, segment: StreamedSegment, ops: Sequence[RowOp], options: Options) -> Layout:
+    """Rings, sums and kernel scratch of a segment as one buffer."""
+    uses = first_uses(graph, segment)
+    kernels = [Part(op.name, options.scratch(op, True), uses[op.name]) for op in ops]
+    return place(regions_of(graph, segment), kernels, options.align)
 
 
 def tensor_buffer(graph: RowGraph, tensor: str, options: Options) -> Buffer:

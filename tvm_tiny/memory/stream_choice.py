@@ -109,7 +109,10 @@ def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) ->
 
 def _cutter(rows: TinyRows, costs: Costs) -> Cutter:
     nodes = {op.name: node for op, node in zip(rows.graph.ops, rows.nodes, strict=True)}
-    return Cutter(rows.graph, Options(("ascending",), scratch=lambda op, streamed: costs.scratch(nodes[op.name], streamed), align=_ALIGN))
+    return Cutter(
+        rows.graph,
+        Options(("ascending",), scratch=lambda op, streamed: costs.scratch(nodes[op.name], streamed), align=_ALIGN, one_scratch=True),
+    )
 
 
 def _allowed(graph: RowGraph, first: int, last: int) -> bool:
