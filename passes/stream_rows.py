@@ -4,14 +4,15 @@
 Where it may stand: after the last pass that changes operators or their channels, before `lower-ops`.
 
 What it matches: consecutive operators of the network that can be computed row by row (`tvm_tiny.memory.tiny_rows`)
-  1. convolution, depthwise convolution, average and max pooling of any window, stride, padding and dilation: rings of the rows a
-     window needs;
+  1. convolution, depthwise convolution, average and max pooling of any window, stride, padding and dilation: rings of the rows
+     a window needs;
   2. addition and multiplication of two tensors of one shape, multiplication by a factor a channel, tables, requantisation: row by row; an
      addition works in the row its longer operand was just stored in;
   3. global average pooling and mean over height and width: int32 sums.
 What it does: searches the cuts of the network into streamed segments and single layers (`tvm_tiny.memory.segments`), kernel scratch
-included, for the least arena, or for the least streamed work within `max_overhead` estimated extra work; replaces every streamed segment by
-one `tiny.stage` call whose attribute `schedule` holds rings, firing program and overlap distances. Nothing is recomputed; every bit stays.
+included, for the least arena, or for the least streamed work within `max_overhead` estimated extra work; replaces every streamed segment
+by one `tiny.stage` call whose attribute `schedule` holds rings, firing program and overlap distances. Nothing is recomputed; every output
+bit stays.
 What it leaves: a network that streaming does not make smaller (reason logged), layers outside the chosen segments, segments of several
 results.
 
@@ -71,7 +72,7 @@ class StreamRows:
         self.segments = segments
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
-        """Choose the segments and rewrite `main`."""
+        """Return the module with streamed segments as `tiny.stage` calls."""
         tiny = TinyGraph(mod["main"])
         rows = tiny_rows(tiny)
         if rows is None:
@@ -90,8 +91,9 @@ class StreamRows:
 def _rewrite(tiny: TinyGraph, rows: TinyRows, choice: Choice) -> relax.Function:
     """The function with every streamed range as one call, emitted where its last operator stood."""
     inside: dict[relax.Var, Range] = {}
-    for streamed in (r for r in choice.ranges if r.streamed):
-        inside |= {n.var: streamed for n in rows.nodes[streamed.first : streamed.last]}
+    for part in choice.ranges:
+        if part.streamed:
+            inside |= {n.var: part for n in rows.nodes[part.first : part.last]}
     builder = relax.BlockBuilder()
     params = [relax.Var(p.name, p.ty) for p in tiny.params]
     new: dict[relax.Var, relax.Expr] = dict(zip(tiny.params, params, strict=True))
@@ -99,13 +101,13 @@ def _rewrite(tiny: TinyGraph, rows: TinyRows, choice: Choice) -> relax.Function:
     with builder.function("main", params):
         with builder.dataflow():
             for node in tiny.nodes:
-                part = inside.get(node.var)
-                if part is None:
+                streamed = inside.get(node.var)
+                if streamed is None:
                     if not all(v in new for v in _variables(node)):
                         continue  # another name of a tensor that no longer exists
                     value = substitute(node.value, new)
-                elif node is rows.nodes[part.last - 1]:
-                    value = _stage(rows, part, new)
+                elif node is rows.nodes[streamed.last - 1]:
+                    value = _stage(rows, streamed, new)
                 else:
                     continue
                 emit = builder.emit_output if node.var in outputs else builder.emit

@@ -26,7 +26,15 @@ from tvm_tiny.schedules.overlap import to_attribute
 Rights = Sequence[list[Any]] | Mapping[int, list[list[Any]]]
 
 
-def extern_schedule(kernel: MicroKernel, func: tirx.PrimFunc, rule: str, *, rights: Rights = (), scratch_rights: Mapping[int, list[list[Any]]] | None = None, **notes: Any) -> Schedule:
+def extern_schedule(
+    kernel: MicroKernel,
+    func: tirx.PrimFunc,
+    rule: str,
+    *,
+    rights: Rights = (),
+    scratch_rights: Mapping[int, list[list[Any]]] | None = None,
+    **notes: Any,
+) -> Schedule:
     """Return a schedule that calls `kernel` for the layer `func` (as `lower-ops` made it: activations first, output last).
 
     Parameters

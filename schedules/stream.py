@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streamed stages (`tiny.stage` as `stream-rows` makes it): row kernels driven by tables over ring buffers.
 
-The C is one small interpreter, shared by all stages of all networks in the image, and per stage three constant tables: operators
-(kernel, constants, scratch), operands (where rows lie, which rows a firing reads), and the firing program as loops of operator numbers.
-Scratch holds, in this order, the kernels' common scratch, the sums of reductions, and the rings.
+The C is one small interpreter, shared by all stages of all networks in the image, and per stage three constant tables: operators (kernel,
+constants, scratch), operands (where rows lie, which rows a firing reads), and the firing program as loops of operator numbers. Scratch
+holds, in this order, the kernels' common scratch, the sums of reductions, and the rings.
 """
 
 from __future__ import annotations

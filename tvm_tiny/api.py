@@ -63,8 +63,8 @@ def build(
     board : str, optional
         A board of `tvm-tiny boards`: its memories are limits, and `run` and `profile` use it by default.
     optimize : str
-        "speed": every layer by itself, the fastest. "sram": the least arena. "balanced" (default): streamed row by row where that makes the
-        arena smaller with at most `max_overhead` extra work, estimated; with `sram` given, the least work that fits it.
+        "speed": every layer by itself, the fastest. "sram": the least arena. "balanced" (default): streamed row by row where that
+        makes the arena smaller with at most `max_overhead` extra work, estimated; with `sram` given, the least work that fits it.
     sram : int or str, optional
         Budget of the arena: bytes, or a size such as "64KB" (1024 bytes a KB). Exceeding it is an error.
     max_overhead : float

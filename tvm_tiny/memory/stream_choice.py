@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which part of a network is streamed, for a goal: the candidates on the memory / work curve, and the choice among them.
 
-Candidates are the partitions of least streamed work within a row of budgets from the least possible peak up to that of whole layers;
-each is planned for real (offsets, kernel scratch estimated), its extra work estimated by `streaming_work`. The goals:
+Candidates are the partitions of least streamed work within a row of budgets from the least possible peak up to that of whole layers; each
+is planned for real (offsets, kernel scratch estimated), its extra work estimated by `streaming_work`. The goals:
 
     speed      nothing is streamed
     sram       the least arena, whatever the work
-    balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within
-               a tenth of the smallest
+    balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within a
+               tenth of the smallest
 With a budget, "balanced" is the least work that fits it; when none does, the smallest arena.
 """
 
@@ -78,10 +78,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the kernels cost.
-
-    `scratch(node, streamed)` in bytes; `work(graph, op, node)` as a whole layer and as a stream, in instructions.
-    """
+    """What the kernels cost: `scratch(node, streamed)` bytes; `work(graph, op, node)` instructions as a whole layer and as a stream."""
 
     scratch: Callable[[Node, bool], int]
     work: Callable[[RowGraph, RowOp, Node], tuple[float, float]]
@@ -109,10 +106,20 @@ def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) ->
 
 def _cutter(rows: TinyRows, costs: Costs) -> Cutter:
     nodes = {op.name: node for op, node in zip(rows.graph.ops, rows.nodes, strict=True)}
-    return Cutter(
-        rows.graph,
-        Options(("ascending",), scratch=lambda op, streamed: costs.scratch(nodes[op.name], streamed), align=_ALIGN, one_scratch=True),
-    )
+
+    def scratch(op: RowOp, streamed: bool) -> int:
+        return costs.scratch(nodes[op.name], streamed)
+
+    return Cutter(rows.graph, Options(("ascending",), external=_outside(rows), one_scratch=True, scratch=scratch, align=_ALIGN))
+
+
+def _outside(rows: TinyRows) -> tuple[str, ...]:
+    """Float tensors that stay in the caller's memory, as `tvm_tiny.memory.program` decides: inputs only quantised, outputs nobody reads."""
+    graph = rows.graph
+    floats = {t for t in (*graph.inputs, *graph.outputs) if graph.tensors[t].itemsize == 4}
+    quantised = {t for t in graph.inputs if graph.readers(t) and all(rows.nodes[r].op == "quantize" for r in graph.readers(t))}
+    unread = {t for t in graph.outputs if not graph.readers(t)}
+    return tuple(sorted(floats & (quantised | unread)))
 
 
 def _allowed(graph: RowGraph, first: int, last: int) -> bool:

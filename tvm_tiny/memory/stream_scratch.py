@@ -6,8 +6,8 @@ their first use, with the input above, every region ends below what is still to 
 
     scratch_base + d <= in_base    with    d = max over regions of (end of the region - input bytes freed before its first use)
 
-which is an "ascending" right of the scratch over the input, exactly as an output has one. Every place among the rings is tried for the kernels'
-common scratch.
+which is an "ascending" right of the scratch over the input, exactly as an output has one. Every place among the rings is tried for the
+kernels' common scratch.
 """
 
 from __future__ import annotations
