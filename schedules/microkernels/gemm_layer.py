@@ -10,6 +10,7 @@ import numpy as np
 from ..requantize_forms import Form, RequantParameters, find_form
 from .c_source import CFunction
 from .gemm_block import GemmBlock, gemm_function
+from .gemm_shared import UNROLL, shareable, shared_gemm_function
 from .layer import LayerParameters, words
 from .requantize import RequantShape, constant_words
 
@@ -32,6 +33,8 @@ class BlockChoice:
         Groups (four k) per iteration.
     tile : int
         Pixel groups expanded before the weights are walked; more than one keeps each channel block over the whole tile (weight-stationary).
+    shared : bool
+        Use the block that serves layers of every length (`gemm_shared`): a few per cent slower, a kB less code for each layer after the first.
     """
 
     channels: int = 2
@@ -39,6 +42,7 @@ class BlockChoice:
     operand: str | None = None
     unroll: int = 16
     tile: int = 1
+    shared: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +57,21 @@ class PackedMatrix:
     stream: bytes
     main_bytes: int
     fallback: bytes  # multipliers and shifts for Form.ACCUMULATOR
+    multiple: int = 1  # the sums are padded to a multiple of this many groups
 
     @property
     def groups(self) -> int:
-        """Number of groups of four k."""
-        return -(-self.k // 4)
+        """Number of groups of four k, padding included."""
+        return _padded_groups(self.k, self.multiple)
 
     @property
     def tail_channels(self) -> int:
         """Channels left after the full blocks."""
         return self.outputs % self.block_channels
+
+
+def _padded_groups(k: int, multiple: int) -> int:
+    return -(-k // (4 * multiple)) * multiple
 
 
 def legal_operand(rows: np.ndarray, acc_bound: int, wanted: str | None) -> str:
@@ -84,7 +93,8 @@ def pack_matrix(rows: np.ndarray, layer: LayerParameters, choice: BlockChoice) -
     operand = legal_operand(rows, bound, choice.operand)
     scale_log2 = 8 if operand == "r8" else 0
     found = find_form(problem, scale_log2)
-    padded = np.zeros((outputs, -(-k // 4) * 4), np.int64)
+    multiple = UNROLL if choice.shared else 1
+    padded = np.zeros((outputs, 4 * _padded_groups(k, multiple)), np.int64)
     padded[:, :k] = rows
     bias = layer.bias.astype(np.int64) - layer.x_zero_point * padded.sum(axis=1)
     if operand == "r8":
@@ -93,7 +103,7 @@ def pack_matrix(rows: np.ndarray, layer: LayerParameters, choice: BlockChoice) -
     shape = RequantShape.of(found)
     stream, main = _stream(recode_weights(padded, operand), bias, found, shape, choice.channels)
     fallback = words(np.stack([found.multiplier, found.shift])) if found.form is Form.ACCUMULATOR else b""
-    return PackedMatrix(operand, k, outputs, choice.channels, shape, stream, main, fallback)
+    return PackedMatrix(operand, k, outputs, choice.channels, shape, stream, main, fallback, multiple)
 
 
 def recode_weights(padded: np.ndarray, operand: str) -> np.ndarray:
@@ -140,12 +150,18 @@ class GemmFunctions:
         m, lines = self.matrix, []
         if m.main_bytes:
             name = self.functions[m.block_channels, pixels].name
-            lines.append(f"{name}({columns}, {packed}, {out}, {packed} + {m.main_bytes}, {m.outputs});")
+            lines.append(f"{name}({columns}, {packed}, {out}, {packed} + {m.main_bytes}, {m.outputs}{self._length(m.block_channels, pixels)});")
         if m.tail_channels:
             name = self.functions[m.tail_channels, pixels].name
             shift = (m.outputs - m.tail_channels) * (4 * pixels if m.requant.form is Form.ACCUMULATOR else 1)
-            lines.append(f"{name}({columns}, {packed} + {m.main_bytes}, {out} + {shift}, {packed} + {len(m.stream)}, {m.outputs});")
+            end = f"{packed} + {len(m.stream)}, {m.outputs}{self._length(m.tail_channels, pixels)}"
+            lines.append(f"{name}({columns}, {packed} + {m.main_bytes}, {out} + {shift}, {end});")
         return lines
+
+    def _length(self, channels: int, pixels: int) -> str:
+        """The further argument of a shared block."""
+        block = self.blocks[channels, pixels]
+        return f", {block.scratch_bytes}u" if self.choice.shared and shareable(block) else ""
 
 
 def gemm_functions(prefix: str, matrix: PackedMatrix, choice: BlockChoice, pixels: set[int], *, dual_issue: bool) -> GemmFunctions:
@@ -158,12 +174,13 @@ def gemm_functions(prefix: str, matrix: PackedMatrix, choice: BlockChoice, pixel
         for c in {choice.channels if matrix.main_bytes else 0, matrix.tail_channels} - {0}:
             is_main = (c, p) == (choice.channels, choice.pixels)
             block = replace(main, channels=c, pixels=p, unroll=choice.unroll if is_main else min(choice.unroll, _TAIL_UNROLL))
-            if is_main:
+            shared = choice.shared and shareable(block)
+            if is_main and not shared:
                 fixed = matrix.outputs if matrix.groups <= _SHORT else None  # where the requantisation is most of the work
                 block = replace(block, pixel_stride=fixed)
                 block = replace(block, repeat=_repeat(block, matrix.outputs // c))
             blocks[c, p] = block
-            functions[c, p] = gemm_function(prefix, block)
+            functions[c, p] = (shared_gemm_function if shared else gemm_function)(prefix, block)
     return GemmFunctions(matrix, choice, functions, blocks)
 
 
