@@ -24,11 +24,12 @@ import tvm
 from tvm import relax, tirx
 from tvm_ffi import structural_equal, structural_hash
 
+from tvm_tiny.schedules.code_size import estimate_code_bytes
 from tvm_tiny.schedules.rules import default_schedule
 from tvm_tiny.target import TinyTarget, parse_target
 
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
-_LAYER_ATTRS = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.source", "tiny.attrs", "tiny.scratch_room")
+_LAYER_ATTRS = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.source", "tiny.attrs", "tiny.scratch_room", "tiny.small_code")
 
 
 @tvm.transform.module_pass(opt_level=0, name="apply-schedules")
@@ -39,14 +40,24 @@ class ApplySchedules:
     ----------
     target : str or TinyTarget
         Decides which kernels can be used.
+    code_budget : int, optional
+        Bytes of flash the kernels' code may take (estimated). Where it would take more, the layers with the least work get kernels that share
+        code with others, as many layers as it needs. None = no limit.
     """
 
-    def __init__(self, target: str | TinyTarget = "c") -> None:
+    def __init__(self, target: str | TinyTarget = "c", code_budget: int | None = None) -> None:
         self.target = parse_target(target)
+        self.code_budget = code_budget
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Schedule every function that `main` calls."""
-        rewriter = _Rewriter(mod, self.target)
+        chosen = _Schedules(mod, self.target)
+        candidates = chosen.by_work()
+        while self.code_budget is not None and candidates and chosen.code_bytes() > self.code_budget:
+            step = max(1, len(candidates) // 4)
+            chosen.small |= set(candidates[:step])
+            candidates = candidates[step:]
+        rewriter = _Rewriter(mod, chosen)
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function):
                 rewriter.builder_.update_func(gvar, rewriter.visit_expr(func))
@@ -55,14 +66,46 @@ class ApplySchedules:
         return out.with_attrs(dict(mod.attrs.items())) if mod.attrs is not None else out
 
 
+class _Schedules:
+    """The schedule of every call, by the name of its result; remembered, since some take a while to make."""
+
+    def __init__(self, mod: tvm.IRModule, target: TinyTarget) -> None:
+        self.target = target
+        self.room = scratch_room(mod["main"])
+        bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
+        self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
+        self.small: set[str] = set()
+        self._made: dict[tuple[str, bool], tirx.PrimFunc] = {}
+
+    def of(self, name: str) -> tirx.PrimFunc:
+        """The scheduled function of the call bound to `name`."""
+        key = (name, name in self.small)
+        if key not in self._made:
+            func = self.funcs[name].with_attr("tiny.scratch_room", self.room.get(name, 0)).with_attr("tiny.small_code", key[1])
+            self._made[key] = default_schedule(func, self.target).mod["main"]
+        return self._made[key]
+
+    def code_bytes(self) -> int:
+        """Estimated code of all kernels."""
+        return estimate_code_bytes(self.of(name) for name in self.funcs)
+
+    def by_work(self) -> list[str]:
+        """Calls whose kernel has a form with less code, least work first."""
+        linear = [n for n, f in self.funcs.items() if f.attrs is not None and str(f.attrs.get("tiny.op", "")) in ("tiny.conv2d", "tiny.dense")]
+        return sorted(linear, key=lambda n: int(self.funcs[n].attrs["tiny.macs"]))
+
+
+def _is_call_tir(expr: relax.Expr) -> bool:
+    return isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == "relax.call_tir"
+
+
 @relax.expr_functor.mutator
 class _Rewriter(relax.PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, target: TinyTarget) -> None:
+    def __init__(self, mod: tvm.IRModule, schedules: _Schedules) -> None:
         super().__init__(mod)
         self.mod = mod
-        self.target = target
+        self.schedules = schedules
         self.name = ""
-        self.room = scratch_room(mod["main"])
         self.shared: dict[int, list[tuple[tirx.PrimFunc, relax.GlobalVar]]] = {}
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -71,13 +114,9 @@ class _Rewriter(relax.PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        if not (isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.call_tir"):
-            return call
-        func = self.mod[call.args[0]].with_attr("tiny.scratch_room", self.room.get(self.name, 0))
-        scheduled = default_schedule(func, self.target).mod["main"]
-        return self._new_call(call, func, scheduled)
+        return self._new_call(call, self.schedules.of(self.name)) if _is_call_tir(call) else call
 
-    def _new_call(self, call: relax.Call, func: tirx.PrimFunc, scheduled: tirx.PrimFunc) -> relax.Expr:
+    def _new_call(self, call: relax.Call, scheduled: tirx.PrimFunc) -> relax.Expr:
         attrs = scheduled.attrs
         args = list(call.args[1].fields)
         if "tiny.args" in attrs:

@@ -38,7 +38,8 @@ Rule = Callable[[tirx.PrimFunc, TinyTarget, bool], Applied]
 class Layer:
     """What `lower-ops` wrote on a function: the operator, its attributes and its constant arguments.
 
-    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak.
+    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `small_code` asks for the
+    kernel with the least code of its own, because the code of all kernels together would exceed its budget.
     """
 
     op: str
@@ -47,6 +48,7 @@ class Layer:
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
     scratch_room: int = 0
+    small_code: bool = False
 
     @property
     def is_nhwc(self) -> bool:
@@ -62,7 +64,8 @@ class Layer:
         shapes = tuple(tuple(int(d) for d in p.ty.shape) for p in func.params)
         dtypes = tuple(str(p.ty.dtype) for p in func.params)
         room = int(func.attrs.get("tiny.scratch_room", 0))
-        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes, room)
+        small = bool(func.attrs.get("tiny.small_code", False))
+        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes, room, small)
 
 
 def annotate(sch: s_tir.Schedule, kernel: dict[str, Any], **extra: Any) -> s_tir.Schedule:

@@ -20,8 +20,6 @@ from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.target import TinyTarget
 
-_CACHED_WEIGHTS = 8192  # bytes that stay in a small data cache (STM32H7: 16 KB) beside activations
-
 
 def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     """Take ungrouped `tiny.conv2d` of one image and `tiny.dense`, NHWC in and out."""
@@ -32,20 +30,11 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     if shape is None:
         return None
     core, parameters = Core.of(target.mcpu), parameters_of(layer, shape)
-    kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core)
-    tile = _tile(shape, kernel, layer.scratch_room)
-    if tile > 1:
-        kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=replace(default_choice(shape, core), tile=tile))
+    choice = default_choice(shape, core, layer.scratch_room)
+    if layer.small_code:
+        choice = replace(choice, shared=True, tile=1)
+    kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
     return extern_schedule(kernel, func, "conv2d", rights=[["ascending", _distance(shape, kernel)]])
-
-
-def _tile(shape: Conv2DShape, kernel: MicroKernel, room: int) -> int:
-    """Pixel groups whose columns are kept while the weights are walked once: as many as have room, where weights outgrow a cache."""
-    if len(kernel.packed) < _CACHED_WEIGHTS or kernel.choices["tile"] != 1:
-        return 1
-    pixels = shape.out_height * shape.out_width
-    groups = pixels // int(str(kernel.choices["block"]).split("x")[1])
-    return max(1, min(groups, room // max(kernel.scratch_bytes, 1)))
 
 
 def shape_of(layer: Layer) -> Conv2DShape | None:

@@ -23,6 +23,9 @@ from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
 
 
+CODE_BUDGET = 28 * 1024
+
+
 @dataclass(frozen=True)
 class Options:
     """What the passes may want to know. Passes read the fields they name; none changes them.
@@ -35,6 +38,11 @@ class Options:
     optimize: str = "balanced"
     sram: int | None = None
     max_overhead: float = 0.1
+
+    @property
+    def code_budget(self) -> int | None:
+        """Bytes of kernel code: none set for speed, else what leaves room for the glue below 32 KB."""
+        return None if self.optimize == "speed" else CODE_BUDGET
 
     def __post_init__(self) -> None:
         StreamOptions(self.optimize, self.sram, self.max_overhead)  # raises OptionError
@@ -70,7 +78,7 @@ PIPELINE: tuple[Phase, ...] = (
         optional=True,
     ),
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
-    Phase("apply-schedules", lambda o: ApplySchedules(o.target), "kernels decide scratch and overlap rights, which planning needs"),
+    Phase("apply-schedules", lambda o: ApplySchedules(o.target, o.code_budget), "kernels decide scratch and overlap rights, which planning needs"),
     Phase("plan-memory", lambda o: PlanMemory(), "last: every buffer, scratch included, is known"),
 )
 
