@@ -41,8 +41,8 @@ class ApplySchedules:
     target : str or TinyTarget
         Decides which kernels can be used.
     code_budget : int, optional
-        Bytes of flash the kernels' code may take (estimated). Where it would take more, the layers with the least work get kernels that share
-        code with others, as many layers as it needs. None = no limit.
+        Bytes of flash the kernels' code may take (estimated). Where it would take more, the layers with the least work get kernels
+        that share code with others, as many layers as it needs. None = no limit.
     """
 
     def __init__(self, target: str | TinyTarget = "c", code_budget: int | None = None) -> None:
@@ -64,6 +64,9 @@ class ApplySchedules:
         out = rewriter.builder_.get()
         out = relax.transform.DeadCodeElimination()(out)
         return out.with_attrs(dict(mod.attrs.items())) if mod.attrs is not None else out
+
+
+_HAS_SMALL_FORM = ("tiny.conv2d", "tiny.dense", "tiny.stage")
 
 
 class _Schedules:
@@ -91,7 +94,7 @@ class _Schedules:
 
     def by_work(self) -> list[str]:
         """Calls whose kernel has a form with less code, least work first."""
-        linear = [n for n, f in self.funcs.items() if f.attrs is not None and str(f.attrs.get("tiny.op", "")) in ("tiny.conv2d", "tiny.dense")]
+        linear = [n for n, f in self.funcs.items() if f.attrs is not None and str(f.attrs.get("tiny.op", "")) in _HAS_SMALL_FORM]
         return sorted(linear, key=lambda n: int(self.funcs[n].attrs["tiny.macs"]))
 
 

@@ -38,8 +38,8 @@ Rule = Callable[[tirx.PrimFunc, TinyTarget, bool], Applied]
 class Layer:
     """What `lower-ops` wrote on a function: the operator, its attributes and its constant arguments.
 
-    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `small_code` asks for the
-    kernel with the least code of its own, because the code of all kernels together would exceed its budget.
+    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `small_code`
+    asks for the kernel with the least code of its own, because the code of all kernels together would exceed its budget.
     """
 
     op: str

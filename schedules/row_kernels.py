@@ -84,7 +84,8 @@ def _conv2d(layer: Layer, core: Core) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
     parameters = conv2d_rule.parameters_of(layer, shape)
-    made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=row_choice(shape, core), row_form=True)
+    choice = replace(row_choice(shape, core), shared=layer.small_code)
+    made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice, row_form=True)
     assert made.row_name is not None
     return RowKernel(
         made.row_name, reachable(made.row_name, made.functions), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"])

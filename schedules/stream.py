@@ -94,7 +94,8 @@ class StreamedStage:
         infos = [*(self._info(ref) for ref in node.args), self.results[j]]
         constants = {k: self.layer.constants[ref[1]] for k, ref in enumerate(node.args) if not self._is_computed(ref)}
         op = node.op if node.op.startswith("tiny.") else f"tiny.{node.op}"
-        return Layer(op, node.attrs, constants, tuple(i.shape for i in infos), tuple(i.dtype for i in infos))
+        shapes, dtypes = tuple(i.shape for i in infos), tuple(i.dtype for i in infos)
+        return Layer(op, node.attrs, constants, shapes, dtypes, small_code=self.layer.small_code)
 
     # -- memory
 

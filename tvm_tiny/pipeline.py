@@ -22,7 +22,6 @@ from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
 
-
 CODE_BUDGET = 28 * 1024
 
 

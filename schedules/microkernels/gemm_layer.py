@@ -34,7 +34,8 @@ class BlockChoice:
     tile : int
         Pixel groups expanded before the weights are walked; more than one keeps each channel block over the whole tile (weight-stationary).
     shared : bool
-        Use the block that serves layers of every length (`gemm_shared`): a few per cent slower, a kB less code for each layer after the first.
+        Use the block that serves layers of every length (`gemm_shared`): a few per cent slower, a kB less code for each layer after
+        the first.
     """
 
     channels: int = 2
