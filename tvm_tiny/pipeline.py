@@ -77,7 +77,11 @@ PIPELINE: tuple[Phase, ...] = (
         optional=True,
     ),
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
-    Phase("apply-schedules", lambda o: ApplySchedules(o.target, o.code_budget), "kernels decide scratch and overlap rights, which planning needs"),
+    Phase(
+        "apply-schedules",
+        lambda o: ApplySchedules(o.target, o.code_budget),
+        "kernels decide scratch and overlap rights, which planning needs",
+    ),
     Phase("plan-memory", lambda o: PlanMemory(), "last: every buffer, scratch included, is known"),
 )
 

@@ -151,7 +151,8 @@ class GemmFunctions:
         m, lines = self.matrix, []
         if m.main_bytes:
             name = self.functions[m.block_channels, pixels].name
-            lines.append(f"{name}({columns}, {packed}, {out}, {packed} + {m.main_bytes}, {m.outputs}{self._length(m.block_channels, pixels)});")
+            end = f"{packed} + {m.main_bytes}, {m.outputs}{self._length(m.block_channels, pixels)}"
+            lines.append(f"{name}({columns}, {packed}, {out}, {end});")
         if m.tail_channels:
             name = self.functions[m.tail_channels, pixels].name
             shift = (m.outputs - m.tail_channels) * (4 * pixels if m.requant.form is Form.ACCUMULATOR else 1)
