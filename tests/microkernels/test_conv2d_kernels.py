@@ -104,3 +104,23 @@ def test_a_block_that_needs_too_many_registers_says_so() -> None:
     layer = LayerParameters(np.ones((8, 1, 1, 8), np.int8), np.zeros(8, int), np.full(8, 2**30), np.full(8, -9), -128, -128)
     with pytest.raises(RegisterPressureError, match="doesn't fit"):
         conv2d("k", Conv2DShape(4, 4, 8, 8), layer, Core(), choice=BlockChoice(4, 4))
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4"])
+def test_every_block_and_loop_order_is_exact(mcpu: str, tmp_path: Path) -> None:
+    """Blocks whose y lives on the stack (2x4), both loop orders, straight and looped sums, each requantisation form."""
+    rng, cases = np.random.default_rng(31), []
+    for pixels in (3, 4):
+        for tile in (1, 2):
+            for unroll in (2, 16):
+                for y_zero_point, shift in ((-128, -8), (5, -8), (5, 14)):
+                    layer = LayerParameters(
+                        rng.integers(-127, 128, (5, 1, 1, 20)).astype(np.int8), rng.integers(-999, 999, 5),
+                        rng.integers(2**30, 2**31, 5), shift - rng.integers(0, 2, 5), -3, y_zero_point,
+                    )  # fmt: skip
+                    choice = BlockChoice(2, pixels, unroll=unroll, tile=tile)
+                    kernel = conv2d(f"c{len(cases)}", Conv2DShape(3, 6, 20, 5), layer, Core.of(mcpu), choice=choice)
+                    cases.append((kernel, random_input(kernel.input_shape, rng)))
+    assert {str(k.choices["requantise"]).split()[0] for k, _ in cases} == {"single", "double", "accumulator"}
+    assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)

@@ -53,7 +53,12 @@ void reset(void);
 void reset(void) { main(); leave(); }
 __attribute__((section(".vectors"), used)) static void *const vectors[16] =
   { (void *)STACK_TOP, (void *)reset, (void *)fault, (void *)fault, (void *)fault, (void *)fault, (void *)fault };
-__attribute__((used)) void *memcpy(void *d, const void *s, size_t n) { char *a = d; const char *b = s; while (n--) *a++ = *b++; return d; }
+__attribute__((used)) void *memcpy(void *d, const void *s, size_t n) {
+  char *a = d; const char *b = s;
+  for (; n >= 4 && !(((uintptr_t)a | (uintptr_t)b) & 3); n -= 4, a += 4, b += 4) *(uint32_t *)a = *(const uint32_t *)b;
+  while (n--) *a++ = *b++;
+  return d;
+}
 __attribute__((used)) void *memset(void *d, int v, size_t n) { char *a = d; while (n--) *a++ = (char)v; return d; }
 __attribute__((used)) void *memmove(void *d, const void *s, size_t n) {
   char *a = d; const char *b = s;
@@ -88,27 +93,35 @@ def mismatches_on_device(
     kernels: list[MicroKernel], inputs: list[np.ndarray], mcpu: str, directory: Path, flags: tuple[str, ...] = ("-O2",)
 ) -> list[int]:
     """Run all kernels in one emulated image; return how many output bytes of each differ from its reference (guards included)."""
+    image, emulator = build_image(kernels, inputs, mcpu, directory, flags)
+    done = subprocess.run(emulator, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    printed = (done.stdout + done.stderr).split()
+    assert "fault" not in printed, f"{image} faulted after {len(printed) - 1} kernels"
+    return [int(v) for v in printed if v.isdigit()]
+
+
+def build_image(
+    kernels: list[MicroKernel], inputs: list[np.ndarray], mcpu: str, directory: Path, flags: tuple[str, ...] = ("-O2",)
+) -> tuple[Path, list[str]]:
+    """Link an image that runs each kernel once and prints the differing bytes; return it and the command that runs it."""
     secure = mcpu == "cortex-m33"
     code, data = ("0x10000000", 0x38000000) if secure else ("0x00000000", 0x20000000)
     script, source, image = directory / "image.ld", directory / "image.c", directory / "image.elf"
     script.write_text(_LINKER_SCRIPT % (code, hex(data)))
     source.write_text(_image_source(kernels, inputs, data + 0x3FFFF0))
-    command = ["arm-none-eabi-gcc", f"-mcpu={mcpu}", "-mthumb", *flags, "-ffreestanding", "-nostdlib", "-Wl,--no-warn-rwx-segments"]
-    subprocess.run([*command, "-T", str(script), "-o", str(image), str(source), "-lgcc"], check=True, timeout=300)
-    emulator = [
-        "qemu-system-arm",
-        "-M",
-        MACHINES[mcpu],
-        "-nographic",
-        "-semihosting-config",
-        "enable=on,target=native",
-        "-kernel",
-        str(image),
+    command = [
+        "arm-none-eabi-gcc",
+        f"-mcpu={mcpu}",
+        "-mthumb",
+        *flags,
+        "-ffreestanding",
+        "-fno-tree-loop-distribute-patterns",
+        "-nostdlib",
+        "-Wl,--no-warn-rwx-segments",
     ]
-    done = subprocess.run(emulator, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-    printed = (done.stdout + done.stderr).split()
-    assert "fault" not in printed, f"the image faulted after {len(printed) - 1} kernels"
-    return [int(v) for v in printed if v.isdigit()]
+    subprocess.run([*command, "-T", str(script), "-o", str(image), str(source), "-lgcc"], check=True, timeout=300)
+    options = ["-nographic", "-semihosting-config", "enable=on,target=native"]
+    return image, ["qemu-system-arm", "-M", MACHINES[mcpu], *options, "-kernel", str(image)]
 
 
 def _image_source(kernels: list[MicroKernel], inputs: list[np.ndarray], stack_top: int) -> str:
