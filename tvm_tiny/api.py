@@ -95,7 +95,7 @@ def build(
         write_dump(dump, Path(dump_dir))
     program, plan = extract(lowered, c_name), plan_of(lowered)
     if budget is not None:
-        _check_budget(plan, budget)
+        _check_budget(program, plan, budget)
     if chosen_board is not None:
         _check_fits(program, plan, chosen_board)
     return CompiledModel(program, plan, chosen, chosen_board, dump)
@@ -128,12 +128,12 @@ def parse_size(option: str, value: int | str) -> int:
     return int(match.group(1)) * unit
 
 
-def _check_budget(plan: MemoryPlan, budget: int) -> None:
+def _check_budget(program: Program, plan: MemoryPlan, budget: int) -> None:
     if plan.arena_bytes > budget:
-        step = plan.steps[plan.peak_step()].name
+        layer = _title(program, program.calls[plan.peak_step()])
         excess = plan.arena_bytes - budget
         raise DoesNotFitError(
-            f"sram={budget:,}: the network needs {plan.arena_bytes:,} bytes, {excess:,} more; layer {step} decides",
+            f"sram={budget:,}: the network needs {plan.arena_bytes:,} bytes, {excess:,} more; layer {layer} decides",
             remedy="allow more memory, optimize='sram' for the least possible, or a smaller input",
         )
 

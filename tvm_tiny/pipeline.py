@@ -11,7 +11,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvm_tiny.errors import OptionError
+from tvm_tiny.errors import InputError, OptionError
 from tvm_tiny.memory.stream_choice import StreamOptions
 from tvm_tiny.passes.apply_schedules import ApplySchedules
 from tvm_tiny.passes.fuse_ops import FuseOps
@@ -106,9 +106,12 @@ def sequential(options: Options) -> tvm.ir.transform.Sequential:
 
 def write_dump(dump: dict[str, str], directory: Path) -> None:
     """Write what `run_pipeline` kept, one file a phase."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, text in dump.items():
-        (directory / f"{name}.py").write_text(text)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in dump.items():
+            (directory / f"{name}.py").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{directory}: can't be written: {error.strerror}", remedy="choose a directory you may write to") from None
 
 
 @relax.register_pipeline("tvm_tiny")

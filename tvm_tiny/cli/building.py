@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ Target = Annotated[str | None, typer.Option("--target", "-t", help='Such as "c -
 BoardName = Annotated[str | None, typer.Option("--board", "-b", help="A board of `tvm-tiny boards`; its memories are limits.")]
 Name = Annotated[str | None, typer.Option("--name", help="C identifier in every symbol; default: from the file's name.")]
 
+Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed or sram: what streaming row by row is used for.")]
+Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB"; exceeding it is an error.')]
+
 EMULATED_M7 = "mps2_an500"
 
 
@@ -37,12 +40,12 @@ def progress(what: str) -> Iterator[None]:
         yield
 
 
-def build_model(model: Path, target: str | None, board: str | None, name: str | None, dump_dir: Path | None = None) -> CompiledModel:
-    """Compile, with progress shown; TVM is imported here."""
+def build_model(model: Path, target: str | None, board: str | None, name: str | None, **options: Any) -> CompiledModel:
+    """Compile, with progress shown; TVM is imported here. `options` are further ones of `tvm_tiny.build`."""
     with progress(f"compiling {model.name}"):
         from tvm_tiny.api import build
 
-        return build(model, target, name=name, board=board, dump_dir=dump_dir)
+        return build(model, target, name=name, board=board, **options)
 
 
 @contextmanager

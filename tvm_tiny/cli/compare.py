@@ -12,9 +12,11 @@ from rich.table import Table
 from tvm_tiny.cli.building import Model, build_model, progress
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.cli.inputs import Count, InputFile, Seed, make_samples
+from tvm_tiny.errors import OptionError
 
 if TYPE_CHECKING:
     from tvm_tiny.compare import LayerDifference
+    from tvm_tiny.compiled import CompiledModel
 
 EXIT_DIFFERENT = 1
 
@@ -32,10 +34,16 @@ def compare(
     from tvm_tiny.compare import first_difference
     from tvm_tiny.frontend import read_source
 
+    data = read_source(model)[0]
     compiled = build_model(model, None, None, None)
+    if _model_format(compiled) == "onnx":
+        raise OptionError(
+            f"{model.name} is no .tflite model, and only those can be compared layer by layer",
+            remedy="run it with `tvm-tiny run` and compare the outputs with ONNX Runtime's",
+        )
     drawn = make_samples(inputs, compiled.inputs, samples, seed)
     with progress(f"comparing {len(drawn)} samples"):
-        rows = compare_layers(compiled, read_source(model)[0], [[sample[t.name] for t in compiled.inputs] for sample in drawn])
+        rows = compare_layers(compiled, data, [[sample[t.name] for t in compiled.inputs] for sample in drawn])
     first = first_difference(rows)
     document = {
         "samples": len(drawn),
@@ -46,6 +54,11 @@ def compare(
     emit(as_json, document, lambda console: _show(console, rows, first, len(drawn)))
     if first is not None:
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _model_format(compiled: CompiledModel) -> str:
+    """tflite or onnx."""
+    return str(compiled.program.model.get("format", ""))
 
 
 def _show(console: Console, rows: list[LayerDifference], first: LayerDifference | None, samples: int) -> None:

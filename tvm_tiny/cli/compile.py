@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import BoardName, Model, Name, Target, build_model
+from tvm_tiny.cli.building import BoardName, Model, Name, Optimize, Sram, Target, build_model
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 
 
@@ -19,16 +19,20 @@ def compile_model(
     target: Target = None,
     board: BoardName = None,
     name: Name = None,
+    optimize: Optimize = "balanced",
+    sram: Sram = None,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Write the IR after each phase to this directory.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Compile MODEL to C and print the plan."""
-    compiled = build_model(model, target, board, name, dump_ir)
+    from tvm_tiny.report.terminal import render
+
+    compiled = build_model(model, target, board, name, optimize=optimize, sram=sram, dump_dir=dump_ir)
     where = compiled.save(output)
 
     def show(console: Console) -> None:
-        console.print(str(compiled.report), markup=False, highlight=False)
+        console.print(render(compiled.report), highlight=False)
         console.print(f"written to {where}", markup=False, highlight=False)
 
     emit(as_json, {"output": where, "metadata": compiled.metadata(), "report": compiled.report.to_dict()}, show)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import BoardName, Model, Target, build_model
+from tvm_tiny.cli.building import BoardName, Model, Optimize, Sram, Target, build_model
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.errors import InputError
 
@@ -18,12 +18,14 @@ def report(
     model: Model,
     target: Target = None,
     board: BoardName = None,
+    optimize: Optimize = "balanced",
+    sram: Sram = None,
     memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Print the layers of MODEL with their kernels, work, SRAM and flash."""
-    compiled = build_model(model, target, board, None)
+    compiled = build_model(model, target, board, None, optimize=optimize, sram=sram)
     if memory_map is not None:
         from tvm_tiny.memory.chart import memory_svg
 
