@@ -6,8 +6,8 @@ Where it may stand: first; its input is the QDQ form of `tvm_tiny.frontend.tflit
 What it matches, looking back from every `quantize` (with the integer `clip` behind it, which becomes the operator's clamp)
   1. convolution, depthwise convolution, fully connected: `add?(op(dequantize(x), dequantize(w)), dequantize(b))`
   2. add, subtract, multiply of two dequantised values
-  3. average and max pooling, mean, softmax of one dequantised value; an average that changes the quantisation (ONNX) is a mean when it covers
-     the image, else a depthwise convolution with ones
+  3. average and max pooling, mean, softmax of one dequantised value; an average that changes the quantisation (ONNX) is a mean when it
+     covers the image, else a depthwise convolution with ones
   4. a plain dequantised value: `tiny.requantize`
   5. any elementwise float function of one per-tensor dequantised int8 value: `tiny.lookup`, its 256 results computed here: by the reference
      kernel's own integer arithmetic for logistic, tanh, hard-swish and leaky ReLU of TFLite models, in double precision otherwise

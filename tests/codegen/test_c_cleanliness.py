@@ -68,7 +68,16 @@ def test_clang_takes_the_arm_form(core: str, tmp_path: Path) -> None:
     include = subprocess.run(["arm-none-eabi-gcc", "-xc", "-E", "-v", "/dev/null"], capture_output=True, text=True, check=True).stderr
     newlib = next((d for d in re.findall(r"^ (\S+)$", include, re.MULTILINE) if (Path(d) / "string.h").is_file()), None)
     assert newlib is not None
-    objects(built(OWN, f"c -mcpu={core}"), tmp_path, "clang", "--target=arm-none-eabi", *parse_target(f"c -mcpu={core}").cflags, "-isystem", newlib, "-O2")
+    objects(
+        built(OWN, f"c -mcpu={core}"),
+        tmp_path,
+        "clang",
+        "--target=arm-none-eabi",
+        *parse_target(f"c -mcpu={core}").cflags,
+        "-isystem",
+        newlib,
+        "-O2",
+    )
 
 
 @pytest.mark.parametrize("target", ["c", "c -mcpu=cortex-m7"])
@@ -93,9 +102,25 @@ def test_every_external_symbol_carries_the_models_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_the_header_is_cpp(compiler: str, tmp_path: Path) -> None:
     artifact = built(OWN, "c").save(tmp_path / "model")
-    (tmp_path / "use.cpp").write_text('#include "tvmgen_net.h"\nint main() { tvmgen_net_inputs in = {}; tvmgen_net_outputs out = {}; return (int)tvmgen_net_run(&in, &out); }\n')
+    (tmp_path / "use.cpp").write_text(
+        '#include "tvmgen_net.h"\n'
+        "int main() { tvmgen_net_inputs in = {}; tvmgen_net_outputs out = {}; return (int)tvmgen_net_run(&in, &out); }\n"
+    )
     include = str(artifact / "codegen/host/include")
-    command = [compiler, "-std=c++11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-I", include, "-c", str(tmp_path / "use.cpp"), "-o", str(tmp_path / "use.o")]
+    command = [
+        compiler,
+        "-std=c++11",
+        "-Wall",
+        "-Wextra",
+        "-Wconversion",
+        "-Werror",
+        "-I",
+        include,
+        "-c",
+        str(tmp_path / "use.cpp"),
+        "-o",
+        str(tmp_path / "use.o"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -118,7 +118,8 @@ def all_cases() -> list[Any]:
 
 
 def test_every_operator_has_a_case() -> None:
-    assert {p.values[0] for p in all_cases()} == {op.name.removeprefix("tiny.") for op in ops.all_ops()}
+    """A stage is a row of other operators; tests/schedules/test_stream.py runs its C."""
+    assert {p.values[0] for p in all_cases()} | {"stage"} == {op.name.removeprefix("tiny.") for op in ops.all_ops()}
 
 
 @pytest.mark.parametrize(("name", "arrays", "attrs"), all_cases())
