@@ -53,8 +53,8 @@ class ApplySchedules:
         """Schedule every function that `main` calls."""
         chosen = _Schedules(mod, self.target)
         candidates = chosen.by_work()
+        step = max(1, len(candidates) // 12)
         while self.code_budget is not None and candidates and chosen.code_bytes() > self.code_budget:
-            step = max(1, len(candidates) // 4)
             chosen.small |= set(candidates[:step])
             candidates = candidates[step:]
         rewriter = _Rewriter(mod, chosen)

@@ -22,7 +22,7 @@ from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
 
-CODE_BUDGET = 28 * 1024
+CODE_BUDGET = 31_500  # estimated bytes of kernels; with the entry below 32 KB
 
 
 @dataclass(frozen=True)
