@@ -93,3 +93,19 @@ def test_average_pools_that_rescale_are_integer(kernel: int, stride: int, op: st
         steps.append(np.round((library(value)[0].reshape(theirs.shape) - theirs) / 0.0531))
     assert np.abs(steps).max() <= 1
     assert np.mean(np.array(steps) != 0) < 0.02
+
+
+def test_a_float_island_works_and_is_reported(rng: np.random.Generator) -> None:
+    """A softmax whose output scale no integer kernel has: computed in float between the quantised layers, and the report says so."""
+    b = OnnxBuilder()
+    x = b.qdq(b.input("x", [1, 12]), 0.07, 3)
+    b.output(b.qdq(b.node("Softmax", x, axis=-1, name="island"), 0.0071, -128), [1, 12])
+    model = tvm_tiny.build(b.bytes(), "c", name="island")
+    floats = [row for row in model.report.layers if row.op == "float"]
+    assert model.report.float_layers == [row.name for row in floats]
+    assert len(floats) == 1
+    session, library = onnxruntime.InferenceSession(b.bytes()), HostModel(model)
+    for _ in range(50):
+        value = rng.normal(size=(1, 12), scale=4).astype(np.float32)
+        (theirs,) = session.run(None, {"x": value})
+        np.testing.assert_allclose(library(value)[0], theirs, atol=0.0071 * 1.01)
