@@ -105,6 +105,7 @@ class Board:
     uart: Mapping[str, Any] = field(default_factory=dict)
     timer: Mapping[str, Any] = field(default_factory=dict)
     flasher: str = ""
+    flash: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:

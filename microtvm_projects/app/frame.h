@@ -16,12 +16,13 @@
 #define FRAME_VERSION 1u
 
 enum frame_type {
-  FRAME_HELLO = 1,  /* device: version, input bytes, output bytes, stack bytes (u32 each) */
+  FRAME_HELLO = 1,  /* device, at its start and whenever the host sends an empty one: version, input bytes, output bytes, stack bytes (u32 each) */
   FRAME_RUN = 2,    /* host: every input tensor, one behind the other, in the order of metadata.json */
   FRAME_RESULT = 3, /* device: struct frame_result, then every output tensor */
   FRAME_FAULT = 4,  /* device: struct fault_record (fault.h); the program ends behind it */
   FRAME_ERROR = 5,  /* device: enum frame_error (u32): the frame was refused, the next one may come */
-  FRAME_BYE = 6     /* host: end the program */
+  FRAME_BYE = 6,    /* host: end the program */
+  FRAME_TIMES = 7   /* host: empty; device: rate of its counter in Hz, then the ticks of each layer in the last run (u32 each) */
 };
 
 enum frame_error { FRAME_BAD_CRC = 1, FRAME_BAD_LENGTH = 2, FRAME_BAD_TYPE = 3 };

@@ -4,6 +4,10 @@
 #include "frame.h"
 #include "model.h"
 #include "port.h"
+#ifdef TINY_LAYER_TIMES
+#include "layer_times.h"
+#include "port_cycles.h"
+#endif
 
 static uint32_t total(const struct model_tensor *tensors, uint32_t n) {
   uint32_t bytes = 0;
@@ -13,10 +17,10 @@ static uint32_t total(const struct model_tensor *tensors, uint32_t n) {
   return bytes;
 }
 
-static int send_hello(void) {
+static int send_hello(uint16_t sequence) {
   const uint32_t hello[4] = {FRAME_VERSION, total(model_inputs, model_num_inputs), total(model_outputs, model_num_outputs),
                              port_stack_size()};
-  return frame_send(FRAME_HELLO, 0, hello, (uint32_t)sizeof hello);
+  return frame_send(FRAME_HELLO, sequence, hello, (uint32_t)sizeof hello);
 }
 
 static int send_error(uint16_t sequence, uint32_t reason) { return frame_send(FRAME_ERROR, sequence, &reason, (uint32_t)sizeof reason); }
@@ -55,23 +59,74 @@ static int serve_run(const struct frame_header *header, uint32_t crc) {
   return send_result(header->sequence, status);
 }
 
+#ifdef TINY_LAYER_TIMES
+static uint32_t clock_hz;
+
+static int send_times(uint16_t sequence) {
+  uint32_t crc;
+  const uint32_t length = (uint32_t)sizeof clock_hz + tiny_layer_count * (uint32_t)sizeof tiny_layer_ticks[0];
+  if (frame_send_header(FRAME_TIMES, sequence, length, &crc) != 0 || frame_send_part(&clock_hz, sizeof clock_hz, &crc) != 0 ||
+      frame_send_part(tiny_layer_ticks, tiny_layer_count * sizeof tiny_layer_ticks[0], &crc) != 0) {
+    return -1;
+  }
+  return frame_send_end(crc);
+}
+#endif
+
+/* A request without payload: 1 when it is none of them, else as below. */
+static int serve_short(const struct frame_header *header, uint32_t crc) {
+  if (header->length != 0) {
+    return 1;
+  }
+  switch (header->type) {
+    case FRAME_BYE:
+      port_exit(0);
+      return -1;
+    case FRAME_HELLO:
+#ifdef TINY_LAYER_TIMES
+    case FRAME_TIMES:
+#endif
+      break;
+    default:
+      return 1;
+  }
+  const int wrong = frame_receive_end(crc);
+  if (wrong != 0) {
+    return wrong < 0 ? -1 : send_error(header->sequence, FRAME_BAD_CRC);
+  }
+#ifdef TINY_LAYER_TIMES
+  if (header->type == FRAME_TIMES) {
+    return send_times(header->sequence);
+  }
+#endif
+  return send_hello(header->sequence);
+}
+
 static int refuse(const struct frame_header *header) {
   /* The length itself may be wrong: drop nothing, the search for the next magic number resynchronises. */
   return send_error(header->sequence, header->type == FRAME_RUN ? FRAME_BAD_LENGTH : FRAME_BAD_TYPE);
 }
 
+/* 0, or -1 when the line is closed. */
+static int serve(const struct frame_header *header, uint32_t crc) {
+  if (header->type == FRAME_RUN && header->length == total(model_inputs, model_num_inputs)) {
+    return serve_run(header, crc);
+  }
+  const int served = serve_short(header, crc);
+  return served == 1 ? refuse(header) : served;
+}
+
 int main(void) {
   struct frame_header header;
   uint32_t crc;
-  if (port_open() != 0 || send_hello() != 0) {
+#ifdef TINY_LAYER_TIMES
+  clock_hz = port_cycles_open();
+#endif
+  if (port_open() != 0 || send_hello(0) != 0) {
     port_exit(1);
   }
   while (frame_receive_header(&header, &crc) == 0) {
-    if (header.type == FRAME_BYE && header.length == 0) {
-      port_exit(0);
-    }
-    const int is_run = header.type == FRAME_RUN && header.length == total(model_inputs, model_num_inputs);
-    if ((is_run ? serve_run(&header, crc) : refuse(&header)) != 0) {
+    if (serve(&header, crc) != 0) {
       break;
     }
   }

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 from tvm_tiny.boards import SECTIONS, Board, MemoryRegion
 from tvm_tiny.device.artifact import Artifact
 from tvm_tiny.device.link import Link
-from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, config_mk, model_variables, template_folder
+from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, config_mk, does_not_fit, model_variables, template_folder
 from tvm_tiny.device.qemu import boot_with_pipes, boot_with_uart
 from tvm_tiny.device.toolchain import BuildFailure, find_tool
-from tvm_tiny.errors import DoesNotFitError, TargetError
+from tvm_tiny.errors import TargetError
 
 
 class Handler(ProjectHandler):
@@ -44,11 +43,7 @@ class Handler(ProjectHandler):
         try:
             return super().build(project, timeout=timeout)
         except BuildFailure as error:
-            overflows = re.findall(r"region `(\w+)' overflowed by (\d+) bytes", error.output)
-            if not overflows:
-                raise
-            words = "; ".join(f"memory {name} is {int(count):,} bytes too small" for name, count in dict(overflows).items())
-            raise DoesNotFitError(f"{project.model} does not fit {project.board.name}: {words}", remedy="choose a larger board") from None
+            raise does_not_fit(project, error) or error from None
 
     def flash(self, project: Project) -> None:
         """Nothing to do: QEMU loads the image when the line opens."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import time
@@ -14,10 +13,11 @@ from tvm_tiny.boards import Board
 from tvm_tiny.device import faults
 from tvm_tiny.device.artifact import Artifact
 from tvm_tiny.device.frame import FrameError, FrameType, receive
-from tvm_tiny.device.link import ChildProcess, Link
+from tvm_tiny.device.link import Link
+from tvm_tiny.device.process import start_process
 from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, config_mk, model_variables, template_folder
 from tvm_tiny.device.toolchain import find_tool
-from tvm_tiny.device.transport import FileTransport, TransportClosed
+from tvm_tiny.device.transport import TransportClosed
 
 _ASK_TIMEOUT = 2.0
 
@@ -41,18 +41,7 @@ class Handler(ProjectHandler):
 
     def open_transport(self, project: Project) -> Link:
         """Start the process with a pipe each way."""
-        device_in, to_device = os.pipe()
-        from_device, device_out = os.pipe()
-        try:
-            process = ChildProcess([str(project.elf)], cwd=project.directory, stdin=device_in, stdout=device_out)
-        except BaseException:
-            os.close(to_device)
-            os.close(from_device)
-            raise
-        finally:
-            os.close(device_in)
-            os.close(device_out)
-        return Link(FileTransport(from_device, to_device, process.alive), process, _ask)
+        return start_process([str(project.elf)], cwd=project.directory, ask_hung=_ask)
 
 
 def _ask(link: Link) -> faults.Fault | None:

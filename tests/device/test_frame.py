@@ -57,7 +57,7 @@ def soon() -> float:
         (lambda good: good[:-1] + bytes([good[-1] ^ 1]), 1),
         (lambda good: good[:20] + bytes([good[20] ^ 0x80]) + good[21:], 1),
         (lambda good: encode(FrameType.RUN, 7, b"short"), 2),
-        (lambda good: encode(FrameType.HELLO, 7, b""), 3),
+        (lambda good: encode(FrameType.RESULT, 7, b""), 3),
     ],
 )
 def test_damaged_frame_is_refused(
@@ -185,3 +185,16 @@ def _damaged_then_sound(link: Link, artifact: Artifact, rng: np.random.Generator
     assert (answer.type, answer.sequence) == (FrameType.RESULT, sequence)
     np.testing.assert_array_equal(unpack_outputs(artifact.outputs, answer.payload[8:])["image_out"], expected(inputs)["image_out"])
     return refused
+
+
+@pytest.mark.host_cc
+def test_an_empty_hello_is_answered(session: tuple[Link, StandaloneSession], artifact: Artifact) -> None:
+    """A host that comes late asks; the answer carries the question's number, and a damaged question is refused."""
+    link, _ = session
+    question = encode(FrameType.HELLO, 9, b"")
+    link.transport.write(question, soon())
+    answer = receive(link.transport, soon())
+    assert (answer.type, answer.sequence) == (FrameType.HELLO, 9)
+    assert struct.unpack("<4I", answer.payload)[1] == sum(t.nbytes for t in artifact.inputs)
+    link.transport.write(question[:-1] + bytes([question[-1] ^ 1]), soon())
+    assert receive(link.transport, soon()).type == FrameType.ERROR

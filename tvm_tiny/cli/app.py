@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import tvm_tiny
-from tvm_tiny.cli import boards, check, compare, compile, device_server, doctor, profile, report, run
+from tvm_tiny.cli import boards, check, compare, compile, device_server, doctor, profile, project, report, run
 from tvm_tiny.cli.guard import EXIT_CODES, guarded
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(guarded(command))
+app.add_typer(project.app)
 
 
 def _print_version(asked: bool) -> None:

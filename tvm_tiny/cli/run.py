@@ -45,7 +45,7 @@ def run(
             result = run_on_device(directory, board, drawn, timeout=timeout)
     if output is not None:
         _write(output, result)
-    emit(as_json, _to_dict(result), lambda console: _show(console, result))
+    emit(as_json, _to_dict(result), lambda console: show_result(console, result))
 
 
 def _write(path: Path, result: RunResult) -> None:
@@ -68,7 +68,8 @@ def _to_dict(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, result: RunResult) -> None:
+def show_result(console: Console, result: RunResult) -> None:
+    """Print outputs and sizes of a run."""
     table = Table("sample", "output", "shape", "largest at", "values")
     for number, sample in enumerate(result.outputs[:SHOWN_SAMPLES]):
         for name, array in sample.items():

@@ -108,11 +108,24 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
 
 
 def _load(directory: Path) -> Artifact:
-    path = directory / "metadata.json"
+    artifact = read_metadata(directory / "metadata.json")
+    if not artifact.header.is_file():
+        raise InputError(f"{artifact.header}: missing", remedy="compile the model again")
+    return artifact
+
+
+def read_metadata(path: Path) -> Artifact:
+    """What metadata.json says of a compiled model; its sources need not lie beside it.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        artifact = Artifact(
-            directory=directory.resolve(),
+        return Artifact(
+            directory=path.parent.resolve(),
             name=data["name"],
             target=_target(data.get("target") or {}),
             workspace_size=int(data["workspace_size"]),
@@ -125,9 +138,6 @@ def _load(directory: Path) -> Artifact:
         raise InputError(f"{path}: no compiled model: {error.strerror}", remedy="give what `tvm-tiny compile` wrote") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: the description of the compiled model is damaged: {error!r}", remedy="compile the model again") from None
-    if not artifact.header.is_file():
-        raise InputError(f"{artifact.header}: missing", remedy="compile the model again")
-    return artifact
 
 
 def _target(data: str | Mapping[str, Any]) -> TinyTarget:

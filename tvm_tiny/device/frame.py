@@ -31,6 +31,7 @@ class FrameType(enum.IntEnum):
     FAULT = 4
     ERROR = 5
     BYE = 6
+    TIMES = 7
 
 
 ERRORS = {

@@ -2,18 +2,19 @@
 """Firmware projects: what every template does (generate, build, flash, open a line), and how a template is found.
 
 A template is a folder of `microtvm_projects/` with a `handler.py` that defines `Handler`, a `ProjectHandler`. A generated project holds
-copies of all it needs and builds with make alone, without Python or this library.
+copies of all it needs and builds without this library: with make alone, or with Zephyr.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar
@@ -21,16 +22,16 @@ from typing import ClassVar
 import numpy as np
 
 from tvm_tiny.boards import Board, find_board
-from tvm_tiny.device.artifact import Artifact, check_board
+from tvm_tiny.device.artifact import Artifact, check_board, read_metadata
 from tvm_tiny.device.link import Link
 from tvm_tiny.device.model_glue import emit_model_c
 from tvm_tiny.device.rpc.registration import emit_functions_c
 from tvm_tiny.device.rpc.sources import app_sources, copy_server, default_arena_bytes
-from tvm_tiny.device.toolchain import find_tool, run_tool
-from tvm_tiny.errors import InputError, OptionError, TargetError
+from tvm_tiny.device.toolchain import BuildFailure, find_tool, run_tool
+from tvm_tiny.errors import DoesNotFitError, InputError, OptionError, TargetError
 
 APPS = ("standalone", "oneshot", "rpc")
-HOOKS = ("fault", "profile", None)
+HOOKS = ("fault", "times", "profile", None)
 CONFIG = "project.json"
 
 
@@ -44,13 +45,16 @@ class ProjectOptions:
         `standalone` serves inference after inference; `oneshot` runs once on compiled-in inputs and ends (for profilers); `rpc` serves
         TVM's RPC client (docs/rpc.md).
     hook : str or None
-        `fault` records the running layer, `profile` puts a marker instruction between layers, None leaves the hooks empty.
+        `fault` records the running layer, `times` also measures how long each runs (app `standalone`), `profile` puts a marker
+        instruction between layers, None leaves the hooks empty.
     line : str
         Transport of an emulated board: `semihosting` (fast) or `uart`. Other templates ignore it.
     stack_bytes : int
-        Stack of the application on bare metal.
+        Stack of the application on bare metal and on Zephyr.
     extra_flags : tuple[str, ...]
         Further compiler flags for every file, and for linking.
+    serial : str
+        Serial port of a real board, `PATH[@BAUD]`; empty looks for the one that is plugged in.
     """
 
     app: str = "standalone"
@@ -58,11 +62,14 @@ class ProjectOptions:
     line: str = "semihosting"
     stack_bytes: int = 16384
     extra_flags: tuple[str, ...] = ()
+    serial: str = ""
 
     def __post_init__(self) -> None:
         for what, value, known in (("app", self.app, APPS), ("hook", self.hook, HOOKS), ("line", self.line, ("semihosting", "uart"))):
             if value not in known:
                 raise OptionError(f"{what}={value!r} is not known", remedy=f"known: {', '.join(map(str, known))}")
+        if self.hook == "times" and self.app != "standalone":
+            raise OptionError(f"hook='times' does not go with app={self.app!r}", remedy="use app='standalone'; RPC has ticks of its own")
         if self.stack_bytes < 1024 or self.stack_bytes % 8:
             raise OptionError(f"stack_bytes={self.stack_bytes}: at least 1024 and a multiple of 8")
 
@@ -79,10 +86,18 @@ class Project:
     @property
     def elf(self) -> Path:
         """The linked image."""
+        if self.board.template == "zephyr":
+            return self.directory / "build" / "zephyr" / ("zephyr.exe" if self.board.target.is_host else "zephyr.elf")
         return self.directory / "build" / "firmware.elf"
+
+    def read_artifact(self) -> Artifact:
+        """What the compiled model in the project is: its tensors and layers, not its sources."""
+        return read_metadata(self.directory / "model" / "metadata.json")
 
     def model_objects(self) -> list[Path]:
         """Object files of the model's own sources."""
+        if self.board.template == "zephyr":
+            return sorted((self.directory / "build" / "modules" / f"tvmgen_{self.model}").rglob("*.obj"))
         return sorted((self.directory / "build" / "model").rglob("*.o"))
 
 
@@ -144,6 +159,10 @@ class ProjectHandler(ABC):
         run_tool([str(make), "--silent"], cwd=project.directory, timeout=timeout, what=f"building for {project.board.name}")
         return project.elf
 
+    def flash_command(self, project: Project) -> list[str]:
+        """The command `flash` runs; empty when there is nothing to flash."""
+        return []
+
     @abstractmethod
     def flash(self, project: Project) -> None:
         """Put the image on the board. Emulators and host processes load it when the line opens: nothing to do."""
@@ -183,6 +202,7 @@ class ProjectHandler(ABC):
 def _copy_model(artifact: Artifact, directory: Path) -> None:
     (directory / "src").mkdir(parents=True)
     shutil.copytree(artifact.directory / "codegen" / "host" / "include", directory / "include")
+    shutil.copyfile(artifact.directory / "metadata.json", directory / "metadata.json")
     for path in artifact.sources:
         shutil.copyfile(path, directory / "src" / path.name)
 
@@ -190,6 +210,22 @@ def _copy_model(artifact: Artifact, directory: Path) -> None:
 def template_folder(name: str) -> Path:
     """Folder of a template, or of the applications (`app`)."""
     return Path(str(resources.files("tvm_tiny.microtvm_projects"))) / name
+
+
+def with_template(board: Board, template: str | None) -> Board:
+    """The board with another template than its own: the mps2 boards also run Zephyr.
+
+    Raises
+    ------
+    TargetError
+        The template has no firmware for the board.
+    """
+    if template in (None, board.template):
+        return board
+    if template != "zephyr" or not board.zephyr:
+        known = ", ".join([board.template, *(["zephyr"] if board.zephyr else [])])
+        raise TargetError(f"{board.name}: the template {template!r} has no firmware for it", remedy=f"use {known}")
+    return replace(board, template=template)
 
 
 def find_handler(board: Board) -> ProjectHandler:
@@ -223,9 +259,19 @@ def load_project(directory: str | Path) -> Project:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         options = {**config["options"], "extra_flags": tuple(config["options"]["extra_flags"])}
-        return Project(path.parent.resolve(), find_board(config["board"]), config["model"], ProjectOptions(**options))
+        board = with_template(find_board(config["board"]), config["template"])
+        return Project(path.parent.resolve(), board, config["model"], ProjectOptions(**options))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no project: {error}", remedy="generate it with `tvm-tiny project create`") from None
+
+
+def does_not_fit(project: Project, failure: BuildFailure) -> DoesNotFitError | None:
+    """What the linker says of memories that overflow, as an error that names them; None when the build failed otherwise."""
+    overflows = re.findall(r"region `(\w+)' overflowed by (\d+) bytes", failure.output)
+    if not overflows:
+        return None
+    words = "; ".join(f"memory {name} is {int(count):,} bytes too small" for name, count in dict(overflows).items())
+    return DoesNotFitError(f"{project.model} does not fit {project.board.name}: {words}", remedy="choose a larger board")
 
 
 def config_mk(variables: Mapping[str, str]) -> str:
@@ -246,6 +292,9 @@ def model_variables(artifact: Artifact, board: Board, options: ProjectOptions) -
     sources = [f"model/src/{path.name}" for path in artifact.sources if path.suffix == ".c"]
     app_flags = ["-DTINY_APP_ONESHOT"] if options.app == "oneshot" else []
     sources_of_app = ["src/fault.c", "src/frame.c", f"src/{options.app}.c", "model.c"]
+    if options.hook == "times":
+        app_flags.append(f"-DTINY_LAYER_TIMES={max(len(artifact.layers), 1)}u")
+        sources_of_app += ["src/layer_times.c", "src/port_cycles.c"]
     if options.app == "rpc":
         app_flags = ["-Os", f"-DTINY_RPC_ARENA_BYTES={default_arena_bytes(artifact, board)}"]
         sources_of_app = [*app_sources(), "src/port_cycles.c", "model_functions.c"]

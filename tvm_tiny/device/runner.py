@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tvm_tiny.boards import Board, find_board
 from tvm_tiny.device.artifact import Artifact, open_artifact, pack_inputs, unpack_outputs
 from tvm_tiny.device.image_size import ImageSize, measure_image
 from tvm_tiny.device.project import Project, ProjectOptions, find_handler
-from tvm_tiny.device.session import StandaloneSession
+from tvm_tiny.device.session import LayerTimes, Reply, StandaloneSession
 from tvm_tiny.errors import OptionError
 
 TRANSPORTS = ("frames", "rpc")
@@ -39,6 +39,8 @@ class RunResult:
         What the linker says of the image.
     board : Board
         Where it ran.
+    layer_times : list[LayerTimes]
+        Of each sample, by the device's own counter; empty without `ProjectOptions(hook="times")`. Emulators and native_sim keep no time.
     """
 
     outputs: list[dict[str, np.ndarray]]
@@ -47,6 +49,7 @@ class RunResult:
     stack_size: int
     image: ImageSize
     board: Board
+    layer_times: list[LayerTimes] = field(default_factory=list)
 
 
 def run(
@@ -99,22 +102,28 @@ def run(
     with open_artifact(mlf) as artifact:
         packed = [pack_inputs(artifact, sample, which=f"sample {i}") for i, sample in enumerate(samples)]
         if transport == "rpc":
-            from tvm_tiny.device.rpc.boards import rpc_options, run_samples
+            from tvm_tiny.device.rpc.boards import rpc_options, run_samples_over_rpc
 
             with built_project(artifact, board, rpc_options(options), project_dir) as project:
-                outputs, seconds = run_samples(project, artifact, samples, timeout)
+                outputs, seconds = run_samples_over_rpc(project, artifact, samples, timeout)
                 return RunResult(outputs, seconds, 0, 0, measure_image(project.elf), board)
         with built_project(artifact, board, options, project_dir) as project:
-            return _run_samples(project, artifact, packed, timeout)
+            find_handler(board).flash(project)
+            return run_samples(project, artifact, packed, timeout)
 
 
-def _run_samples(project: Project, artifact: Artifact, packed: Sequence[bytes], timeout: float) -> RunResult:
+def run_samples(project: Project, artifact: Artifact, packed: Sequence[bytes], timeout: float) -> RunResult:
+    """Run packed samples (`pack_inputs`) on a project that is built and flashed; errors as of `run`."""
     handler = find_handler(project.board)
-    handler.flash(project)
+    times: list[LayerTimes] = []
+    replies: list[Reply] = []
     with handler.open_transport(project) as link:
         session = StandaloneSession(link, project, artifact)
         stack_size = session.hello()
-        replies = [session.run(data, timeout) for data in packed]
+        for data in packed:
+            replies.append(session.run(data, timeout))
+            if project.options.hook == "times":
+                times.append(session.times())
         session.goodbye()
     return RunResult(
         outputs=[unpack_outputs(artifact.outputs, reply.outputs) for reply in replies],
@@ -123,6 +132,7 @@ def _run_samples(project: Project, artifact: Artifact, packed: Sequence[bytes], 
         stack_size=stack_size,
         image=measure_image(project.elf),
         board=project.board,
+        layer_times=times,
     )
 
 

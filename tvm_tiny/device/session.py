@@ -20,6 +20,7 @@ BOOT_TIMEOUT = 30.0
 _HELLO = struct.Struct("<4I")
 _RESULT = struct.Struct("<iI")
 _GOODBYE_TIMEOUT = 5.0
+_TIMES_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Reply:
     outputs: bytes
     stack_used: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """Ticks of the device's counter that each layer took, and the counter's rate in Hz (0: the device has no counter)."""
+
+    rate: int
+    ticks: tuple[int, ...]
 
 
 class StandaloneSession:
@@ -62,6 +71,18 @@ class StandaloneSession:
         if status != 0:
             raise self._failed_status(status)
         return Reply(payload[_RESULT.size :], stack_used, time.monotonic() - start)
+
+    def times(self) -> LayerTimes:
+        """How long each layer of the last run took; the project must have been generated with `hook="times"`."""
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        deadline, late = time.monotonic() + _TIMES_TIMEOUT, f"no times within {_TIMES_TIMEOUT:g} s"
+        self._send(FrameType.TIMES, b"", deadline, late)
+        payload = self._expect(FrameType.TIMES, self._sequence, deadline, late).payload
+        count = len(self._artifact.layers)
+        if len(payload) != 4 * (count + 1):
+            raise DeviceError(f"{self._where()}: times of {len(payload) // 4 - 1} layers came, not of {count}")
+        rate, *ticks = struct.unpack(f"<{count + 1}I", payload)
+        return LayerTimes(rate, tuple(ticks))
 
     def goodbye(self) -> None:
         """Let the program end by itself."""

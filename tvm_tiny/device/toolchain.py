@@ -40,6 +40,8 @@ TOOLS: dict[str, Tool] = {
     "arm-gcc": Tool(("arm-none-eabi-gcc",), ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi"), "compiles for Cortex-M"),
     "arm-addr2line": Tool(("arm-none-eabi-addr2line",), ("binutils-arm-none-eabi",), "names the source line of a crash"),
     "addr2line": Tool(("addr2line",), ("binutils",), "names the source line of a crash on the host"),
+    "cmake": Tool(("cmake",), ("cmake", "device-tree-compiler"), "configures Zephyr projects"),
+    "ninja": Tool(("ninja",), ("ninja-build",), "builds Zephyr projects"),
     "qemu": Tool(("qemu-system-arm",), ("qemu-system-arm",), "emulates the mps2 boards"),
 }
 

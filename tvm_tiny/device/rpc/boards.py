@@ -91,7 +91,7 @@ def connect(
         yield stack.enter_context(connect_line(spec, **bridge))
 
 
-def run_samples(
+def run_samples_over_rpc(
     project: Project, artifact: Artifact, samples: Sequence[Mapping[str, np.ndarray]], timeout: float
 ) -> tuple[list[dict[str, np.ndarray]], list[float]]:
     """Outputs by name, and seconds with transfers, of each sample, in one session with a built project.

@@ -87,6 +87,11 @@ class Line:
             except OSError as error:
                 raise LineClosedError(f"{self._name}: {error}") from None
 
+    def detach(self) -> tuple[int, int]:
+        """Hand the descriptors for reading and writing to the caller, who closes them."""
+        self._open = False
+        return self._read_fd, self._write_fd
+
     def close(self) -> None:
         """Give up the line; may be called twice."""
         if self._open:
