@@ -19,6 +19,8 @@ rewrite:
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import tvm
 from tvm import relax, tirx
@@ -74,7 +76,7 @@ class _Schedules:
 
     def __init__(self, mod: tvm.IRModule, target: TinyTarget) -> None:
         self.target = target
-        self.room = scratch_room(mod["main"])
+        self.room = scratch_room(mod["main"], _planned_arena(mod))
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
         self.small: set[str] = set()
@@ -148,8 +150,18 @@ class _Rewriter(relax.PyExprMutator):
         return gvar
 
 
-def scratch_room(main: relax.Function) -> dict[str, int]:
-    """By the name of each call's result: bytes between what is live in that step and the network's peak; tensors whole, none sharing."""
+def _planned_arena(mod: tvm.IRModule) -> int | None:
+    """The arena `stream-rows` has chosen, where something is streamed: no kernel may spend what streaming has saved."""
+    text = mod.attrs.get("tiny.stream") if mod.attrs is not None else None
+    chosen = json.loads(str(text))["chosen"] if text is not None else {}
+    return int(chosen["arena_bytes"]) if chosen.get("segments") and "arena_bytes" in chosen else None
+
+
+def scratch_room(main: relax.Function, arena: int | None = None) -> dict[str, int]:
+    """By the name of each call's result: bytes between what is live in that step and the peak; tensors whole, none sharing.
+
+    The peak is `arena` when that is known.
+    """
     bindings = [b for block in main.body.blocks for b in block.bindings]
     last_use: dict[relax.Var, int] = {}
     for step, binding in enumerate(bindings):
@@ -163,8 +175,8 @@ def scratch_room(main: relax.Function) -> dict[str, int]:
         live[binding.var] = _nbytes(binding.var)
         totals[str(binding.var.name)] = sum(live.values())
         live = {var: size for var, size in live.items() if last_use.get(var, -1) > step}
-    peak = max(totals.values(), default=0)
-    return {name: peak - total for name, total in totals.items()}
+    peak = max(totals.values(), default=0) if arena is None else arena
+    return {name: max(0, peak - total) for name, total in totals.items()}
 
 
 def _tensors_of(expr: relax.Expr) -> list[relax.Var]:

@@ -39,7 +39,7 @@ from tvm_tiny.memory.stream_scratch import first_uses
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import Node, TinyGraph, substitute
 from tvm_tiny.ops.stage import Inner, stage_call
-from tvm_tiny.schedules.stream_costs import scratch_bytes, streaming_work
+from tvm_tiny.schedules.stream_costs import runs_in_place, scratch_bytes, streaming_work
 
 STREAM_ATTR = "tiny.stream"
 LOG = logging.getLogger("tvm_tiny.passes.stream-rows")
@@ -78,7 +78,7 @@ class StreamRows:
         if rows is None:
             LOG.info("rejected: main has variables that are no tensors")
             return mod
-        costs = Costs(scratch_bytes, streaming_work)
+        costs = Costs(scratch_bytes, streaming_work, runs_in_place)
         choice = choose(rows, self.options, costs) if self.segments is None else forced(rows, self.segments, costs)
         for line in choice.log:
             LOG.info(line)

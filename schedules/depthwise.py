@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.extern_kernel import extern_schedule
-from tvm_tiny.schedules.microkernels import Core, DepthwiseShape, LayerParameters, MicroKernel, depthwise
+from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
 from tvm_tiny.schedules.overlap import element_distance, window_starts
 from tvm_tiny.target import TinyTarget
 
@@ -24,9 +24,25 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     layer = Layer.of(func)
     if layer is None or layer.op != "tiny.depthwise_conv2d" or not layer.is_nhwc or layer.shapes[0][0] != 1:
         return None
-    shape = shape_of(layer)
-    kernel = depthwise(f"{PREFIX}depthwise", shape, parameters_of(layer), Core.of(target.mcpu))
+    shape, parameters, core = shape_of(layer), parameters_of(layer), Core.of(target.mcpu)
+    kernel = depthwise(f"{PREFIX}depthwise", shape, parameters, core)
+    if whole_planes_pay(shape, kernel.scratch_bytes):
+        in_place = depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=shape.out_height))
+        kernel = in_place if in_place.choices["operand"] == "planes" else kernel
     return extern_schedule(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
+
+
+def whole_planes_pay(shape: DepthwiseShape, scratch: int) -> bool:
+    """Whether planes of all rows, which let the output take the input's place, need less than `scratch` and the distance of strips."""
+    if (shape.out_height, shape.out_width, shape.outputs) != (shape.height, shape.width, shape.channels):
+        return False
+    rows_apart = (shape.kernel[0] - 1) * shape.dilation[0] - shape.padding[0] + 1
+    return whole_planes(shape) < scratch + rows_apart * shape.width * shape.channels
+
+
+def whole_planes(shape: DepthwiseShape) -> int:
+    """Bytes of the planes of all rows of four channels."""
+    return min(4, shape.channels) * shape.plane_rows(shape.out_height) * shape.row_bytes
 
 
 def shape_of(layer: Layer) -> DepthwiseShape:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tvm_tiny.memory.rows import RowGraph, RowOp
 from tvm_tiny.ops.graph import Node
+from tvm_tiny.schedules.depthwise import whole_planes, whole_planes_pay
 from tvm_tiny.schedules.microkernels import DepthwiseShape
 
 _WORK = {1: 2.0, 2: 1.4, 3: 1.15, 4: 1.1}
@@ -38,18 +39,19 @@ def row_pixels(width: int, k: int, *, by_words: bool) -> int:
 
 def scratch_bytes(node: Node, streamed: bool) -> int:
     """Bytes of scratch of a layer without generating its kernel: exact for the default blocks, an upper bound otherwise."""
-    op, attrs, shapes = node.op, node.attrs, _shapes(node)
+    op, shapes = node.op, _shapes(node)
     if op in ("conv2d", "dense"):
         k, by_words = int(np.prod(shapes[1][1:])), shapes[0][-1] % 4 == 0
         pixels = row_pixels(_out_width(node), k, by_words=by_words) if streamed else 3
         return pixels * column_bytes(k, by_words=by_words)
     if op == "depthwise_conv2d":
         x, w = shapes[0], shapes[1]
-        shape = DepthwiseShape(
-            x[1], x[2], x[3], w[2], (w[0], w[1]), tuple(attrs["strides"]), tuple(attrs["padding"]), tuple(attrs["dilation"])
-        )
+        shape = _depthwise_shape(node)
         one = 4 * shape.plane_rows(1) * shape.row_bytes
-        return one if streamed else max(one, min(4096, 4 * shape.plane_rows(shape.out_height) * shape.row_bytes))
+        if streamed:
+            return one
+        strips = max(one, min(4096, 4 * shape.plane_rows(shape.out_height) * shape.row_bytes))
+        return whole_planes(shape) if whole_planes_pay(shape, strips) else strips
     return 0
 
 
@@ -84,6 +86,20 @@ def depthwise_work(macs: int, outputs: int, kernel_rows: int, stride: int) -> tu
     """(whole layer, rows alone) instructions of a depthwise layer: input rows are widened once a strip, or once an output row."""
     products = 0.75 * macs + 3.0 * outputs
     return products + 1.5 * outputs * stride, products + 1.5 * outputs * kernel_rows
+
+
+def runs_in_place(node: Node) -> bool:
+    """Whether the whole-layer kernel of a depthwise convolution writes over its input."""
+    if node.op != "depthwise_conv2d":
+        return False
+    shape = _depthwise_shape(node)
+    return whole_planes_pay(shape, min(4096, whole_planes(shape)))
+
+
+def _depthwise_shape(node: Node) -> DepthwiseShape:
+    (_, height, width, channels), (kh, kw, outputs) = _shapes(node)[:2]
+    windows = {k: tuple(node.attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))}
+    return DepthwiseShape(height, width, channels, outputs, (kh, kw), **windows)
 
 
 def _out_width(node: Node) -> int:

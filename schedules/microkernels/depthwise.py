@@ -112,6 +112,8 @@ def depthwise(
         shape.out_width, shape.kernel, shape.stride, shape.dilation, shape.row_bytes, shape.outputs, requant,
         min(pixels, shape.out_width), core.dual_issue,
     )  # fmt: skip
+    if choice.pixels is None and requant.form is not Form.ACCUMULATOR:
+        block = _largest_fitting(block)
     plane = PlaneRow(
         shape.width,
         shape.padding[1],
@@ -146,6 +148,15 @@ def depthwise(
         },
         row_name=f"{name}_rows" if row_form else None,
     )
+
+
+def _largest_fitting(block: DepthwiseBlock) -> DepthwiseBlock:
+    """The block with as many pixels as its offsets and registers allow (wide pixels reach the end of an offset sooner); else as it is."""
+    for pixels in range(block.pixels, 0, -1):
+        smaller = replace(block, pixels=pixels)
+        if fits(smaller):
+            return smaller
+    return block
 
 
 def _default_strip(shape: DepthwiseShape, limit: int) -> int:

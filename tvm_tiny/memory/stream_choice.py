@@ -14,7 +14,7 @@ With a budget, "balanced" is the least work that fits it; when none does, the sm
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tvm_tiny.errors import OptionError
@@ -78,10 +78,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the kernels cost: `scratch(node, streamed)` bytes; `work(graph, op, node)` instructions as a whole layer and as a stream."""
+    """What the kernels cost: `scratch(node, streamed)` bytes; `work(graph, op, node)` instructions as a whole layer and as a stream.
+
+    `in_place(node)` tells whether the whole-layer kernel of a window writes over its input.
+    """
 
     scratch: Callable[[Node, bool], int]
     work: Callable[[RowGraph, RowOp, Node], tuple[float, float]]
+    in_place: Callable[[Node], bool]
 
 
 def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) -> Choice:
@@ -110,7 +114,13 @@ def _cutter(rows: TinyRows, costs: Costs) -> Cutter:
     def scratch(op: RowOp, streamed: bool) -> int:
         return costs.scratch(nodes[op.name], streamed)
 
-    return Cutter(rows.graph, Options(("ascending",), external=_outside(rows), one_scratch=True, scratch=scratch, align=_ALIGN))
+    return Cutter(rows.graph, Options(("in-place", "ascending"), external=_outside(rows), one_scratch=True, scratch=scratch, align=_ALIGN))
+
+
+def _with_rights(rows: TinyRows, costs: Costs) -> TinyRows:
+    """The same rows, windows that run in place marked."""
+    ops = [replace(op, in_place=(0,)) if costs.in_place(node) else op for op, node in zip(rows.graph.ops, rows.nodes, strict=True)]
+    return replace(rows, graph=RowGraph(rows.graph.tensors, tuple(ops), rows.graph.inputs, rows.graph.outputs))
 
 
 def _outside(rows: TinyRows) -> tuple[str, ...]:
@@ -130,6 +140,7 @@ def choose(rows: TinyRows, options: StreamOptions, costs: Costs) -> Choice:
     """Decide what is streamed."""
     if options.goal == "speed" or len(rows.graph.ops) < 2:
         return Choice((), options.goal, "layer by layer: the goal is speed" if options.goal == "speed" else "a single operator")
+    rows = _with_rights(rows, costs)
     cutter = _cutter(rows, costs)
     found = sorted(_candidates(rows, cutter, options, costs), key=lambda c: (c.arena_bytes, c.overhead))
     if not found:
