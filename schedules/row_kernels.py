@@ -26,7 +26,7 @@ from tvm_tiny.schedules import add as add_rule
 from tvm_tiny.schedules import conv2d as conv2d_rule
 from tvm_tiny.schedules import depthwise as depthwise_rule
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.microkernels import CFunction, Conv2DShape, Core, DepthwiseChoice, add, conv2d, depthwise
+from tvm_tiny.schedules.microkernels import CFunction, Conv2DShape, Core, DepthwiseChoice, RegisterPressureError, add, conv2d, depthwise
 from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
 from tvm_tiny.schedules.stream_costs import row_pixels
@@ -85,7 +85,10 @@ def _conv2d(layer: Layer, core: Core) -> RowKernel:
     assert shape is not None, layer
     parameters = conv2d_rule.parameters_of(layer, shape)
     choice = replace(row_choice(shape, core), shared=layer.small_code)
-    made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice, row_form=True)
+    try:
+        made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice, row_form=True)
+    except RegisterPressureError:  # the shared form needs more registers; wide blocks then keep code of their own
+        made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=replace(choice, shared=False), row_form=True)
     assert made.row_name is not None
     return RowKernel(
         made.row_name, reachable(made.row_name, made.functions), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"])
