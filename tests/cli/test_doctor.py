@@ -34,7 +34,7 @@ def test_nothing_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert {"host C compiler", "arm-none-eabi-gcc", "newlib for ARM", "qemu-system-arm", "Zephyr"} <= missing
     assert document["ok"], "the compiler itself needs none of them"
     text = invoke("doctor").stdout
-    assert "qemu-system-arm: apt-get install qemu-system-arm" in text
+    assert "qemu-system-arm: sudo apt-get install qemu-system-arm" in text
 
 
 def test_tool_that_does_not_answer_is_given_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Check:
 
 def run_checks() -> list[Check]:
     """Look at this machine; runs the tools with ``--version`` and imports nothing heavy."""
-    return [*_python_checks(), *_host_checks(), *_arm_checks(), *_zephyr_checks()]
+    return [*_python_checks(), *_tool_checks(), *_zephyr_checks()]
 
 
 def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
@@ -87,18 +87,14 @@ _DISTRIBUTIONS = (
 )
 
 
-def _host_checks() -> list[Check]:
-    return [
-        Check("host C compiler", "board native", "apt-get install gcc (or clang)", _first_version("gcc", "clang", "cc")),
-    ]
+def _tool_checks() -> list[Check]:
+    """The programs of `tvm_tiny.device.toolchain`, and the C library that comes beside the ARM compiler."""
+    from tvm_tiny.device.toolchain import survey
 
-
-def _arm_checks() -> list[Check]:
-    return [
-        Check("arm-none-eabi-gcc", "every Cortex-M board", "apt-get install gcc-arm-none-eabi", _first_version("arm-none-eabi-gcc")),
-        Check("newlib for ARM", "every Cortex-M board", "apt-get install libnewlib-arm-none-eabi", _newlib()),
-        Check("qemu-system-arm", "emulated boards, profile", "apt-get install qemu-system-arm", _first_version("qemu-system-arm")),
-    ]
+    tools = [Check(tool.name, tool.purpose, tool.remedy, tool.version or tool.path or "") for tool in survey()]
+    newlib = Check("newlib for ARM", "every Cortex-M board", "sudo apt-get install libnewlib-arm-none-eabi", _newlib())
+    place = next((i for i, check in enumerate(tools) if check.name == "arm-none-eabi-gcc"), len(tools) - 1) + 1
+    return [*tools[:place], newlib, *tools[place:]]
 
 
 def _zephyr_checks() -> list[Check]:
@@ -107,8 +103,8 @@ def _zephyr_checks() -> list[Check]:
     found = base if version is not None and version.is_file() else ""
     return [
         Check("Zephyr", "boards with the zephyr template", "docs.zephyrproject.org: getting started; then export ZEPHYR_BASE", found),
-        Check("cmake", "the zephyr template", "apt-get install cmake", _first_version("cmake")),
-        Check("device tree compiler", "the zephyr template", "apt-get install device-tree-compiler", _first_version("dtc")),
+        Check("cmake", "the zephyr template", "sudo apt-get install cmake", _first_version("cmake")),
+        Check("device tree compiler", "the zephyr template", "sudo apt-get install device-tree-compiler", _first_version("dtc")),
     ]
 
 

@@ -21,6 +21,12 @@ class Tool:
     packages: tuple[str, ...]
     purpose: str
     version_option: str = "--version"
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """What `doctor` calls it."""
+        return self.title or self.names[0]
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class ToolStatus:
 
 TOOLS: dict[str, Tool] = {
     "make": Tool(("make",), ("make",), "builds generated projects"),
-    "host-cc": Tool(("gcc", "clang", "cc"), ("gcc", "libc6-dev"), "compiles for the board `native`"),
+    "host-cc": Tool(("gcc", "clang", "cc"), ("gcc", "libc6-dev"), "compiles for the board `native`", title="host C compiler"),
     "arm-gcc": Tool(("arm-none-eabi-gcc",), ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi"), "compiles for Cortex-M"),
     "arm-addr2line": Tool(("arm-none-eabi-addr2line",), ("binutils-arm-none-eabi",), "names the source line of a crash"),
     "addr2line": Tool(("addr2line",), ("binutils",), "names the source line of a crash on the host"),
@@ -76,8 +82,8 @@ def _status(key: str) -> ToolStatus:
     try:
         path = find_tool(key)
     except ToolchainError as error:
-        return ToolStatus(key, TOOLS[key].purpose, None, "", error.remedy)
-    return ToolStatus(key, TOOLS[key].purpose, str(path), tool_version(path, TOOLS[key].version_option), "")
+        return ToolStatus(TOOLS[key].name, TOOLS[key].purpose, None, "", error.remedy)
+    return ToolStatus(TOOLS[key].name, TOOLS[key].purpose, str(path), tool_version(path, TOOLS[key].version_option), "")
 
 
 def tool_version(path: Path, option: str = "--version") -> str:
