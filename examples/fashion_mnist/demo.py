@@ -41,7 +41,7 @@ def main() -> int:
     board = args.board or _best_board(say)
     images, labels = (part[: args.samples] for part in dataset.load_samples())
     try:
-        figures = measure(board, images, labels, say)
+        figures = measure(board, args.optimize, images, labels, say)
     except TinyError as error:
         print(f"error {error.code}: {error}", file=sys.stderr)
         return error.exit_code
@@ -52,10 +52,10 @@ def main() -> int:
     return 0 if figures["bit_exact"] == figures["samples"] else 1
 
 
-def measure(board: str, images: np.ndarray, labels: np.ndarray, say: Console) -> dict[str, Any]:
+def measure(board: str, optimize: str, images: np.ndarray, labels: np.ndarray, say: Console) -> dict[str, Any]:
     """Compile, run, compare and profile; the figures as plain data, sizes in bytes."""
     say.print(f"compiling {dataset.MODEL.name} for {board}")
-    model = tvm_tiny.build(dataset.MODEL, name="fashion_mnist", board=board)
+    model = tvm_tiny.build(dataset.MODEL, name="fashion_mnist", board=board, optimize=optimize)
     (image_input,), (probabilities,) = model.inputs, model.outputs
     inputs = [{image_input.name: image[None]} for image in dataset.quantize(images)]
     say.print(f"running {len(inputs)} samples on {board}")
@@ -149,6 +149,7 @@ def _best_board(say: Console) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--board", help=f"a board of `tvm-tiny boards` (default: {BOARD} where the ARM tools are, else {FALLBACK})")
+    parser.add_argument("--optimize", default="balanced", help="balanced, speed or sram, as in tvm_tiny.build")
     parser.add_argument("--samples", type=int, default=200, help="how many of the 200")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     return parser.parse_args()
