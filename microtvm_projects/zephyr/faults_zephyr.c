@@ -42,12 +42,16 @@ static uint32_t cfsr_of(unsigned int reason) {
   return 0;
 }
 
+/* Zephyr's guard is 32 to 128 bytes: a large frame steps over it, and whatever lies below breaks later, of any cause. */
+static int below_its_stack(uintptr_t sp) { return sp < k_current_get()->stack_info.start; }
+
 void k_sys_fatal_error_handler(unsigned int reason, const struct arch_esf *esf) {
+  const uintptr_t sp = __get_PSP();
   struct fault_record record = {.kind = FAULT_ARM, .layer = tiny_current_layer, .number = __get_IPSR(), .cfsr = cfsr_of(reason)};
   if (esf != NULL) {
     record.pc = esf->basic.pc;
     record.lr = esf->basic.lr;
-    record.sp = (uint64_t)(uintptr_t)esf;
+    record.sp = sp;
     record.flags |= FAULT_PC_VALID;
   }
 #if defined(CONFIG_ARMV7_M_ARMV8_M_MAINLINE)
@@ -56,8 +60,8 @@ void k_sys_fatal_error_handler(unsigned int reason, const struct arch_esf *esf) 
     record.flags |= FAULT_ADDRESS_VALID;
   }
 #endif
-  if (reason == K_ERR_STACK_CHK_FAIL || reason == K_ERR_ARM_USAGE_STACK_OVERFLOW) {
-    record.flags = FAULT_STACK_OVERFLOW; /* the frame could not be saved: what it holds is not where the program was */
+  if (reason == K_ERR_STACK_CHK_FAIL || reason == K_ERR_ARM_USAGE_STACK_OVERFLOW || below_its_stack(sp)) {
+    record.flags = FAULT_STACK_OVERFLOW; /* the frame was not saved, or what it holds is a consequence */
   }
   fault_report(&record);
   k_fatal_halt(reason);

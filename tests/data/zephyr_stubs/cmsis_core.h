@@ -12,5 +12,6 @@ typedef struct {
 extern SCB_Type stub_scb;
 #define SCB (&stub_scb)
 uint32_t __get_IPSR(void);
+uint32_t __get_PSP(void);
 
 #endif

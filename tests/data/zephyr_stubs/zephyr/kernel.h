@@ -9,6 +9,12 @@
 typedef struct {
   int64_t ticks;
 } k_timeout_t;
+struct k_thread {
+  struct {
+    uintptr_t start;
+    size_t size;
+  } stack_info;
+};
 typedef struct k_thread *k_tid_t;
 struct k_sem {
   int unused;
