@@ -13,7 +13,7 @@ from tvm_tiny.ops.graph import Node
 from tvm_tiny.schedules.depthwise import whole_planes, whole_planes_pay
 from tvm_tiny.schedules.microkernels import DepthwiseShape
 
-_WORK = {1: 2.0, 2: 1.4, 3: 1.15, 4: 1.1}
+_WORK = {1: 2.4, 2: 1.4, 3: 1.15, 4: 1.1}
 """Instructions a multiply-accumulate of blocks of two channels by 1 to 4 pixels, measured on the emulated Cortex-M7, rounded."""
 
 
@@ -45,7 +45,6 @@ def scratch_bytes(node: Node, streamed: bool) -> int:
         pixels = row_pixels(_out_width(node), k, by_words=by_words) if streamed else 3
         return pixels * column_bytes(k, by_words=by_words)
     if op == "depthwise_conv2d":
-        x, w = shapes[0], shapes[1]
         shape = _depthwise_shape(node)
         one = 4 * shape.plane_rows(1) * shape.row_bytes
         if streamed:
