@@ -7,6 +7,7 @@ requantisation is fused. The tensor is never padded or copied as a whole.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from tvm import tirx
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.extern_kernel import extern_schedule
-from tvm_tiny.schedules.microkernels import Conv2DShape, Core, LayerParameters, MicroKernel, conv2d
+from tvm_tiny.schedules.microkernels import Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.target import TinyTarget
@@ -31,9 +32,11 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
         return None
     core, parameters = Core.of(target.mcpu), parameters_of(layer, shape)
     choice = default_choice(shape, core, layer.scratch_room)
+    kernel = None
     if layer.small_code:
-        choice = replace(choice, shared=True, tile=1)
-    kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
+        with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
+            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=replace(choice, shared=True, tile=1))
+    kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
     return extern_schedule(kernel, func, "conv2d", rights=[["ascending", _distance(shape, kernel)]])
 
 
