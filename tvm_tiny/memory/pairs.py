@@ -47,33 +47,57 @@ def _pair(a: Buffer, b: Buffer, granted: dict[tuple[str, str], list[tuple[int, R
     return Pair(a, b)
 
 
-def least_span(pair: Pair) -> int:
-    """The fewest bytes that can hold both buffers of `pair`, with the best of its rights."""
+def least_span(pair: Pair, grain: int = 1) -> int:
+    """The fewest bytes that can hold both buffers of `pair`, with the best of its rights, when offsets are multiples of `grain`."""
     a, b = pair.first, pair.second
-    best = a.nbytes + b.nbytes
+    best = min(_up(a.nbytes, grain) + b.nbytes, _up(b.nbytes, grain) + a.nbytes)
     for right in pair.rights:
         out, inp = (a, b) if right.output == a.name else (b, a)
-        lead = max(0, right.distance) if right.order != "in-place" else 0
-        best = min(best, max(out.nbytes, inp.nbytes + lead))
+        best = min(best, _shared_span(right, out.nbytes, inp.nbytes, grain))
     return best
 
 
+def _shared_span(right: Right, out: int, inp: int, grain: int) -> int:
+    if right.order == "ascending":  # the input starts at least `distance` above the output
+        return max(out, inp + max(0, _up(right.distance, grain)))
+    if right.order == "descending":  # the output ends at least `distance` above the input's end
+        return max(out, inp, inp + right.distance)
+    return max(out, inp)
+
+
 def lower_bound(buffers: Sequence[Buffer], steps: Sequence[Step], pairs: Sequence[Pair]) -> int:
-    """Bytes no plan can go below: for each step, the live bytes less the most that its rights let coincide."""
+    """Bytes no plan can go below: for each step, the live bytes less the most that its rights let coincide.
+
+    All offsets are multiples of the smallest alignment there is, so of the buffers that lie one above the other all but the
+    topmost take up multiples of it.
+    """
+    grain = min((b.align if b.offset is None else 1 for b in buffers), default=1)
     shared: dict[int, list[Pair]] = {}
     for pair in pairs:
         if pair.rights:
             shared.setdefault(pair.step, []).append(pair)
-    return max((_step_bound(buffers, s, shared.get(s, [])) for s in range(max(1, len(steps)))), default=0)
+    return max((_step_bound(buffers, s, shared.get(s, []), grain) for s in range(max(1, len(steps)))), default=0)
 
 
-def _step_bound(buffers: Sequence[Buffer], step: int, shared: Sequence[Pair]) -> int:
+def _step_bound(buffers: Sequence[Buffer], step: int, shared: Sequence[Pair], grain: int) -> int:
     live = {b.name: b.nbytes for b in buffers if b.first_use <= step <= b.last_use}
-    saved = sum(p.first.nbytes + p.second.nbytes - least_span(p) for p in shared)
     soft = {name for p in shared for name in (p.first.name, p.second.name)}
     outputs = {right.output for p in shared for right in p.rights}
-    hard = sum(n for name, n in live.items() if name not in soft)
+    hard = [n for name, n in live.items() if name not in soft]
     # Inputs never share bytes with each other, nor do outputs.
-    inputs_alone = sum(live[name] for name in soft - outputs)
-    outputs_alone = sum(live[name] for name in outputs)
-    return hard + max(inputs_alone, outputs_alone, sum(live[name] for name in soft) - saved)
+    inputs_alone = _stack(hard + [live[name] for name in soft - outputs], grain)
+    outputs_alone = _stack(hard + [live[name] for name in outputs], grain)
+    if len(shared) == 1:
+        return max(inputs_alone, outputs_alone, _stack([*hard, least_span(shared[0], grain)], grain))
+    saved = sum(p.first.nbytes + p.second.nbytes - least_span(p) for p in shared)
+    return max(inputs_alone, outputs_alone, sum(hard) + sum(live[name] for name in soft) - saved)
+
+
+def _stack(sizes: Sequence[int], grain: int) -> int:
+    """Bytes of buffers one above the other, the one that wastes most on top."""
+    padded = [_up(n, grain) for n in sizes]
+    return sum(padded) - max((p - n for p, n in zip(padded, sizes, strict=True)), default=0)
+
+
+def _up(value: int, grain: int) -> int:
+    return -(-value // grain) * grain

@@ -12,7 +12,7 @@ from tvm_tiny.memory.lifetimes import with_lifetimes
 from tvm_tiny.memory.pairs import Pair, conflicts, lower_bound
 from tvm_tiny.memory.plan import Buffer, MemoryPlan, Placement, Region, SolverInfo, Step
 
-DEFAULT_EFFORT = 20.0
+DEFAULT_EFFORT = 4.0
 
 
 def plan_memory(

@@ -212,7 +212,7 @@ class Cutter:
         buffers, step = range_step(self.graph, Range(first, last, 0, segment), self.options)
         live = [b for b in buffers if b.name in step.touches()]
         passing = sum(self.graph.tensors[t].nbytes for t in self._passing(first, last) if t not in self.options.external)
-        born = [Buffer(b.name, b.nbytes, b.kind, *self._times(b, step, last)) for b in live]
+        born = [replace(b, first_use=first_use, last_use=last_use) for b in live for first_use, last_use in [self._times(b, step, last)]]
         need = lower_bound(born, [step], conflicts(born, [step]))
         return Range(first, last, need + passing, segment)
 
