@@ -55,7 +55,7 @@ def test_demo_network_is_exact(board: str, compiled, tmp_path: Path) -> None:
         np.testing.assert_array_equal(outputs[output.name], reference.run([inputs[tensor.name]])[0].reshape(output.shape))
     assert all(len(times.ticks) == layers for times in result.layer_times)
     settings = (tmp_path / "p/build/zephyr/.config").read_text()
-    assert ("CONFIG_FPU=y" in settings) == (board in ("mps2_an386", "mps2_an500", "mps3_an547"))
+    assert ("CONFIG_FPU=y" in settings) == (board in ("native_sim", "mps2_an386", "mps2_an500", "mps3_an547"))
     if board != "native_sim":
         assert "CONFIG_HW_STACK_PROTECTION=y" in settings
         assert 0 < result.stack_used < result.stack_size == options.stack_bytes
