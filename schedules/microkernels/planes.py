@@ -75,7 +75,7 @@ def _row(row: PlaneRow) -> tuple[list[str], int, int]:
     """Code of one row, and by how many words and pixels it has moved the pointers."""
     first, last = row.inner
     count, unroll = last - first, row.unroll
-    if count <= 2 * unroll:
+    if count <= 2 * unroll and (row.width - 1) * row.pixel_stride <= 4095:  # every pixel within reach of the first
         return [*_words(row, range(row.words), 0, 0)], 0, 0
     iterations, rest = divmod(count, unroll)
     start, done = row.pixels(first)[0], unroll * iterations

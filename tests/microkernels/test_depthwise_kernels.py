@@ -66,3 +66,16 @@ def test_weight_words_serve_every_alignment() -> None:
     assert weight_pairs(3, 1, 1) == ((0, 1), (1, 2))
     assert weight_pairs(3, 2, 1) == ((0, 1), (2, -1))
     assert weight_pairs(5, 1, 1) == ((0, 1), (2, 3), (1, 2), (3, 4))
+
+
+@pytest.mark.qemu
+def test_pixels_far_apart_stay_within_reach_of_a_load(tmp_path: Path) -> None:
+    """A dozen pixels of some hundred channels span more than the 4095 bytes a load's offset has."""
+    rng = np.random.default_rng(3)
+    cases = []
+    for i, (width, channels) in enumerate([(14, 384), (13, 400), (7, 960), (20, 240)]):
+        shape = DepthwiseShape(3, width, channels, channels)
+        layer = random_parameters(random_weights((3, 3, channels), rng), True, rng)
+        kernel = depthwise(f"wide{i}", shape, layer, Core())
+        cases.append((kernel, random_input(kernel.input_shape, rng)))
+    assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], "cortex-m7", tmp_path) == [0] * len(cases)
