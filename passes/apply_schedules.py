@@ -5,7 +5,7 @@ Where it may stand: after `lower-ops`, before `plan-memory`.
 
 What it matches: `R.call_tir` of any PrimFunc of the module.
 What it does
-  1. asks the rules (`tvm_tiny.schedules.rules`) for the function's default schedule;
+  1. asks the rules (`tvm_tiny.schedules.rules`) for the function's default schedule, and the tuning records for a faster one;
   2. rebuilds the call with the arguments the scheduled function wants (`tiny.args`, `tiny.packed`; see `schedules/base.py`) and with its
      scratch buffers as further outputs, which are dead at once, so that the planner sees them;
   3. shares one function between calls whose scheduled functions are the same.
@@ -27,8 +27,10 @@ from tvm import relax, tirx
 from tvm_ffi import structural_equal, structural_hash
 
 from tvm_tiny.schedules.code_size import estimate_code_bytes
+from tvm_tiny.schedules.recorded import recorded_schedule
 from tvm_tiny.schedules.rules import default_schedule
 from tvm_tiny.target import TinyTarget, parse_target
+from tvm_tiny.tuning.records import Records
 
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
 _LAYER_ATTRS = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.source", "tiny.attrs", "tiny.scratch_room", "tiny.small_code")
@@ -45,15 +47,18 @@ class ApplySchedules:
     code_budget : int, optional
         Bytes of flash the kernels' code may take (estimated). Where it would take more, the layers with the least work get kernels
         that share code with others, as many layers as it needs. None = no limit.
+    records : Records, optional
+        Tuning records; where one fits a layer and the memory beside it, it decides the kernel.
     """
 
-    def __init__(self, target: str | TinyTarget = "c", code_budget: int | None = None) -> None:
+    def __init__(self, target: str | TinyTarget = "c", code_budget: int | None = None, records: Records | None = None) -> None:
         self.target = parse_target(target)
+        self.records = records if records is not None else Records()
         self.code_budget = code_budget
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Schedule every function that `main` calls."""
-        chosen = _Schedules(mod, self.target)
+        chosen = _Schedules(mod, self.target, self.records)
         candidates = chosen.by_work()
         step = max(1, len(candidates) // 12)
         while self.code_budget is not None and candidates and chosen.code_bytes() > self.code_budget:
@@ -74,8 +79,9 @@ _HAS_SMALL_FORM = ("tiny.conv2d", "tiny.dense", "tiny.stage")
 class _Schedules:
     """The schedule of every call, by the name of its result; remembered, since some take a while to make."""
 
-    def __init__(self, mod: tvm.IRModule, target: TinyTarget) -> None:
+    def __init__(self, mod: tvm.IRModule, target: TinyTarget, records: Records) -> None:
         self.target = target
+        self.records = records
         self.room = scratch_room(mod["main"], _planned_arena(mod))
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
@@ -87,7 +93,9 @@ class _Schedules:
         key = (name, name in self.small)
         if key not in self._made:
             func = self.funcs[name].with_attr("tiny.scratch_room", self.room.get(name, 0)).with_attr("tiny.small_code", key[1])
-            self._made[key] = default_schedule(func, self.target).mod["main"]
+            default = default_schedule(func, self.target).mod["main"]
+            tuned = None if key[1] else recorded_schedule(func, self.target, self.records, default)
+            self._made[key] = default if tuned is None else tuned.mod["main"]
         return self._made[key]
 
     def code_bytes(self) -> int:

@@ -12,17 +12,21 @@ from dataclasses import replace
 
 import numpy as np
 from tvm import tirx
+from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.extern_kernel import extern_schedule
-from tvm_tiny.schedules.microkernels import Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
+from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
+from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.target import TinyTarget
 
+_MOST_SUMS = 9  # accumulators of a block; more never leave registers for operands
 
-def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
+
+def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     """Take ungrouped `tiny.conv2d` of one image and `tiny.dense`, NHWC in and out."""
     layer = Layer.of(func)
     if layer is None or layer.op not in ("tiny.conv2d", "tiny.dense"):
@@ -30,6 +34,8 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     shape = shape_of(layer)
     if shape is None:
         return None
+    if tunable:
+        return space_of(shape).sample(func)
     core, parameters = Core.of(target.mcpu), parameters_of(layer, shape)
     choice = default_choice(shape, core, layer.scratch_room)
     kernel = None
@@ -37,6 +43,49 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
             kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=replace(choice, shared=True, tile=1))
     kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
+    return extern_schedule(kernel, func, "conv2d", rights=[["ascending", _distance(shape, kernel)]])
+
+
+def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
+    """The tuning space of the layer, None when the rule does not take it."""
+    layer = Layer.of(func)
+    shape = shape_of(layer) if layer is not None and layer.op in ("tiny.conv2d", "tiny.dense") else None
+    return None if shape is None else space_of(shape)
+
+
+def space_of(shape: Conv2DShape) -> Space:
+    """Block of channels and pixels, operand form, groups an iteration, and pixel groups a walk over the weights."""
+    pixels, groups = shape.out_height * shape.out_width, -(-shape.k // 4)
+    decisions: dict[str, tuple[int | str, ...]] = {
+        "channels": tuple(c for c in (1, 2, 3, 4, 6, 8) if c <= shape.outputs),
+        "pixels": tuple(p for p in (1, 2, 3, 4) if p <= pixels),
+        "operand": ("r8", "w8", "w16"),
+        "unroll": tuple(sorted({min(u, groups) for u in (4, 8, 16, 32)})),
+        "tile": (1,) if pixels < 2 else tuple(sorted({1, 4, *divisions(max(1, pixels // 3), 4), max(1, pixels // 2)})),
+    }
+
+    def legal(choice: Choice) -> bool:
+        channels, together = int(choice["channels"]), int(choice["pixels"])
+        return channels * together <= (6 if choice["operand"] == "w8" else _MOST_SUMS) and int(choice["tile"]) * together <= pixels
+
+    return Space("conv2d", decisions, legal)
+
+
+def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:
+    """The schedule of one candidate of `space`; None when the rule does not take the layer.
+
+    Raises
+    ------
+    RegisterPressureError
+        The block needs more registers than there are.
+    """
+    layer = Layer.of(func)
+    shape = shape_of(layer) if layer is not None and layer.op in ("tiny.conv2d", "tiny.dense") else None
+    if layer is None or shape is None:
+        return None
+    channels, pixels, unroll, tile = (int(choice[name]) for name in ("channels", "pixels", "unroll", "tile"))
+    block = BlockChoice(channels, pixels, str(choice["operand"]), unroll, tile)
+    kernel = conv2d(f"{PREFIX}gemm", shape, parameters_of(layer, shape), Core.of(target.mcpu), choice=block)
     return extern_schedule(kernel, func, "conv2d", rights=[["ascending", _distance(shape, kernel)]])
 
 

@@ -6,24 +6,28 @@ Strips of rows of four channels are widened into padded int16 planes in scratch 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from tvm import tirx
+from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
 from tvm_tiny.schedules.overlap import element_distance, window_starts
+from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.target import TinyTarget
 
 
-def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
+def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     """Take `tiny.depthwise_conv2d` of one image, NHWC in and out."""
     layer = Layer.of(func)
-    if layer is None or layer.op != "tiny.depthwise_conv2d" or not layer.is_nhwc or layer.shapes[0][0] != 1:
+    if not _takes(layer):
         return None
+    if tunable:
+        return space_of(shape_of(layer)).sample(func)
     shape, parameters, core = shape_of(layer), parameters_of(layer), Core.of(target.mcpu)
     kernel = depthwise(f"{PREFIX}depthwise", shape, parameters, core)
     if whole_planes_pay(shape, kernel.scratch_bytes):
@@ -43,6 +47,34 @@ def whole_planes_pay(shape: DepthwiseShape, scratch: int) -> bool:
 def whole_planes(shape: DepthwiseShape) -> int:
     """Bytes of the planes of all rows of four channels."""
     return min(4, shape.channels) * shape.plane_rows(shape.out_height) * shape.row_bytes
+
+
+def _takes(layer: Layer | None) -> TypeGuard[Layer]:
+    return layer is not None and layer.op == "tiny.depthwise_conv2d" and layer.is_nhwc and layer.shapes[0][0] == 1
+
+
+def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
+    """The tuning space of the layer, None when the rule does not take it."""
+    layer = Layer.of(func)
+    return space_of(shape_of(layer)) if _takes(layer) else None
+
+
+def space_of(shape: DepthwiseShape) -> Space:
+    """Outputs computed together, and output rows whose planes are built at once."""
+    return Space("depthwise", {"pixels": (2, 4, 6, 8), "strip": divisions(shape.out_height, 6)})
+
+
+def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:
+    """The schedule of one candidate of `space`; None when the rule does not take the layer, or has only plain C for the candidate."""
+    layer = Layer.of(func)
+    if not _takes(layer):
+        return None
+    shape = shape_of(layer)
+    wanted = DepthwiseChoice(int(choice["pixels"]), int(choice["strip"]))
+    kernel = depthwise(f"{PREFIX}depthwise", shape, parameters_of(layer), Core.of(target.mcpu), choice=wanted)
+    if kernel.choices["operand"] != "planes":
+        return None
+    return extern_schedule(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
 
 
 def shape_of(layer: Layer) -> DepthwiseShape:

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules in the order they are asked; the first that answers is taken, the fallback always answers."""
+"""The rules in the order they are asked; the first that answers is taken, the fallback always answers.
+
+Rules that can be tuned also say their space (`space`) and make the kernel of any of its candidates (`realise`).
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from tvm import tirx
 from tvm.s_tir import Schedule
 
 from tvm_tiny.schedules import add, conv2d, depthwise, fallback, quantize, stream, winograd
 from tvm_tiny.schedules.base import Rule
+from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
 
 RULES: tuple[tuple[str, Rule], ...] = (
@@ -20,6 +26,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("fallback", fallback.apply),
 )
 
+TUNABLE: dict[str, Any] = {"winograd": winograd, "conv2d": conv2d, "depthwise": depthwise}
+
 
 def default_schedule(func: tirx.PrimFunc, target: TinyTarget) -> Schedule:
     """Return the default schedule of the first rule that takes `func`."""
@@ -28,3 +36,21 @@ def default_schedule(func: tirx.PrimFunc, target: TinyTarget) -> Schedule:
         if applied is not None:
             return applied[0] if isinstance(applied, list) else applied
     raise AssertionError("the fallback rule takes every function")
+
+
+def spaces(func: tirx.PrimFunc, target: TinyTarget) -> dict[str, Space]:
+    """The tuning spaces of every rule that takes `func`, by rule; empty for a layer with nothing to tune."""
+    found = {name: rule.space(func, target) for name, rule in TUNABLE.items()}
+    return {name: space for name, space in found.items() if space is not None}
+
+
+def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:
+    """The schedule a choice stands for; None when the rule does not take the layer or is unknown.
+
+    Raises
+    ------
+    RegisterPressureError
+        The candidate needs more registers than there are.
+    """
+    rule = TUNABLE.get(str(choice.get("rule")))
+    return None if rule is None else rule.realise(func, target, choice)

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import numpy as np
 from tvm import tirx
+from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.conv2d import parameters_of, shape_of
 from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import Conv2DShape, Core, WinogradChoice, winograd
+from tvm_tiny.schedules.microkernels.winograd import winograd_applies
 from tvm_tiny.schedules.overlap import ascending_distance
+from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
 
 _LEAST_SCRATCH = 4096  # what one tile group may take in any case
 
 
-def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
+def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     """Take the convolutions Winograd applies to, on cores with SMLAD (elsewhere its extra additions eat the gain) and on the host."""
     layer = Layer.of(func)
     if layer is None or layer.op != "tiny.conv2d" or not (target.has_dsp or target.is_host):
@@ -29,6 +32,9 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     shape = shape_of(layer)
     if shape is None or shape.out_width < 2 or shape.out_height < 2:
         return None
+    if tunable:
+        alternatives = space(func, target)
+        return None if alternatives is None else alternatives.sample(func)
     kernel, core, parameters = None, Core.of(target.mcpu), parameters_of(layer, shape)
     for choice in _choices(shape):
         candidate = winograd(f"{PREFIX}winograd", shape, parameters, core, choice=choice)
@@ -40,6 +46,29 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     if kernel is None or kernel.scratch_bytes > max(layer.scratch_room, _LEAST_SCRATCH):
         return None
     return extern_schedule(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
+
+
+def space(func: tirx.PrimFunc, target: TinyTarget) -> Space | None:
+    """The tuning space of the layer, None where Winograd does not apply."""
+    layer = Layer.of(func)
+    shape = shape_of(layer) if layer is not None and layer.op == "tiny.conv2d" and (target.has_dsp or target.is_host) else None
+    if shape is None or not winograd_applies(shape):
+        return None
+    choices = _choices(shape)
+    row = shape.out_width // 2
+    groups = {c.groups for c in choices} | {2, 4}
+    return Space("winograd", {"tiles": tuple(t for t in (1, 2, 3, 4) if t <= row), "groups": tuple(sorted(groups))})
+
+
+def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:
+    """The schedule of one candidate of `space`; None where Winograd does not apply."""
+    layer = Layer.of(func)
+    shape = shape_of(layer) if layer is not None and layer.op == "tiny.conv2d" else None
+    if layer is None or shape is None:
+        return None
+    wanted = WinogradChoice(int(choice["tiles"]), int(choice["groups"]))
+    kernel = winograd(f"{PREFIX}winograd", shape, parameters_of(layer, shape), Core.of(target.mcpu), choice=wanted)
+    return None if kernel is None else extern_schedule(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
 
 
 def _choices(shape: Conv2DShape) -> list[WinogradChoice]:

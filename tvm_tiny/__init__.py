@@ -14,8 +14,8 @@ if (_root / "pyproject.toml").is_file() and (_root / "passes" / "__init__.py").i
     __path__.append(str(_root))
 
 # The API by name, imported on first use: `import tvm_tiny` alone does not load TVM.
-_EXPORTS = {"load": "api", "build": "api", "CompiledModel": "compiled"}
-__all__ = ["CompiledModel", "__version__", "build", "load"]
+_EXPORTS = {"load": "api", "build": "api", "CompiledModel": "compiled", "tune": "tuning.network"}
+__all__ = ["CompiledModel", "__version__", "build", "load", "tune"]
 
 
 def __getattr__(name: str) -> object:

@@ -19,6 +19,7 @@ from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.pins import check_pair
 from tvm_tiny.pipeline import Options, run_pipeline, write_dump
 from tvm_tiny.target import TinyTarget, parse_target
+from tvm_tiny.tuning.records import Records, load_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,6 +49,7 @@ def build(
     sram: int | str | None = None,
     max_overhead: float = 0.1,
     disable: Iterable[str] = (),
+    records: str | Path | Records | bool | None = True,
     dump_dir: str | Path | None = None,
 ) -> CompiledModel:
     """Compile a trained int8 network to plain C.
@@ -71,6 +73,9 @@ def build(
         Extra work that "balanced" may spend, as a fraction: 0.1 is 10 %.
     disable : iterable of str
         Optional passes to leave out: "fuse-ops", "remove-constant-channels", "stream-rows".
+    records : bool, path or Records
+        Tuning records that choose kernels: those shipped with the package (default), a file that `tune` wrote besides them, just the given
+        ones, or none (False). A record made with another compiler is used, and the report says so.
     dump_dir : path, optional
         The IR after each phase is written there.
 
@@ -90,7 +95,7 @@ def build(
     c_name = _c_name(name, model_info(mod).get("name", "model"))
     dump: dict[str, str] = {}
     budget = parse_size("sram", sram) if sram is not None else None
-    lowered = run_pipeline(mod, Options(chosen, frozenset(disable), optimize, budget, max_overhead), dump)
+    lowered = run_pipeline(mod, Options(chosen, frozenset(disable), optimize, budget, max_overhead, load_records(records)), dump)
     if dump_dir is not None:
         write_dump(dump, Path(dump_dir))
     program, plan = extract(lowered, c_name), plan_of(lowered)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
 from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
+from tvm_tiny.tuning.records import Records, load_records
 
 CODE_BUDGET = 31_500  # estimated bytes of kernels; with the entry below 32 KB
 
@@ -37,6 +38,7 @@ class Options:
     optimize: str = "balanced"
     sram: int | None = None
     max_overhead: float = 0.1
+    records: Records = field(default_factory=load_records)  # those shipped
 
     @property
     def code_budget(self) -> int | None:
@@ -79,7 +81,7 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
     Phase(
         "apply-schedules",
-        lambda o: ApplySchedules(o.target, o.code_budget),
+        lambda o: ApplySchedules(o.target, o.code_budget, o.records),
         "kernels decide scratch and overlap rights, which planning needs",
     ),
     Phase("plan-memory", lambda o: PlanMemory(), "last: every buffer, scratch included, is known"),

@@ -102,7 +102,7 @@ def _row(program: Program, plan: MemoryPlan, index: int, call: KernelCall) -> La
         source=[tensors.get(w, {}).get("name", w) for w in call.writes],
         shape=list(program.buffers[call.writes[0]].shape),
         macs=call.macs,
-        kernel=json.loads(str(attrs["tiny.kernel"])) if "tiny.kernel" in attrs else {},
+        kernel={"source": "default", **json.loads(str(attrs["tiny.kernel"]))} if "tiny.kernel" in attrs else {},
         function=call.kernel,
         sram=plan.occupied_bytes(index),
         scratch=sum(program.buffers[s].nbytes for s in call.scratch),

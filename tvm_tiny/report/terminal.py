@@ -21,6 +21,8 @@ def render(report: Report) -> RenderableType:
         table.add_column(column, justify="right" if column != "kernel" else "left")
     for row in report.layers:
         kernel = " ".join(str(row.kernel[k]) for k in ("rule", "kernel", "block") if k in row.kernel)
+        if row.kernel.get("source", "default") != "default":
+            kernel += f" ({row.kernel['source']}{', ' + row.kernel['note'] if 'note' in row.kernel else ''})"
         shape = "x".join(str(d) for d in row.shape)
         numbers = (f"{row.macs:,}", f"{row.sram:,}", f"{row.scratch:,}", f"{row.flash:,}")
         table.add_row(str(row.index), _short(row.source[0]), row.op, shape, *numbers, kernel)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tuning: records round trip, replay is deterministic, inexact candidates are refused, a search resumes, builds with records are exact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+
+import tvm_tiny
+from tests.support.host import HostModel
+from tests.support.tiny_builder import TinyBuilder
+from tvm_tiny.boards import find_board
+from tvm_tiny.errors import InputError, OptionError, TargetError
+from tvm_tiny.schedules import rules
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.space import annotated_rule
+from tvm_tiny.target import parse_target
+from tvm_tiny.tuning import Record, Records, Workload, read_records
+from tvm_tiny.tuning.bench import Bench, Candidate, Case
+from tvm_tiny.tuning.network import lowered_layers, tune
+from tvm_tiny.tuning.records import append_records, load_records
+from tvm_tiny.tuning.search import features
+
+M7 = parse_target("c -mcpu=cortex-m7")
+
+
+def small_network() -> tvm.IRModule:
+    b = TinyBuilder((1, 6, 6, 4))
+    return b.finish(b.depthwise(b.conv(b.x, 8, 3)))
+
+
+def first_layer() -> tvm.tirx.PrimFunc:
+    return lowered_layers(small_network(), M7)[0]
+
+
+def record(**changes: object) -> Record:
+    func = first_layer()
+    workload = Workload.of(Layer.of(func), M7)
+    choice = {"rule": "conv2d", "channels": 2, "pixels": 2, "operand": "w16", "unroll": 4, "tile": 1}
+    return replace(Record(workload, choice, cycles=12.5, instructions=10, flash=100, scratch=64, compiler="gcc 1"), **changes)
+
+
+def test_records_survive_a_file_and_a_torn_last_line(tmp_path: Path) -> None:
+    path, one = tmp_path / "deep" / "r.jsonl", record()
+    append_records(path, [one, replace(one, status="inexact", message="3 bytes")])
+    path.write_text(path.read_text() + '{"format":1,"worklo')
+    assert [r.status for r in read_records(path)] == ["ok", "inexact"]
+    append_records(path, [one])
+    assert read_records(path)[2] == one
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "x", '{"format": 7}', '{"format": 1, "status": "fine"}'])
+def test_a_line_that_is_no_record_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(record().to_json() + "\n" + line + "\n")
+    with pytest.raises(InputError, match="line 2 is no tuning record"):
+        read_records(path)
+
+
+def test_candidates_respect_limits_and_prefer_yours() -> None:
+    slow, big = record(cycles=20.0), record(cycles=1.0, scratch=999)
+    shipped = record(cycles=2.0, source="shipped record")
+    known = Records([slow, replace(big, choice={**big.choice, "unroll": 8}), shipped, record(status="inexact", compiler="b")])
+    assert [r.cycles for r in known.candidates(slow.workload, scratch=100)] == [20.0, 2.0]
+    assert known.candidates(slow.workload)[0].scratch == 999
+
+
+def test_equal_layers_are_one_workload_whatever_their_weights() -> None:
+    b = TinyBuilder((1, 6, 6, 8))
+    funcs = lowered_layers(b.finish(b.conv(b.conv(b.x, 8, 3), 8, 3)), M7)
+    keys = {Workload.of(Layer.of(f), M7).key for f in funcs}
+    assert len(funcs) == 2
+    assert len(keys) == 1
+    assert Workload.of(Layer.of(funcs[0]), parse_target("c -mcpu=cortex-m4")).key not in keys
+
+
+def test_a_trace_replayed_gives_the_same_c() -> None:
+    func = first_layer()
+    for space in rules.spaces(func, M7).values():
+        sampled = space.sample(func)
+        again = tvm.s_tir.Schedule(tvm.IRModule({"main": func}))
+        sampled.trace.apply_to_schedule(again, remove_postproc=False)
+        choices = [space.read(annotated_rule(s.mod)[1]) for s in (sampled, again)]
+        assert choices[0] == choices[1]
+        assert json.loads(json.dumps(choices[0])) == choices[0]
+        choice = {"rule": space.rule, **{k: v[0] for k, v in space.decisions.items()}}
+        made = [Candidate.of(rules.realise(func, M7, choice).mod["main"]) for _ in range(2)]
+        assert made[0].digest == made[1].digest
+
+
+def test_features_tell_candidates_apart() -> None:
+    spaces = rules.spaces(first_layer(), M7)
+    choices = [{"rule": name, **{k: v[i % len(v)] for k, v in s.decisions.items()}} for name, s in spaces.items() for i in range(2)]
+    rows = [features(c, spaces) for c in choices]
+    assert len({r.shape for r in rows}) == 1
+    assert len({r.tobytes() for r in rows}) == len(rows)
+
+
+@pytest.mark.host_cc
+def test_builds_with_records_are_exact_and_say_so(rng: np.random.Generator) -> None:
+    mod, x = small_network(), rng.integers(-128, 128, (4, 1, 6, 6, 4)).astype(np.int8)
+    plain = tvm_tiny.build(mod, "c -mcpu=cortex-m7", records=False, optimize="speed")
+    tuned = tvm_tiny.build(mod, "c -mcpu=cortex-m7", records=Records([record(scratch=0)]), optimize="speed")
+    kernel = tuned.report.layers[0].kernel
+    assert kernel["source"] == "your tuning"
+    assert kernel["block"] == "2x2"
+    assert "another version of the kernels" in kernel["note"]
+    assert plain.report.layers[0].kernel["source"] == "default"
+    assert "your tuning" in str(tuned.report)
+    assert tuned.files["codegen/host/src/tvmgen_model_kernels.c"] != plain.files["codegen/host/src/tvmgen_model_kernels.c"]
+    hosts = [HostModel(model) for model in (plain, tuned)]
+    for sample in x:
+        np.testing.assert_array_equal(hosts[0](sample)[0], hosts[1](sample)[0])
+
+
+def test_a_record_the_rules_no_longer_take_is_passed_over() -> None:
+    stale = record(choice={"rule": "conv2d", "channels": 2}, scratch=0)
+    built = tvm_tiny.build(small_network(), "c -mcpu=cortex-m7", records=Records([stale]), optimize="speed")
+    assert built.report.layers[0].kernel["source"] == "default"
+
+
+def test_shipped_records_can_be_read_and_left_out() -> None:
+    assert len(load_records(False)) == 0
+    assert all(r.status == "ok" and r.source == "shipped record" for r in load_records())
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(OptionError, match="trials=0"):
+        tune(small_network(), trials=0)
+    with pytest.raises(TargetError, match="is a cortex-m7, not a cortex-m4"):
+        tune(small_network(), "c -mcpu=cortex-m4")
+
+
+@pytest.mark.qemu
+def test_inexact_crashing_and_hanging_candidates_are_refused_not_timed(tmp_path: Path) -> None:
+    func = first_layer()
+    bench, case = Bench(find_board("mps2_an500"), "none", tmp_path, timeout=0.7), Case.of(Layer.of(func))
+    good = Candidate.of(rules.default_schedule(func, M7).mod["main"])
+    wrong = replace(good, packed=bytes([good.packed[0] ^ 0x55, good.packed[1] ^ 0x55, *good.packed[2:]]))
+    body = "void bad(const int8_t *a, int8_t *b, const void *c, void *d) {{ (void)a; (void)b; (void)c; (void)d; {} }}"
+    crash = Candidate("bad", "#include <stdint.h>\n" + body.format('__asm volatile("udf #0");'), b"", 0, 1)
+    hang = replace(crash, source="#include <stdint.h>\n" + body.format("for (;;) { }"))
+    broken = replace(crash, source="no C")
+    found = bench.measure(case, [good, wrong, crash, hang, broken, good])
+    assert [m.status for m in found] == ["ok", "inexact", "crash", "timeout", "build", "ok"]
+    assert found[0] == found[-1]
+    assert found[0].cycles > 0
+    assert {m.cycles for m in found[1:5]} == {0.0}
+
+
+@pytest.mark.qemu
+def test_a_layer_is_tuned_and_the_search_resumes(tmp_path: Path) -> None:
+    path, seen = tmp_path / "r.jsonl", []
+    first = tune(small_network(), trials=6, batch=3, records=path, progress=lambda _task, r: seen.append(r))
+    assert len(first.layers) == 2
+    assert len(seen) > 6
+    stored = read_records(path)
+    assert all(layer.best.cycles <= layer.default.cycles for layer in first.layers)
+    assert {r.status for r in stored} <= {"ok", "illegal"}
+    second = tune(small_network(), trials=6, batch=3, records=path)
+    names = [(r.workload.key, r.candidate) for r in read_records(path)]
+    assert len(names) == len(set(names))  # nothing was measured twice
+    assert all(b.best.cycles <= a.best.cycles for a, b in zip(first.layers, second.layers, strict=True))
+    built = tvm_tiny.build(small_network(), "c -mcpu=cortex-m7", records=path, optimize="speed")
+    assert len(built.report.layers) == 2

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tune`: find faster kernels for the layers of a network, and write down what was found."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+
+from tvm_tiny.boards import Board, find_board
+from tvm_tiny.errors import OptionError, TargetError
+from tvm_tiny.passes.apply_schedules import scratch_room
+from tvm_tiny.pipeline import PIPELINE, Options
+from tvm_tiny.target import TinyTarget, parse_target
+from tvm_tiny.tuning.bench import Bench
+from tvm_tiny.tuning.records import Record, Records, read_records
+from tvm_tiny.tuning.task import Limits, Task
+
+DEFAULT_TERMS = {"cortex-m7": "stm32h7a3@280", "cortex-m4": "stm32l4r5@120"}
+Progress = Callable[[Task, Record], None]
+
+
+@dataclass(frozen=True)
+class TunedLayer:
+    """One distinct layer: what the rules chose by themselves, and the best that was found (the default itself where nothing beat it)."""
+
+    workload: str
+    layers: tuple[str, ...]
+    macs: int
+    default: Record | None
+    best: Record | None
+    tried: int
+    refused: int
+
+    @property
+    def speedup(self) -> float:
+        """Cycles of the default over those of the best; 1.0 where either is missing."""
+        return self.default.cycles / self.best.cycles if self.default and self.best else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        figures = {
+            name: {"choice": dict(r.choice), "cycles": r.cycles, "instructions": r.instructions, "flash": r.flash, "scratch": r.scratch}
+            for name, r in (("default", self.default), ("best", self.best))
+            if r is not None
+        }
+        return {
+            "workload": self.workload,
+            "layers": list(self.layers),
+            "macs": self.macs,
+            "tried": self.tried,
+            "refused": self.refused,
+            **figures,
+        }
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What `tune` returns; `records` can be given to `build`."""
+
+    layers: tuple[TunedLayer, ...]
+    records: Records
+    path: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"records": str(self.path) if self.path else None, "layers": [layer.to_dict() for layer in self.layers]}
+
+
+def tune(
+    model: tvm.IRModule | str | Path | bytes,
+    target: str | Mapping[str, Any] | TinyTarget | None = None,
+    *,
+    board: str | Board = "mps2_an500",
+    trials: int = 64,
+    records: str | Path | None = None,
+    layers: Iterable[str] | None = None,
+    board_term: str | None = None,
+    scratch: int | None = None,
+    flash: int | None = None,
+    batch: int = 16,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TuningResult:
+    """Tune the layers of a network on an emulated board; equal layers once.
+
+    Every candidate is checked against the operator's meaning before it is timed. What is measured is written to `records` batch by batch;
+    started again with the same file, the search repeats nothing it has a record of.
+
+    Parameters
+    ----------
+    model : IRModule, path or bytes
+        As for `build`.
+    target : str, optional
+        The board's by default; it must be the board's core.
+    board : str or Board
+        An emulated board.
+    trials : int
+        Candidates a layer.
+    records : path, optional
+        A file of JSON lines, made if absent, continued if there.
+    layers : iterable of str, optional
+        Parts of the source model's tensor names; only layers that have one are tuned.
+    board_term : str, optional
+        Memory of a real board in the cycles; "stm32h7a3@280" for a Cortex-M7 and "stm32l4r5@120" for an M4 by default.
+    scratch, flash : int, optional
+        Bytes a kernel may take. By default scratch is bound by what is free beside the network's peak (and by the default kernel's own).
+    batch : int
+        Candidates an image: what is lost at most when the process is killed.
+    progress : callable, optional
+        Called after every candidate with its task and its record.
+
+    Raises
+    ------
+    OptionError
+        An option has no legal value, or no layer can be tuned.
+    TargetError
+        The board is not emulated, or of another core than `target`.
+    TinyError
+        As for `build`; the toolchain is missing.
+    """
+    _check_counts(trials=trials, batch=batch)
+    found = find_board(board)
+    chosen = found.target if target is None else parse_target(target)
+    if chosen.mcpu != found.mcpu:
+        raise TargetError(f"{found.name} is a {found.mcpu}, not a {chosen.mcpu}", remedy="choose the board of the target's core")
+    term = board_term if board_term is not None else DEFAULT_TERMS.get(found.mcpu, "none")
+    path = Path(records) if records is not None else None
+    known = Records(read_records(path) if path is not None and path.exists() else ())
+    with tempfile.TemporaryDirectory(prefix="tvm_tiny_tune_") as temp:
+        bench = Bench(found, term, Path(temp))
+        tasks = tasks_of(model, chosen, bench, known, path, layers)
+        if not tasks:
+            raise OptionError("no layer to tune", remedy="leave out `layers`, or name parts of the tensor names `tvm-tiny profile` prints")
+        done = [
+            tune_task(task, trials, batch, Path(temp) / "metaschedule" / task.workload.key, seed, progress, (scratch, flash))
+            for task in tasks
+        ]
+    return TuningResult(tuple(done), known, path)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise OptionError(f"{name}={count} is not above zero")
+
+
+def tasks_of(
+    model: tvm.IRModule | str | Path | bytes,
+    target: TinyTarget,
+    bench: Bench,
+    records: Records,
+    path: Path | None,
+    layers: Iterable[str] | None,
+) -> list[Task]:
+    """One task for every distinct layer that has something to tune, most multiply-accumulates first."""
+    wanted = None if layers is None else tuple(layers)
+    tasks: dict[str, Task] = {}
+    for func in lowered_layers(model, target):
+        name = str(func.attrs.get("tiny.source", ""))
+        if wanted is not None and not any(part in name for part in wanted):
+            continue
+        task = Task(func, target, bench, records, path)
+        if task.spaces:
+            tasks.setdefault(task.workload.key, task).layers.append(name)
+    return sorted(tasks.values(), key=lambda t: -int(t.func.attrs["tiny.macs"]))
+
+
+def lowered_layers(model: tvm.IRModule | str | Path | bytes, target: TinyTarget) -> list[tirx.PrimFunc]:
+    """The layers of a network as the schedule rules get them, in order, with the scratch that is free beside each."""
+    from tvm_tiny.api import load
+
+    mod, options = model if isinstance(model, tvm.IRModule) else load(model), Options(target, optimize="speed")  # every layer by itself
+    for phase in PIPELINE:
+        if phase.name == "apply-schedules":
+            break
+        mod = phase.make(options)(mod)
+    room, found = scratch_room(mod["main"]), []
+    for block in mod["main"].body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if isinstance(call, relax.Call) and isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.call_tir":
+                found.append(mod[call.args[0]].with_attr("tiny.scratch_room", room.get(str(binding.var.name), 0)))
+    return found
+
+
+def tune_task(
+    task: Task,
+    trials: int,
+    batch: int,
+    work_dir: Path,
+    seed: int,
+    progress: Progress | None,
+    limits: tuple[int | None, int | None] = (None, None),
+) -> TunedLayer:
+    """Measure the default, then search."""
+    from tvm_tiny.tuning.search import search
+
+    default = task.measure_default()
+    scratch, flash = limits
+    if scratch is None and default is not None and default.status == "ok":
+        scratch = max(task.layer.scratch_room, default.scratch)
+    task.limits = Limits(scratch, flash)
+    work_dir.mkdir(parents=True)
+    logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.ERROR)
+    search(task, trials, batch, str(work_dir), seed, lambda record: progress(task, record) if progress else None)
+    records = [r for r in task.records.of(task.workload) if r.choice]
+    return TunedLayer(
+        str(task.workload),
+        tuple(task.layers),
+        int(task.func.attrs["tiny.macs"]),
+        default if default is not None and default.status == "ok" else None,
+        task.best(),
+        len(records),
+        sum(r.status != "ok" for r in records),
+    )

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One layer being tuned: its spaces, the candidates asked for so far, and the records of what came of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.microkernels import RegisterPressureError
+from tvm_tiny.schedules.rules import default_schedule, realise, spaces
+from tvm_tiny.schedules.space import Choice, Space
+from tvm_tiny.target import TinyTarget
+from tvm_tiny.tuning.bench import Bench, Candidate, Case, Measurement
+from tvm_tiny.tuning.records import Record, Records, append_records, kernel_version
+from tvm_tiny.tuning.workload import Workload
+
+DEFAULT: Choice = {}  # the candidate that stands for what the rules choose without records
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may take, bytes; None for anything."""
+
+    scratch: int | None = None
+    flash: int | None = None
+
+
+@dataclass(eq=False)
+class Task:
+    """A distinct layer.
+
+    Attributes
+    ----------
+    func : PrimFunc
+        As `lower-ops` made it, with its constants; `tiny.scratch_room` says what scratch is free.
+    layers : list of str
+        Names of the layers of the network that it stands for.
+    path : Path or None
+        Where records are appended as they come.
+    """
+
+    func: tirx.PrimFunc
+    target: TinyTarget
+    bench: Bench
+    records: Records
+    path: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    layers: list[str] = field(default_factory=list)
+    make: Callable[[tirx.PrimFunc, TinyTarget, Choice], object] = realise
+
+    def __post_init__(self) -> None:
+        layer = Layer.of(self.func)
+        assert layer is not None
+        self.layer = layer
+        self.workload = Workload.of(layer, self.target)
+        self.spaces: dict[str, Space] = spaces(self.func, self.target)
+        self.case = Case.of(layer)
+        self._ready: dict[str, Candidate] = {}
+        self._unwritten: list[Record] = []
+
+    @property
+    def outline(self) -> tirx.PrimFunc:
+        """What MetaSchedule gets to see of the function."""
+        from tvm_tiny.tuning.search import outline
+
+        return outline(self.func)
+
+    @staticmethod
+    def name(choice: Choice) -> str:
+        """Canonical text of a choice."""
+        return json.dumps(dict(choice), sort_keys=True)
+
+    def known(self, choice: Choice) -> Record | None:
+        """The record of a choice measured under the same conditions; the default's counts only while the kernels are the same."""
+        name, now = self.name(choice), self._record(choice, Measurement("ok"))
+        conditions = (now.board_term, now.compiler, now.flags, now.kernels)
+        for record in self.records.of(self.workload):
+            if record.candidate == name and (record.board_term, record.compiler, record.flags, record.kernels) == conditions:
+                return record
+        return None
+
+    def prepare(self, choice: Choice) -> str | None:
+        """Generate a candidate. Returns why it can't be had, and records that; None when it is ready or measured already."""
+        name, known = self.name(choice), self.known(choice)
+        if known is not None:
+            return known.message or known.status if known.status in ("illegal", "build") else None
+        if name in self._ready:
+            return None
+        try:
+            schedule = self.make(self.func, self.target, choice) if choice else default_schedule(self.func, self.target)
+        except RegisterPressureError as error:
+            return self._refuse(choice, str(error))
+        candidate = Candidate.of(schedule.mod["main"]) if isinstance(schedule, Schedule) else None
+        if candidate is None:
+            return self._refuse(choice, "the rule has no kernel for it")
+        self._ready[name] = candidate
+        return None
+
+    def measure(self, names: Sequence[str]) -> list[Record]:
+        """Measure prepared candidates, those without a record in one image, and write their records at once."""
+        choices = [json.loads(name) for name in names]
+        fresh = [c for c in choices if self.known(c) is None]
+        for choice, result in zip(fresh, self.bench.measure(self.case, [self._ready[self.name(c)] for c in fresh]), strict=True):
+            self._note(self._record(choice, result))
+        self.flush()
+        found = [self.known(choice) for choice in choices]
+        return [r for r in found if r is not None]
+
+    def measure_default(self) -> Record | None:
+        """What the rules choose by themselves; None when that is no microkernel."""
+        if self.prepare(DEFAULT) is not None:
+            self.flush()
+            return None
+        return self.measure([self.name(DEFAULT)])[0]
+
+    def best(self) -> Record | None:
+        """The fastest candidate within the limits, the default included."""
+        found = [
+            r for r in self.records.candidates(self.workload, scratch=self.limits.scratch, flash=self.limits.flash) if self._current(r)
+        ]
+        return min(found, key=lambda r: (r.cycles, r.scratch, r.flash), default=None)
+
+    def objection(self, record: Record) -> str:
+        """Why the search must not settle on a candidate; empty when it may."""
+        if record.status != "ok":
+            return f"{record.status}: {record.message}"
+        for what, value, limit in (("scratch", record.scratch, self.limits.scratch), ("flash", record.flash, self.limits.flash)):
+            if limit is not None and value > limit:
+                return f"{value:,} bytes of {what} are over the limit of {limit:,}"
+        return ""
+
+    def flush(self) -> None:
+        """Write what was recorded since the last time."""
+        if self.path is not None and self._unwritten:
+            append_records(self.path, self._unwritten)
+        self._unwritten.clear()
+
+    def _current(self, record: Record) -> bool:
+        return record.board_term == self.bench.board_term and record.compiler == self.bench.compiler and record.kernels == kernel_version()
+
+    def _refuse(self, choice: Choice, why: str) -> str:
+        self._note(self._record(choice, Measurement("illegal", message=why)))
+        return why
+
+    def _note(self, record: Record) -> None:
+        self.records.add(record)
+        self._unwritten.append(record)
+
+    def _record(self, choice: Choice, m: Measurement) -> Record:
+        return Record(
+            self.workload, dict(choice), m.status, m.cycles, m.instructions, m.flash, m.scratch,
+            self.bench.board_term, self.bench.compiler, " ".join(self.bench.flags), kernel_version(), m.message,
+        )  # fmt: skip
