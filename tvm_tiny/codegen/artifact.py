@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -75,9 +74,3 @@ def _write_tar(files: Files, path: Path) -> Path:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
     return path
-
-
-def remove_artifact(path: Path) -> None:
-    """Remove a directory written by `write_artifact`."""
-    if (path / "metadata.json").is_file():
-        shutil.rmtree(path)
