@@ -1,6 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
 """Relax and TIR passes, one a file: every one is a `tvm.ir.transform` pass and works in any `tvm.ir.transform.Sequential`."""
-
-from tvm_tiny.tvm_errors import register_errors
-
-register_errors()

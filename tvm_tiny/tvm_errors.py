@@ -33,7 +33,7 @@ def rebuild(kind: type[TinyError], text: str) -> TinyError:
 
 
 def register_errors() -> None:
-    """Tell TVM of `KINDS`. Called when `tvm_tiny.passes` is imported."""
+    """Tell TVM of `KINDS`. Called when `tvm_tiny.ops` is imported."""
     for kind in KINDS:
         tvm_ffi.register_error(kind.__name__, kind)
         # TVM calls the class that stands here with the text alone, and ours would lose the remedy: a class that makes one of ours instead.

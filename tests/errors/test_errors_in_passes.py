@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import tvm
 
-import tvm_tiny.passes  # noqa: F401  (registers the errors with TVM)
+import tvm_tiny.ops  # noqa: F401  (registers the errors with TVM)
 from tvm_tiny.errors import TinyError
 from tvm_tiny.tvm_errors import KINDS, rebuild
 

@@ -28,6 +28,7 @@ from tvm_tiny.ops import (
     transpose,
 )
 from tvm_tiny.ops.registry import TensorInfo, TinyOp, all_ops, arg_infos_of, attrs_of, call, get, is_tiny, register
+from tvm_tiny.tvm_errors import register_errors
 
 __all__ = [
     "TensorInfo",
@@ -62,3 +63,5 @@ __all__ = [
     "tables",
     "transpose",
 ]
+
+register_errors()
