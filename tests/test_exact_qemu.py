@@ -76,3 +76,16 @@ def test_shared_layers(path: Path, board: str) -> None:
 @pytest.mark.slow
 def test_largest_model_on_the_m7() -> None:
     assert_exact(SHARED / f"models/tflite/{LARGE}.tflite", "mps2_an500", 2)
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+def test_keyword_spotting_on_labelled_samples(board: str) -> None:
+    """The bits of 1000 spoken words: all of them on the M7, a tenth on the other cores."""
+    path = SHARED / "models/tflite/kws_ref_model.tflite"
+    samples = np.load(SHARED / "data/kws01_speechcommands_mfcc_int8_1000.npz")["x"][:: 1 if board == "mps2_an500" else 10]
+    model, interpreter = tvm_tiny.build(path, find_board(board).target), Reference(path.read_bytes())
+    found = model.run([{model.inputs[0].name: x.reshape(model.inputs[0].shape)} for x in samples], board=board, timeout=TIMEOUT)
+    for x, outputs in zip(samples, found, strict=True):
+        np.testing.assert_array_equal(outputs[model.outputs[0].name].reshape(-1), interpreter.run([x])[0].reshape(-1))
