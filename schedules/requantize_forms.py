@@ -152,18 +152,23 @@ def is_exact(problem: Requantization, found: RequantParameters) -> bool:
 
 
 def _fits_int32(problem: Requantization, found: RequantParameters) -> bool:
-    """No register of the form wraps between the accumulator's bounds."""
+    """No register of the form is out of range between the accumulator's bounds; sums on the way may wrap and come back."""
     for acc in (problem.acc_min, problem.acc_max):
         a = (acc.astype(np.int64) << found.scale_log2) + found.offset
-        high = (a * found.multiplier) >> 32 if found.form is not Form.DOUBLE else (2 * acc * found.multiplier) >> 32
-        if (np.abs(np.stack([a, 2 * acc, high + found.constant])) >= 2**31 - 2).any():
+        operand = 2 * acc.astype(np.int64) if found.form is Form.DOUBLE else a
+        high = (operand * found.multiplier) >> 32
+        if (np.abs(np.stack([a, operand, high + found.constant])) >= 2**31 - 2).any():
             return False
     return bool((np.abs(found.constant) < 2**31).all() and (found.multiplier < 2**31).all())
 
 
 @dataclass(frozen=True)
 class _Search:
-    """One channel's thresholds, ready to be tested against candidate constants."""
+    """One channel's thresholds, ready to be tested against candidate constants; accumulators are counted from `origin`.
+
+    A bias far larger than the sums it is added to (a channel that hardly depends on its input) would leave the registers; counted from
+    the middle of its range, such an accumulator is small again, and the bias pays for it.
+    """
 
     steps: np.ndarray  # thresholds that count, (n,)
     outputs: np.ndarray  # the outputs they belong to, (n,)
@@ -171,9 +176,25 @@ class _Search:
     acc_max: int
     ideal: float  # multiplier * 2**(shift + 1 - scale_log2): times 2**shift gives the exact slope
     scale_log2: int
+    origin: int = 0
+
+    @property
+    def is_constant(self) -> bool:
+        """Every accumulator in bounds has the same output."""
+        return not ((self.steps > self.acc_min) & (self.steps <= self.acc_max)).any()
 
     def find(self, shift: int) -> tuple[int, int, int] | None:
         """Return (offset, multiplier, constant) of this shift, or None."""
+        moved = -self.origin << self.scale_log2
+        if self.is_constant:
+            reached = self.outputs[self.steps <= self.acc_min]
+            output = reached[-1] if reached.size else self.outputs[0] - 1 if self.outputs.size else 0  # nothing counts: the clamp decides
+            return moved, 0, int(output) << shift
+        hit = self._near(shift)
+        return None if hit is None else (hit[0] + moved, *hit[1:])
+
+    def _near(self, shift: int) -> tuple[int, int, int] | None:
+        """The same for accumulators counted from the origin; multipliers near the ideal one."""
         centre = round(self.ideal * 2.0**shift)
         if centre >= 2**31 - 64:
             return None
@@ -238,15 +259,17 @@ def _searches(problem: Requantization, steps: np.ndarray, scale_log2: int, clamp
     outputs = np.arange(-127, 128)
     rows = np.ones(255, bool) if clamp is None else (outputs > clamp[0]) & (outputs <= clamp[1])
     ideal = problem.multiplier.astype(np.float64) * 2.0 ** (problem.shift + 1.0 - scale_log2)
-    return [
-        _Search(steps[c][rows], outputs[rows], int(problem.acc_min[c]), int(problem.acc_max[c]), float(ideal[c]), scale_log2)
-        for c in range(len(ideal))
-    ]
+    found = []
+    for c in range(len(ideal)):
+        low, high = int(problem.acc_min[c]), int(problem.acc_max[c])
+        origin = (low + high) // 2 if max(abs(low), abs(high)) << scale_log2 >= 2**30 else 0
+        found.append(_Search(steps[c][rows] - origin, outputs[rows], low - origin, high - origin, float(ideal[c]), scale_log2, origin))
+    return found
 
 
 def _highest_shift(searches: list[_Search]) -> int:
     """Largest shift whose multipliers all stay below 2**31 (more bits, more freedom)."""
-    top = max(s.ideal for s in searches)
+    top = max((s.ideal for s in searches if not s.is_constant), default=0.0)
     shift = _MAX_SHIFT
     while shift > 0 and round(top * 2.0**shift) >= 2**31 - 64:
         shift -= 1

@@ -88,3 +88,20 @@ def test_the_cheapest_form_is_found(zero_point: int, clamp: tuple[int, int], spr
 def test_a_left_shift_that_overflows_is_left_to_c() -> None:
     task = problem(1, 0, (-128, 127), 0, "gemmlowp", low=-24)
     assert find_form(task).form is Form.ACCUMULATOR
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale_log2=st.sampled_from([0, 2, 8]))
+def test_a_bias_far_beyond_the_sums_keeps_the_cheapest_form(seed: int, scale_log2: int) -> None:
+    """Channels that hardly depend on their input, some of them not at all, beside ordinary ones."""
+    rng = np.random.default_rng(seed)
+    task = problem(seed, -128, (-128, 127), 2, "gemmlowp")
+    bias = np.array([2**29, -(2**29), 2**25, 2**24 - 7, 0, 0]) + rng.integers(0, 1000, 6)
+    shift = np.array([-23, -23, -int(rng.integers(17, 21)), -17, *task.shift[4:]])
+    far = replace(task, shift=shift, acc_min=bias - 3000, acc_max=bias + 3000)
+    found = find_form(far, scale_log2)
+    assert found.form is Form.SINGLE
+    every = bias[:, None] + np.arange(-3000, 3001)
+    np.testing.assert_array_equal(found(every), far(every))
+    registers = (every << scale_log2) + found.offset[:, None]
+    assert np.abs(registers).max() < 2**31

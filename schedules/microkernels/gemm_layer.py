@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..requantize_forms import Form, RequantParameters, find_form
+from ..requantize_forms import Form, Requantization, RequantParameters, find_form
 from .c_source import CFunction
 from .gemm_block import GemmBlock, gemm_function
 from .gemm_shared import UNROLL, shareable, shared_gemm_function
@@ -75,12 +75,17 @@ def _padded_groups(k: int, multiple: int) -> int:
     return -(-k // (4 * multiple)) * multiple
 
 
-def legal_operand(rows: np.ndarray, acc_bound: int, wanted: str | None) -> str:
-    """Return `wanted` or the best operand form that is exact for these weights: r8 refuses -128 and accumulators of 2**23."""
-    r8_is_exact = rows.min(initial=0) >= -127 and acc_bound < 2**23 - 2**9
-    if wanted is not None and (wanted != "r8" or r8_is_exact):
-        return wanted
-    return "r8" if r8_is_exact else "w8"
+def choose_operand(rows: np.ndarray, problem: Requantization, wanted: str | None) -> tuple[str, RequantParameters]:
+    """`wanted` or the best operand form that is exact for these weights, and its requantisation.
+
+    r8 refuses weights of -128 and accumulators that leave 24 bits, however they are counted.
+    """
+    if wanted in (None, "r8") and rows.min(initial=0) >= -127:
+        found = find_form(problem, 8)
+        bound = int(max(np.abs(problem.acc_min).max(), np.abs(problem.acc_max).max()))
+        if found.form is not Form.ACCUMULATOR or bound < 2**23 - 2**9:
+            return "r8", found
+    return wanted if wanted not in (None, "r8") else "w8", find_form(problem, 0)
 
 
 def pack_matrix(rows: np.ndarray, layer: LayerParameters, choice: BlockChoice) -> PackedMatrix:
@@ -90,17 +95,14 @@ def pack_matrix(rows: np.ndarray, layer: LayerParameters, choice: BlockChoice) -
     """
     outputs, k = rows.shape
     problem = layer.requantization(rows)
-    bound = int(max(np.abs(problem.acc_min).max(), np.abs(problem.acc_max).max()))
-    operand = legal_operand(rows, bound, choice.operand)
-    scale_log2 = 8 if operand == "r8" else 0
-    found = find_form(problem, scale_log2)
+    operand, found = choose_operand(rows, problem, choice.operand)
     multiple = UNROLL if choice.shared else 1
     padded = np.zeros((outputs, 4 * _padded_groups(k, multiple)), np.int64)
     padded[:, :k] = rows
     bias = layer.bias.astype(np.int64) - layer.x_zero_point * padded.sum(axis=1)
     if operand == "r8":
         bias = bias + 127 * padded[:, 0::2].sum(axis=1)
-    bias = (bias << scale_log2) + found.offset
+    bias = (bias << found.scale_log2) + found.offset
     shape = RequantShape.of(found)
     stream, main = _stream(recode_weights(padded, operand), bias, found, shape, choice.channels)
     fallback = words(np.stack([found.multiplier, found.shift])) if found.form is Form.ACCUMULATOR else b""

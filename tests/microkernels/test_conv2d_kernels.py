@@ -88,7 +88,7 @@ def test_dense_on_emulated_cores_is_exact(mcpu: str, tmp_path: Path) -> None:
     assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)
 
 
-def test_r8_refuses_a_weight_of_minus_128_and_large_sums() -> None:
+def test_r8_refuses_a_weight_of_minus_128_and_sums_of_wide_range() -> None:
     def operand(weights: np.ndarray, bias: int) -> object:
         n = len(weights)
         layer = LayerParameters(weights, np.full(n, bias), np.full(n, 2**30), np.full(n, -9), -128, -128)
@@ -97,7 +97,8 @@ def test_r8_refuses_a_weight_of_minus_128_and_large_sums() -> None:
     plain = np.full((2, 1, 1, 8), -127, np.int8)
     low = plain.copy()
     low[1, 0, 0, 3] = -128
-    assert [operand(plain, 0), operand(low, 0), operand(plain, 2**23)] == ["r8", "w8", "w8"]
+    long = np.full((2, 1, 1, 1024), -127, np.int8)
+    assert [operand(plain, 0), operand(low, 0), operand(plain, 2**29), operand(long, 0)] == ["r8", "w8", "r8", "w8"]
 
 
 def test_a_block_that_needs_too_many_registers_says_so() -> None:

@@ -14,12 +14,16 @@ def random_parameters(weights: np.ndarray, channels_last: bool, rng: np.random.G
     outputs = len(rows)
     spread = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1) + 1) * 74
     scale = rng.choice([2.0, 20.0, 60.0, 400.0]) / spread * rng.uniform(0.4, 1.8, outputs) ** rng.integers(0, 4)
+    bias = rng.integers(-(2 ** int(rng.integers(1, 16))), 2 ** int(rng.integers(1, 16)), outputs)
+    if rng.random() < 0.25:  # channels that hardly depend on their input: a bias far beyond the sums, scaled into the output's range
+        far = rng.random(outputs) < 0.4
+        bias = np.where(far, (rng.choice([-1, 1], outputs) * 2.0 ** rng.uniform(18, 29, outputs)).astype(np.int64), bias)
+        scale = np.where(far, rng.uniform(20, 300, outputs) / np.maximum(np.abs(bias), 1), scale)
     shift = np.floor(np.log2(scale)).astype(np.int64) + 1
     multiplier = np.minimum(np.round(scale / 2.0**shift * 2**31), 2**31 - 1).astype(np.int64)
     x_zero_point, y_zero_point = (int(rng.choice([-128, 127, 0, -5, 31])) for _ in range(2))
     clamp = [(-128, 127), (-128, 127), (y_zero_point, 127), (y_zero_point, min(127, y_zero_point + 77)), (-100, 90)][int(rng.integers(5))]
     rounding = "single" if rng.random() < 0.2 else "gemmlowp"
-    bias = rng.integers(-(2 ** int(rng.integers(1, 16))), 2 ** int(rng.integers(1, 16)), outputs)
     return LayerParameters(weights, bias, multiplier, shift, x_zero_point, y_zero_point, clamp, rounding)
 
 
