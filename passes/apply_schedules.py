@@ -26,11 +26,14 @@ import tvm
 from tvm import relax, tirx
 from tvm_ffi import structural_equal, structural_hash
 
+from tvm_tiny.explain import Explainer
 from tvm_tiny.schedules.code_size import estimate_code_bytes
 from tvm_tiny.schedules.recorded import recorded_schedule
 from tvm_tiny.schedules.rules import default_schedule
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records
+
+WHY = Explainer("apply-schedules")
 
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
 _LAYER_ATTRS = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.source", "tiny.attrs", "tiny.scratch_room", "tiny.small_code")
@@ -64,6 +67,7 @@ class ApplySchedules:
         while self.code_budget is not None and candidates and chosen.code_bytes() > self.code_budget:
             chosen.small |= set(candidates[:step])
             candidates = candidates[step:]
+        chosen.explain(self.code_budget)
         rewriter = _Rewriter(mod, chosen)
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function):
@@ -101,6 +105,25 @@ class _Schedules:
     def code_bytes(self) -> int:
         """Estimated code of all kernels."""
         return estimate_code_bytes(self.of(name) for name in self.funcs)
+
+    def explain(self, budget: int | None) -> None:
+        """Tell every call's kernel, what else there was and why not."""
+        for name in self.funcs:
+            attrs = self.of(name).attrs
+            kernel = json.loads(str(attrs["tiny.kernel"])) if "tiny.kernel" in attrs else {}
+            title = " ".join(str(kernel[k]) for k in ("rule", "kernel", "block") if k in kernel)
+            scratch = sum(int(n) for n in attrs.get("tiny.scratch", []))
+            source, cycles = kernel.get("source"), kernel.get("cycles")
+            if name in self.small:
+                WHY.accepted(name, title, "among the layers with the least work: shares its code with others", bytes=scratch)
+                WHY.rejected(name, "a kernel with code of its own", f"the kernels' code would exceed {budget:,} bytes")
+            elif source is not None:
+                WHY.accepted(name, title, f"the fastest measured that costs no memory (records: {source})", bytes=scratch, cycles=cycles)
+                other = kernel.get("next_best", {})
+                if other:
+                    WHY.rejected(name, f"record {other.get('rule')}", "slower where it was measured", cycles=other["cycles"] - cycles)
+            else:
+                WHY.accepted(name, title, "the first rule that takes the layer", bytes=scratch)
 
     def by_work(self) -> list[str]:
         """Calls whose kernel has a form with less code, least work first."""

@@ -4,13 +4,16 @@
 Where it may stand: after `quantize-to-integer`, before layouts and schedules are chosen. Runs until nothing changes.
 
 What it matches
-  1. `tiny.pad` of height and width with the zero point of its only consumer, a convolution or depthwise convolution: its `padding` grows.
-     (Average pooling is left: TFLite counts no padding there.)
+  1. `tiny.pad` of height and width with the zero point of its only consumer, a convolution or depthwise convolution, or with the least
+     int8 value in front of max pooling: its `padding` grows. (Average pooling is left: TFLite counts no padding there.)
   2. `tiny.lookup` whose table only clamps, `tiny.requantize` that only clamps, behind an operator with a clamp and no other user:
      its clamp narrows.
   3. int8 → int8 functions in a row (`tiny.lookup`, `tiny.requantize`): one table.
-  4. `tiny.transpose` of `tiny.transpose`, `tiny.reshape` of `tiny.reshape`; those that change nothing vanish.
-What it leaves: values with several users, and everything else.
+  4. `tiny.transpose` of `tiny.transpose`, `tiny.reshape` of `tiny.reshape`; those that change nothing vanish, and a transpose that only
+     moves axes of one element is a reshape.
+  5. `tiny.max_pool2d` of a function of one element that never falls: the function comes after, over fewer elements.
+What it leaves: values with several users, and everything else. A requantisation behind an operator that has one of its own stays: two
+roundings are not one.
 
 rewrite:
     a = tiny.pad(x, [0,1,1,0], [0,1,1,0], value=zp); y = tiny.conv2d(a, …, padding=[0,0,0,0])   →   y = tiny.conv2d(x, …, padding=[1,1,1,1])
@@ -18,20 +21,20 @@ rewrite:
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
 import numpy as np
 import tvm
 from tvm import relax
 
+from tvm_tiny.explain import Explainer
 from tvm_tiny.ops import registry
 from tvm_tiny.ops.graph import Node, TinyGraph
 
-log = logging.getLogger("tvm_tiny.passes.fuse-ops")
+WHY = Explainer("fuse-ops")
 
-_PADDED = frozenset({"conv2d", "depthwise_conv2d"})
+_WINDOWED = frozenset({"conv2d", "depthwise_conv2d", "max_pool2d", "avg_pool2d"})
 _CLAMPED = frozenset({"conv2d", "depthwise_conv2d", "dense", "add", "sub", "mul", "avg_pool2d", "max_pool2d", "requantize"})
 _ALL = np.arange(-128, 128, dtype=np.int8)
 
@@ -61,7 +64,6 @@ def _fuse_once(func: relax.Function) -> relax.Function | None:
         for rule in _RULES:
             result = rule(graph, node, producer, new)
             if result is not None:
-                log.info("%s takes %s", node.name, producer.name if producer else "itself")
                 taken.add(node.var)
                 return result
         return None
@@ -79,20 +81,47 @@ def _only_user(producer: Node | None, graph: TinyGraph) -> TypeGuard[Node]:
 
 
 def _pad(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
-    if node.op not in _PADDED or not _only_user(producer, graph) or producer.op != "pad" or node.attrs.get("x_layout", "NHWC") != "NHWC":
+    """1: explicit padding becomes the window's own."""
+    if node.op not in _WINDOWED or producer is None or producer.op != "pad":
         return None
-    before, after = producer.attrs["before"], producer.attrs["after"]
-    if any(before[i] or after[i] for i in (0, 3)) or producer.attrs["value"] != node.attrs["x_zp"]:
-        return None
+    before, after, value = (producer.attrs[k] for k in ("before", "after", "value"))
+    wanted = {"max_pool2d": -128, "avg_pool2d": None}.get(node.op, node.attrs.get("x_zp"))
     grown = (before[1], before[2], after[1], after[2])
     padding = [a + b for a, b in zip(node.attrs["padding"], grown, strict=True)]
+    problems = {
+        "other operators read the padded tensor, or it is a result": not _only_user(producer, graph),
+        "the tensor does not lie in NHWC": node.attrs.get("x_layout", "NHWC") != "NHWC",
+        "channels or images are padded too": any(before[i] or after[i] for i in (0, 3)),
+        "average pooling divides by the elements inside the image only": wanted is None,
+        f"the padding is {value}, the operator's own would count as {wanted}": wanted is not None and value != wanted,
+        "a window of maxima would lie in the padding wholly": node.op == "max_pool2d" and _beyond(padding, node.attrs["kernel"]),
+    }
+    candidate = f"padding of {producer.name} in the {node.op}"
+    if (why := next((text for text, holds in problems.items() if holds), None)) is not None:
+        WHY.rejected(node.name, candidate, why)
+        return None
+    WHY.accepted(node.name, candidate, "the same values at the same places", bytes=-_nbytes(graph, producer.var))
     return registry.call(f"tiny.{node.op}", new[producer.args[0]], *node.args[1:], **{**node.attrs, "padding": padding})
 
 
+def _beyond(padding: Sequence[int], kernel: Sequence[int]) -> bool:
+    return any(p >= k for p, k in zip(padding, (*kernel, *kernel), strict=True))
+
+
+def _nbytes(graph: TinyGraph, var: relax.Var) -> int:
+    return int(np.prod(graph.shape(var), dtype=np.int64))
+
+
 def _clamp(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
+    """2: a clamp narrows that of the operator before it."""
     bounds = _clamp_bounds(node)
-    if bounds is None or not _only_user(producer, graph) or producer.op not in _CLAMPED:
+    if bounds is None or producer is None or producer.op not in _CLAMPED:
         return None
+    candidate = f"clamp to [{bounds[0]}, {bounds[1]}] in the {producer.op} {producer.name}"
+    if not _only_user(producer, graph):
+        WHY.rejected(node.name, candidate, "other operators read the value before it, or it is a result")
+        return None
+    WHY.accepted(node.name, candidate, "clamping twice is clamping to the narrower interval")
     low = min(max(producer.attrs["clamp_min"], bounds[0]), bounds[1])
     high = min(max(producer.attrs["clamp_max"], bounds[0]), bounds[1])
     attrs = {**producer.attrs, "clamp_min": low, "clamp_max": high, "source": node.attrs["source"] or producer.attrs["source"]}
@@ -119,34 +148,69 @@ def _table(node: Node) -> np.ndarray | None:
 
 
 def _compose(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
+    """3: two functions of one element are one table."""
+    inner = _table(producer) if producer is not None else None
+    outer = _table(node)
+    if producer is None or inner is None or outer is None:
+        return None
     if not _only_user(producer, graph):
+        WHY.rejected(node.name, f"one table with {producer.name}", "other operators read the value between, or it is a result")
         return None
-    inner, outer = _table(producer), _table(node)
-    if inner is None or outer is None:
-        return None
+    WHY.accepted(node.name, f"one table with {producer.name}", "both are functions of one int8 element: 256 cases")
     table = outer[inner.astype(np.int64) + 128]
     scales = {"x_scale": producer.attrs["x_scale"], "y_scale": node.attrs["y_scale"], "source": node.attrs["source"]}
     return registry.call("tiny.lookup", new[producer.args[0]], relax.const(table), **scales)
 
 
+def _after_maximum(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
+    """5: a rising function is applied to the maxima instead of to every element."""
+    table = _table(producer) if producer is not None else None
+    if node.op != "max_pool2d" or producer is None or table is None:
+        return None
+    attrs = node.attrs
+    problems = {
+        "other operators read the value between, or it is a result": not _only_user(producer, graph),
+        "the function falls somewhere: the maximum may come from another element": bool((np.diff(table.astype(np.int64)) < 0).any()),
+    }
+    candidate = f"{producer.op} {producer.name} after the maxima instead of before"
+    if (why := next((text for text, holds in problems.items() if holds), None)) is not None:
+        WHY.rejected(node.name, candidate, why)
+        return None
+    fewer = _nbytes(graph, producer.var) - _nbytes(graph, node.var)
+    WHY.accepted(node.name, candidate, f"it never falls, so the maximum stays the maximum; {fewer:,} elements less to compute")
+    pooled = registry.call("tiny.max_pool2d", new[producer.args[0]], **{**attrs, "clamp_min": -128, "clamp_max": 127, "source": ""})
+    after = np.clip(table, attrs["clamp_min"], attrs["clamp_max"]).astype(np.int8)
+    scales = {"x_scale": producer.attrs["x_scale"], "y_scale": producer.attrs["y_scale"], "source": node.attrs["source"]}
+    return registry.call("tiny.lookup", pooled, relax.const(after), **scales)
+
+
 def _move(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
-    """Transposes and reshapes: none, or one instead of two."""
-    if node.op == "reshape" and graph.shape(node.args[0]) == graph.shape(node.var):
-        return new[node.args[0]] if not _is_output(graph, node) else None
-    if node.op == "transpose" and node.attrs["axes"] == sorted(node.attrs["axes"]):
-        return new[node.args[0]] if not _is_output(graph, node) else None
+    """4: transposes and reshapes: none, or one instead of two."""
+    if node.op not in ("reshape", "transpose"):
+        return None
+    if node.op == "transpose" and _keeps_order(graph.shape(node.args[0]), node.attrs["axes"]):
+        WHY.accepted(node.name, "a reshape instead of the transpose", "only axes of one element change places", bytes=0)
+        return registry.call("tiny.reshape", new[node.args[0]], shape=list(graph.shape(node.var)), source=node.attrs["source"])
+    if node.op == "reshape" and graph.shape(node.args[0]) == graph.shape(node.var) and not _is_output(graph, node):
+        WHY.accepted(node.name, "no reshape", "the shape stays")
+        return new[node.args[0]]
     if producer is None or producer.op != node.op:
         return None
+    WHY.accepted(node.name, f"one {node.op} with {producer.name}", "the first one's result is only moved again")
     if node.op == "reshape":
         return registry.call("tiny.reshape", new[producer.args[0]], **node.attrs)
-    if node.op == "transpose":
-        axes = [producer.attrs["axes"][a] for a in node.attrs["axes"]]
-        return registry.call("tiny.transpose", new[producer.args[0]], **{**node.attrs, "axes": axes})
-    return None
+    axes = [producer.attrs["axes"][a] for a in node.attrs["axes"]]
+    return registry.call("tiny.transpose", new[producer.args[0]], **{**node.attrs, "axes": axes})
+
+
+def _keeps_order(shape: Sequence[int], axes: Sequence[int]) -> bool:
+    """The elements lie in memory as before: the axes longer than one stay in order."""
+    long = [a for a in axes if shape[a] > 1]
+    return long == sorted(long)
 
 
 def _is_output(graph: TinyGraph, node: Node) -> bool:
     return any(node.var.same_as(v) for v in graph.outputs)
 
 
-_RULES = (_pad, _clamp, _compose, _move)
+_RULES = (_pad, _clamp, _compose, _move, _after_maximum)

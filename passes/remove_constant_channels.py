@@ -21,7 +21,6 @@ rewrite:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,11 +28,12 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tvm_tiny.explain import Explainer
 from tvm_tiny.ops import registry
 from tvm_tiny.ops.graph import Node, TinyGraph, substitute
 from tvm_tiny.ops.requantize_math import requantize
 
-log = logging.getLogger("tvm_tiny.passes.remove-constant-channels")
+WHY = Explainer("remove-constant-channels")
 
 _MIXING = frozenset({"conv2d", "dense"})
 _CHANNELWISE = frozenset({"depthwise_conv2d", "add", "sub", "mul", "avg_pool2d", "max_pool2d", "mean", "lookup", "requantize", "reshape"})
@@ -62,6 +62,7 @@ class RemoveConstantChannels:
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
         removal = _Removal(TinyGraph(mod["main"]))
+        removal.explain()
         if not removal.dropped():
             return mod
         out = tvm.IRModule({"main": removal.rewrite()})
@@ -215,6 +216,23 @@ class _Removal:
                 total += self._channels(node.var) - len(self.kept[self.group[node.var]])
         return total
 
+    def explain(self) -> None:
+        """Tell of every layer with channels of its own what goes and why the rest stays."""
+        for node in self.graph.nodes:
+            if node.op not in _MIXING and node.op != "depthwise_conv2d":
+                continue
+            channels, kept = self._channels(node.var), self.kept[self.group[node.var]]
+            constant = int(self.ranges[node.var].constant.sum())
+            if len(kept) < channels:
+                fewer = node.constant(1).nbytes * (channels - len(kept)) // channels
+                reason = f"{constant} have one value for every input, the others' weights to all that is needed are zero"
+                WHY.accepted(node.name, f"{channels - len(kept)} of {channels} channels removed", reason, bytes=-fewer)
+            elif constant:
+                reason = "a model output, an operator that mixes channels, or padding of another value needs them"
+                WHY.rejected(node.name, f"{constant} constant of {channels} channels removed", reason)
+            else:
+                WHY.rejected(node.name, f"any of {channels} channels removed", "each takes several values and is read")
+
     # --- analysis -------------------------------------------------------------------------------------------------------------------
 
     def _channels(self, var: relax.Var) -> int:
@@ -315,7 +333,6 @@ class _Removal:
         terms = weight[..., gone].astype(np.int64).sum(axis=tuple(range(1, weight.ndim - 1)))
         folded = np.where(self.ranges[x].constant[gone], self.ranges[x].low[gone] - node.attrs["x_zp"], 0)
         new_bias = bias.astype(np.int64) + terms @ folded
-        log.info("%s: %d of %d inputs folded, %d of %d outputs kept", node.name, len(gone), channels, len(outs), self._channels(node.var))
         return self._call(node, new[x], [weight[..., ins], new_bias.astype(np.int32), multiplier, shift])
 
     def _call(self, node: Node, x: relax.Expr, constants: list[np.ndarray]) -> relax.Expr:

@@ -16,8 +16,7 @@ bit stays.
 What it leaves: a network that streaming does not make smaller (reason logged), layers outside the chosen segments, segments of several
 results.
 
-The candidates and the choice are written to the module attribute `tiny.stream` (JSON) for the report, and to the log
-"tvm_tiny.passes.stream-rows".
+The candidates and the choice are written to the module attribute `tiny.stream` (JSON) for the report, and told to `tvm_tiny.explain`.
 
 rewrite:
     a = tiny.conv2d(x, w, b, m, s, …)
@@ -27,12 +26,12 @@ rewrite:
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 
 import tvm
 from tvm import relax
 
+from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.segments import Range, leaving
 from tvm_tiny.memory.stream_choice import Choice, Costs, StreamOptions, choose, forced
 from tvm_tiny.memory.stream_scratch import first_uses
@@ -42,7 +41,7 @@ from tvm_tiny.ops.stage import Inner, stage_call
 from tvm_tiny.schedules.stream_costs import runs_in_place, scratch_bytes, streaming_work
 
 STREAM_ATTR = "tiny.stream"
-LOG = logging.getLogger("tvm_tiny.passes.stream-rows")
+WHY = Explainer("stream-rows")
 
 
 @tvm.transform.module_pass(opt_level=0, name="stream-rows")
@@ -76,16 +75,22 @@ class StreamRows:
         tiny = TinyGraph(mod["main"])
         rows = tiny_rows(tiny)
         if rows is None:
-            LOG.info("rejected: main has variables that are no tensors")
+            WHY.rejected("", "streaming", "main has variables that are no tensors")
             return mod
         costs = Costs(scratch_bytes, streaming_work, runs_in_place)
         choice = choose(rows, self.options, costs) if self.segments is None else forced(rows, self.segments, costs)
-        for line in choice.log:
-            LOG.info(line)
+        for candidate in choice.log:
+            tell = WHY.accepted if candidate.chosen else WHY.rejected
+            tell("", f"stream {_titles(rows, candidate.segments)}", candidate.reason, bytes=candidate.bytes)
         out = mod.clone()
         if any(part.streamed for part in choice.ranges):
             out.update_func(mod.get_global_var("main"), _rewrite(tiny, rows, choice))
         return out.with_attr(STREAM_ATTR, json.dumps(choice.to_dict()))
+
+
+def _titles(rows: TinyRows, segments: Sequence[tuple[int, int]]) -> str:
+    """The streamed ranges by the names of their first and last operators."""
+    return ", ".join(f"{rows.nodes[first].name} to {rows.nodes[last - 1].name}" for first, last in segments) or "nothing"
 
 
 def _rewrite(tiny: TinyGraph, rows: TinyRows, choice: Choice) -> relax.Function:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tvm
 
+from tvm_tiny import explain as explanation
 from tvm_tiny.boards import Board, find_board
 from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.errors import DoesNotFitError, OptionError
@@ -51,6 +52,7 @@ def build(
     disable: Iterable[str] = (),
     records: str | Path | Records | bool | None = True,
     dump_dir: str | Path | None = None,
+    explain: str | Path | None = None,
 ) -> CompiledModel:
     """Compile a trained int8 network to plain C.
 
@@ -78,6 +80,9 @@ def build(
         ones, or none (False). A record made with another compiler is used, and the report says so.
     dump_dir : path, optional
         The IR after each phase is written there.
+    explain : path, optional
+        What every pass considered, took and left, and why, is written there: JSON when the name ends in .json, else text. The same is in
+        `explanation` of the result.
 
     Returns
     -------
@@ -95,15 +100,19 @@ def build(
     c_name = _c_name(name, model_info(mod).get("name", "model"))
     dump: dict[str, str] = {}
     budget = parse_size("sram", sram) if sram is not None else None
-    lowered = run_pipeline(mod, Options(chosen, frozenset(disable), optimize, budget, max_overhead, load_records(records)), dump)
+    options = Options(chosen, frozenset(disable), optimize, budget, max_overhead, load_records(records))
+    with explanation.collecting() as decisions:
+        lowered = run_pipeline(mod, options, dump)
     if dump_dir is not None:
         write_dump(dump, Path(dump_dir))
     program, plan = extract(lowered, c_name), plan_of(lowered)
+    if explain is not None:
+        explanation.write(explain, decisions, program.model.get("tensors"))
     if budget is not None:
         _check_budget(program, plan, budget)
     if chosen_board is not None:
         _check_fits(program, plan, chosen_board)
-    return CompiledModel(program, plan, chosen, chosen_board, dump)
+    return CompiledModel(program, plan, chosen, chosen_board, dump, tuple(decisions))
 
 
 def _c_name(name: str | None, default: str) -> str:

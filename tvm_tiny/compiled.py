@@ -18,6 +18,7 @@ from tvm_tiny.boards import Board
 from tvm_tiny.codegen.artifact import Files, write_artifact
 from tvm_tiny.codegen.header import emit_header
 from tvm_tiny.codegen.source import Placement, emit_entry, emit_kernels
+from tvm_tiny.explain import Decision
 from tvm_tiny.memory.plan import MemoryPlan
 from tvm_tiny.memory.program import Program, TensorInfo
 from tvm_tiny.report.report import Report, make_report
@@ -43,13 +44,24 @@ class CompiledModel:
     target : TinyTarget
     board : Board or None
         The board given to `build`.
+    explanation : tuple of Decision
+        Every candidate a pass considered, with the reason why it was taken or left (`tvm_tiny.explain`).
     """
 
-    def __init__(self, program: Program, plan: MemoryPlan, target: TinyTarget, board: Board | None, phases: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        plan: MemoryPlan,
+        target: TinyTarget,
+        board: Board | None,
+        phases: Mapping[str, str],
+        explanation: tuple[Decision, ...] = (),
+    ) -> None:
         self.program = program
         self.plan = plan
         self.target = target
         self.board = board
+        self.explanation = explanation
         self._phases = dict(phases)
 
     @property
@@ -80,7 +92,7 @@ class CompiledModel:
     @cached_property
     def report(self) -> Report:
         """What was decided, layer by layer: memory, kernels, work."""
-        return make_report(self.program, self.plan, self.target, self.board)
+        return make_report(self.program, self.plan, self.target, self.board, self.explanation)
 
     @cached_property
     def files(self) -> Files:

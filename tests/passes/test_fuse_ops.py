@@ -11,6 +11,7 @@ import tvm
 from tvm import relax
 
 from tests.support.tiny_builder import TinyBuilder, assert_same_meaning, op_names
+from tvm_tiny.explain import collecting
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.fuse_ops import FuseOps
 
@@ -112,6 +113,70 @@ def test_movements_that_cancel_vanish(make: Callable[[TinyBuilder], relax.Var], 
     mod = b.finish(b.call("lookup", make(b), SQUARED))
     out = FuseOps()(mod)
     assert op_names(out) == expected
+    assert_same_meaning(mod, out, rng)
+
+
+def padded_maximum(b: TinyBuilder, value: int, before: int = 1) -> relax.Var:
+    pad = b.call("pad", b.x, before=[0, before, 1, 0], after=[0, 1, 0, 0], value=value)
+    return b.call("max_pool2d", pad, kernel=[2, 3], strides=[2, 1])
+
+
+def test_pad_with_the_least_value_becomes_the_maximums_padding(rng: np.random.Generator) -> None:
+    b = TinyBuilder((1, 5, 7, 3))
+    mod = b.finish(padded_maximum(b, -128))
+    out = FuseOps()(mod)
+    assert op_names(out) == ["max_pool2d"]
+    assert only_node(out, "max_pool2d")["padding"] == [1, 1, 1, 0]
+    assert_same_meaning(mod, out, rng)
+
+
+@pytest.mark.parametrize(("value", "before", "why"), [(-127, 1, "would count as -128"), (-128, 2, "lie in the padding wholly")])
+def test_other_padding_of_a_maximum_stays(value: int, before: int, why: str) -> None:
+    b = TinyBuilder((1, 5, 7, 3))
+    mod = b.finish(padded_maximum(b, value, before))
+    with collecting() as told:
+        assert op_names(FuseOps()(mod)) == ["pad", "max_pool2d"]
+    assert any(why in d.reason and not d.accepted for d in told)
+
+
+def test_padding_of_an_average_stays() -> None:
+    b = TinyBuilder((1, 5, 7, 3))
+    pad = b.call("pad", b.x, before=[0, 1, 1, 0], after=[0, 1, 1, 0], value=-128)
+    assert op_names(FuseOps()(b.finish(b.call("avg_pool2d", pad, kernel=[2, 2])))) == ["pad", "avg_pool2d"]
+
+
+@pytest.mark.parametrize("clamp", [{}, {"clamp_min": -20, "clamp_max": 90}])
+def test_a_rising_function_comes_after_the_maximum(clamp: dict[str, int], rng: np.random.Generator) -> None:
+    b = TinyBuilder((1, 6, 6, 3))
+    rising = b.call("lookup", b.x, np.clip(ALL.astype(int) ** 3 // 9000, -128, 127).astype(np.int8))
+    mod = b.finish(b.call("max_pool2d", rising, kernel=[3, 2], strides=[2, 2], padding=[1, 1, 2, 0], **clamp))
+    out = FuseOps()(mod)
+    assert op_names(out) == ["max_pool2d", "lookup"]
+    assert_same_meaning(mod, out, rng)
+
+
+def test_a_falling_function_stays_before_the_maximum() -> None:
+    b = TinyBuilder((1, 6, 6, 3))
+    mod = b.finish(b.call("max_pool2d", b.call("lookup", b.x, NEGATED), kernel=[3, 3]))
+    assert op_names(FuseOps()(mod)) == ["lookup", "max_pool2d"]
+
+
+def test_requantisations_in_a_row_around_a_maximum_are_one_table(rng: np.random.Generator) -> None:
+    b = TinyBuilder((1, 6, 6, 3))
+    first = b.call("requantize", b.x, x_zp=3, y_zp=-7, multiplier=1500000000, shift=0)
+    pooled = b.call("max_pool2d", first, kernel=[2, 2])
+    mod = b.finish(b.call("requantize", pooled, x_zp=-7, y_zp=20, multiplier=1300000000, shift=-1))
+    out = FuseOps()(mod)
+    assert op_names(out) == ["max_pool2d", "lookup"]
+    assert_same_meaning(mod, out, rng)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 7), (1, 6, 1, 1)])
+def test_a_transpose_of_axes_of_one_element_is_a_reshape(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    b = TinyBuilder(shape)
+    mod = b.finish(b.call("lookup", b.call("transpose", b.x, axes=[0, 2, 3, 1]), SQUARED))
+    out = FuseOps()(mod)
+    assert op_names(out) == ["reshape", "lookup"]
     assert_same_meaning(mod, out, rng)
 
 

@@ -25,6 +25,7 @@ Name = Annotated[str | None, typer.Option("--name", help="C identifier in every 
 
 Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed or sram: what streaming row by row is used for.")]
 Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB"; exceeding it is an error.')]
+Explain = Annotated[bool, typer.Option("--explain", help="Print what every pass considered, took and left, and why.")]
 
 EMULATED_M7 = "mps2_an500"
 
@@ -46,6 +47,13 @@ def build_model(model: Path, target: str | None, board: str | None, name: str | 
         from tvm_tiny.api import build
 
         return build(model, target, name=name, board=board, **options)
+
+
+def explanation_of(compiled: CompiledModel) -> str:
+    """What `--explain` prints."""
+    from tvm_tiny.explain import to_text
+
+    return to_text(compiled.explanation, compiled.program.model.get("tensors"))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import BoardName, Model, Name, Optimize, Sram, Target, build_model
+from tvm_tiny.cli.building import BoardName, Explain, Model, Name, Optimize, Sram, Target, build_model, explanation_of
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 
 
@@ -22,6 +22,7 @@ def compile_model(
     optimize: Optimize = "balanced",
     sram: Sram = None,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Write the IR after each phase to this directory.")] = None,
+    explain: Explain = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -33,6 +34,8 @@ def compile_model(
 
     def show(console: Console) -> None:
         console.print(render(compiled.report), highlight=False)
+        if explain:
+            console.print(explanation_of(compiled), markup=False, highlight=False, soft_wrap=True)
         console.print(f"written to {where}", markup=False, highlight=False)
 
     emit(as_json, {"output": where, "metadata": compiled.metadata(), "report": compiled.report.to_dict()}, show)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import BoardName, Model, Optimize, Sram, Target, build_model
+from tvm_tiny.cli.building import BoardName, Explain, Model, Optimize, Sram, Target, build_model, explanation_of
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.errors import InputError
 
@@ -21,6 +21,7 @@ def report(
     optimize: Optimize = "balanced",
     sram: Sram = None,
     memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
+    explain: Explain = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -35,6 +36,8 @@ def report(
         from tvm_tiny.report.terminal import render
 
         console.print(render(compiled.report), markup=False)
+        if explain:
+            console.print(explanation_of(compiled), markup=False, highlight=False, soft_wrap=True)
         if memory_map is not None:
             console.print(f"memory map written to {memory_map}", markup=False, highlight=False)
 

@@ -61,6 +61,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What became of a candidate: its streamed ranges of operators, its arena less that of nothing streamed (None: not known), and why."""
+
+    segments: tuple[tuple[int, int], ...]
+    chosen: bool
+    reason: str
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Choice:
     """What was chosen, why, and what else there was. `ranges` cover all operators."""
 
@@ -69,7 +79,7 @@ class Choice:
     reason: str
     chosen: dict[str, Any] = field(default_factory=dict)
     curve: tuple[dict[str, Any], ...] = ()
-    log: tuple[str, ...] = ()
+    log: tuple[Verdict, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For the report."""
@@ -139,14 +149,16 @@ def _allowed(graph: RowGraph, first: int, last: int) -> bool:
 def choose(rows: TinyRows, options: StreamOptions, costs: Costs) -> Choice:
     """Decide what is streamed."""
     if options.goal == "speed" or len(rows.graph.ops) < 2:
-        return Choice((), options.goal, "layer by layer: the goal is speed" if options.goal == "speed" else "a single operator")
+        reason = "layer by layer: the goal is speed" if options.goal == "speed" else "a single operator"
+        return Choice((), options.goal, reason, log=(Verdict((), True, reason),))
     rows = _with_rights(rows, costs)
     cutter = _cutter(rows, costs)
     found = sorted(_candidates(rows, cutter, options, costs), key=lambda c: (c.arena_bytes, c.overhead))
     if not found:
-        return Choice((), options.goal, "layer by layer: no partition could be planned")
+        reason = "layer by layer: no partition could be planned"
+        return Choice((), options.goal, reason, log=(Verdict((), True, reason),))
     best, reason = _pick(found, options)
-    log = [_line(c, c is best, reason) for c in found]
+    log = [_verdict(c, best, reason, found) for c in found]
     curve = [c for i, c in enumerate(found) if c is best or all(c.overhead < other.overhead for other in found[:i])]
     return Choice(best.partition.ranges, options.goal, reason, best.to_dict(), tuple(c.to_dict() for c in curve), tuple(log))
 
@@ -199,8 +211,10 @@ def _overhead(rows: TinyRows, partition: Partition, costs: Costs) -> float:
     return extra / (sum(whole for whole, _ in work) or 1.0)
 
 
-def _line(candidate: Candidate, chosen: bool, reason: str) -> str:
-    """One line of the log."""
-    segments = ", ".join(f"{r.first}..{r.last - 1}" for r in candidate.partition.ranges if r.streamed) or "nothing streamed"
-    verdict = f"accepted ({reason})" if chosen else "rejected (not the choice for this goal)"
-    return f"operators {segments}: {candidate.arena_bytes:,} bytes, {candidate.overhead:+.1%} work: {verdict}"
+def _verdict(candidate: Candidate, best: Candidate, reason: str, found: Sequence[Candidate]) -> Verdict:
+    """Why a candidate is or is not the choice."""
+    segments = tuple((r.first, r.last) for r in candidate.partition.ranges if r.streamed)
+    whole = next((c.arena_bytes for c in found if not any(r.streamed for r in c.partition.ranges)), None)
+    figures = f"{candidate.arena_bytes:,} bytes, {candidate.overhead:+.1%} work"
+    why = reason if candidate is best else f"not {reason}: that is {best.arena_bytes:,} bytes, {best.overhead:+.1%} work"
+    return Verdict(segments, candidate is best, f"{figures}: {why}", None if whole is None else candidate.arena_bytes - whole)

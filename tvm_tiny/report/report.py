@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tvm_tiny.boards import Board
+from tvm_tiny.explain import Decision
 from tvm_tiny.memory.plan import MemoryPlan
 from tvm_tiny.memory.program import KernelCall, Program
 from tvm_tiny.target import TinyTarget
@@ -48,7 +50,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole model: see `tvm_tiny.report.terminal` for how it is printed."""
+    """The whole model: see `tvm_tiny.report.terminal` for how it is printed. `explain` has a row for every candidate of every pass."""
 
     name: str
     target: str
@@ -62,6 +64,7 @@ class Report:
     float_layers: list[str]
     layers: list[LayerRow]
     decisions: dict[str, Any]
+    explain: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -73,7 +76,9 @@ class Report:
         return render_text(self)
 
 
-def make_report(program: Program, plan: MemoryPlan, target: TinyTarget, board: Board | None) -> Report:
+def make_report(
+    program: Program, plan: MemoryPlan, target: TinyTarget, board: Board | None, explanation: Iterable[Decision] = ()
+) -> Report:
     """Collect the report of a planned program."""
     layers = [_row(program, plan, i, call) for i, call in enumerate(program.calls)]
     return Report(
@@ -89,6 +94,7 @@ def make_report(program: Program, plan: MemoryPlan, target: TinyTarget, board: B
         float_layers=[row.name for row in layers if row.op == "float"],
         layers=layers,
         decisions=program.decisions,
+        explain=[d.to_dict() for d in explanation],
     )
 
 
