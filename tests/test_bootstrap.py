@@ -47,7 +47,7 @@ def bootstrap(purpose: str, path: Path, venv: Path) -> subprocess.CompletedProce
 def test_without_a_c_compiler_it_stops_and_names_everything(bare_path: Path, ready_venv: Path) -> None:
     done = bootstrap("test", bare_path, ready_venv)
     assert done.returncode == 4
-    everything = "gcc gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm clang"
+    everything = "gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm clang"
     assert f"sudo apt-get update && sudo apt-get install {everything}\n" in done.stdout
     assert "gcc can't be done without" in done.stdout
 

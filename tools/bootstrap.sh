@@ -26,6 +26,12 @@ find_python() {
     done
 }
 
+host_compiler_works() {
+    local compiler
+    compiler=$(command -v gcc || command -v clang || command -v cc)
+    [ -n "$compiler" ] && echo '#include <stdio.h>' | "$compiler" -E -x c - >/dev/null 2>&1
+}
+
 # Debian packages for what is missing here, one a line.
 missing_packages() {
     local python=$1
@@ -34,6 +40,7 @@ missing_packages() {
         [ -n "$python" ] && "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     fi
     command -v gcc clang cc >/dev/null || echo gcc
+    host_compiler_works || echo libc6-dev # which gcc only recommends
     command -v arm-none-eabi-gcc >/dev/null || echo gcc-arm-none-eabi
     case $(arm-none-eabi-gcc -print-file-name=libc.a 2>/dev/null || true) in /*) ;; *) echo libnewlib-arm-none-eabi ;; esac
     command -v qemu-system-arm >/dev/null || echo qemu-system-arm
@@ -59,7 +66,7 @@ install_packages() {
     local package
     for package in "$@"; do
         case $package in
-            python3* | gcc) say "$package can't be done without"; exit 4 ;;
+            python3* | gcc | libc6-dev) say "$package can't be done without"; exit 4 ;;
         esac
     done
     say "going on without: emulated boards are left out"

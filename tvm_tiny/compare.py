@@ -158,4 +158,4 @@ def _compiler() -> str:
     for name in ("gcc", "clang", "cc"):
         if (path := shutil.which(name)) is not None:
             return path
-    raise ToolchainError("no C compiler for the host was found", remedy="install gcc (Debian, Ubuntu: apt install gcc)")
+    raise ToolchainError("no C compiler for the host was found", remedy="install one (Debian, Ubuntu: sudo apt-get install gcc libc6-dev)")

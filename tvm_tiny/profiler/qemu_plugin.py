@@ -19,7 +19,7 @@ from tvm_tiny.errors import DeviceError, ToolchainError
 _SOURCES = Path(__file__).parent / "plugin"
 _FLAGS = ("-std=c11", "-O2", "-shared", "-fPIC", "-fvisibility=hidden")
 _INSTALL_QEMU = "install the Debian package qemu-system-arm"
-_INSTALL_CC = "install the Debian package gcc, or name a compiler in the environment variable CC"
+_INSTALL_CC = "install the Debian packages gcc and libc6-dev, or name a compiler in the environment variable CC"
 
 
 @dataclass(frozen=True, slots=True)
