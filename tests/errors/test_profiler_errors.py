@@ -32,7 +32,7 @@ def test_missing_host_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(ToolchainError, match=r"no C compiler for the host.*\n  remedy: install the Debian package gcc"):
+    with pytest.raises(ToolchainError, match=r"no C compiler for the host.*\n  remedy: install the Debian packages gcc and libc6-dev"):
         build_plugin()
     assert not (tmp_path / "cache").exists()
 
