@@ -25,8 +25,19 @@ from tvm_tiny.ops import registry
 from tvm_tiny.schedules import add as add_rule
 from tvm_tiny.schedules import conv2d as conv2d_rule
 from tvm_tiny.schedules import depthwise as depthwise_rule
+from tvm_tiny.schedules import mul as mul_rule
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.microkernels import CFunction, Conv2DShape, Core, DepthwiseChoice, RegisterPressureError, add, conv2d, depthwise
+from tvm_tiny.schedules.microkernels import (
+    CFunction,
+    Conv2DShape,
+    Core,
+    DepthwiseChoice,
+    RegisterPressureError,
+    add,
+    conv2d,
+    depthwise,
+    gate_mul,
+)
 from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
 from tvm_tiny.schedules.stream_costs import row_pixels
@@ -139,9 +150,13 @@ def _rescaled(attrs: registry.Attrs, value: str) -> str:
     return f"(int8_t)tiny_clamp({rescale}({value}, {attrs['multiplier']}, {attrs['shift']}) + ({attrs['y_zp']}), {low}, {high})"
 
 
-def _mul(layer: Layer, _core: Core) -> RowKernel:
+def _mul(layer: Layer, core: Core) -> RowKernel:
     _, _, width, channels = layer.shapes[-1]
     per_channel = layer.shapes[1] != layer.shapes[0]
+    made = gate_mul(f"{PREFIX}mul", width, channels, mul_rule.layer_of(layer, 0), core) if per_channel else None
+    if made is not None:
+        name, own = _function("mul", f"  {made.name}(rows[0], rows[1], out, packed, scratch);\n")
+        return RowKernel(name, (*made.functions, *own), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"]))
     product = f"(rows[0][i] - ({layer.attrs['a_zp']})) * (rows[1][{'c' if per_channel else 'i'}] - ({layer.attrs['b_zp']}))"
     body = (
         f"  int32_t i = 0;\n  for (int32_t x = 0; x < {width}; ++x) {{\n"

@@ -11,7 +11,7 @@ from typing import Any
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from tvm_tiny.schedules import add, conv2d, depthwise, fallback, quantize, stream, winograd
+from tvm_tiny.schedules import add, conv2d, depthwise, fallback, mul, quantize, stream, winograd
 from tvm_tiny.schedules.base import Rule
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
@@ -21,6 +21,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("conv2d", conv2d.apply),
     ("depthwise", depthwise.apply),
     ("add", add.apply),
+    ("mul", mul.apply),
     ("quantize", quantize.apply),
     ("stream", stream.apply),
     ("fallback", fallback.apply),

@@ -29,6 +29,7 @@ from .conv2d import Conv2DShape, conv2d, dense
 from .depthwise import DepthwiseChoice, DepthwiseShape, depthwise
 from .gemm_layer import BlockChoice
 from .layer import Core, LayerParameters, MicroKernel
+from .mul import MulLayer, gate_mul
 from .scheduler import RegisterPressureError
 from .winograd import WinogradChoice, winograd
 
@@ -42,12 +43,14 @@ __all__ = [
     "DepthwiseShape",
     "LayerParameters",
     "MicroKernel",
+    "MulLayer",
     "RegisterPressureError",
     "WinogradChoice",
     "add",
     "conv2d",
     "dense",
     "depthwise",
+    "gate_mul",
     "merge",
     "winograd",
 ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ class RequantShape:
         """Return a channel's constants: word i lies at `offset + i * stride` from `base`, and is loaded where it is first needed."""
         return Constants(body, base, offset, stride)
 
-    def emit(self, body: Body, acc: int, constants: Constants) -> int:
+    def emit(self, body: Body, acc: int, constants: Constants | Sequence[int]) -> int:
         """Append the instructions from accumulator to int8 (in the low byte) and return its register."""
         if self.form is Form.SINGLE:
             t = body.mac("smmla", acc, constants[0], constants[1], keep=False)
