@@ -17,6 +17,7 @@ import tvm_tiny
 from tvm_tiny.boards import Board
 from tvm_tiny.codegen.artifact import Files, write_artifact
 from tvm_tiny.codegen.header import emit_header
+from tvm_tiny.codegen.layers import describe_layer, emit_layers_header
 from tvm_tiny.codegen.source import Placement, emit_entry, emit_kernels
 from tvm_tiny.explain import Decision
 from tvm_tiny.memory.plan import MemoryPlan
@@ -103,6 +104,7 @@ class CompiledModel:
         kernels, prototypes = emit_kernels(self.program, self.target.tvm_target(), version)
         texts = {
             f"codegen/host/include/{base}.h": emit_header(self.program, self.workspace_size, version, target=str(self.target)),
+            f"codegen/host/include/{base}_layers.h": emit_layers_header(self.program, version),
             f"codegen/host/src/{base}.c": emit_entry(self.program, Placement(offsets, self.workspace_size), version),
             f"codegen/host/src/{base}_kernels.c": kernels,
             f"codegen/host/src/{base}_kernels.h": prototypes,
@@ -126,7 +128,10 @@ class CompiledModel:
             "compile_flags": self.compile_flags,
             "inputs": [_tensor(t, self._offset(t)) for t in self.inputs],
             "outputs": [_tensor(t, self._offset(t)) for t in self.outputs],
-            "layers": [layer.to_dict() for layer in self.report.layers],
+            "layers": [
+                layer.to_dict() | describe_layer(self.program, call)
+                for layer, call in zip(self.report.layers, self.program.calls, strict=True)
+            ],
             "memory": self.plan.to_dict(),
             "sources": [f"codegen/host/src/{base}.c", f"codegen/host/src/{base}_kernels.c"],
         }
@@ -211,6 +216,7 @@ def _tensor(tensor: TensorInfo, offset: int | None) -> dict[str, Any]:
         "scale": tensor.scale,
         "zero_point": tensor.zero_point,
         "nbytes": tensor.nbytes,
+        "buffer": tensor.buffer,
         "offset": offset,
     }
 

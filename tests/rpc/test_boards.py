@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tvm_tiny
 from tests.rpc.test_stock_client import CLAIMS, run_client
+from tests.support.demo import MODEL as DEMO
 from tests.support.device_model import DIVIDE, STATUS, expected, sample, write_crasher
 from tests.support.rpc import DEMO_FUNCTIONS, RawClient
 from tvm_tiny.boards import find_board, load_boards
@@ -169,27 +171,31 @@ def test_the_facts_of_a_crash(model: Path, tmp_path: Path) -> None:
     line.close()
 
 
-def section_sizes(path: Path) -> dict[str, int]:
-    """Bytes of each section that takes memory."""
-    text = subprocess.run(["arm-none-eabi-size", "-A", str(path)], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in text.splitlines() if line.startswith(".") and not line.startswith((".debug", ".comment", ".ARM.attr"))]
-    return {row[0]: int(row[1]) for row in rows}
+def bytes_by_object(link_map: Path) -> dict[tuple[str, bool], int]:
+    """Bytes that the linker took of each object file (its path in the build folder), by whether they lie in RAM."""
+    text = link_map.read_text().partition("Linker script and memory map")[2]
+    rows = re.findall(r"^ (\.[\w.]+|COMMON)\s+(0x[0-9a-f]+)\s+(0x[0-9a-f]+) (\S+)$", text, re.MULTILINE)
+    found: dict[tuple[str, bool], int] = {}
+    for section, address, size, path in rows:
+        if not section.startswith((".debug", ".comment", ".ARM.attributes")):
+            key = path.rpartition("/build/")[2], int(address, 16) >= 0x2000_0000
+            found[key] = found.get(key, 0) + int(size, 16)
+    return found
 
 
 @pytest.mark.qemu
-def test_size_on_the_m7(model: Path, tmp_path: Path) -> None:
-    """Whole image less the model: under 12 KB of flash (code, constants, vectors), under 4 KB of RAM beyond arena and stack."""
-    project = built(model, tmp_path / "project", "mps2_an500")
-    objects = [*project.model_objects(), project.directory / "build" / "model_functions.o"]
-    model_sizes = [section_sizes(path) for path in objects]
-    image = section_sizes(project.elf)
-    flash_sections = (".vectors", ".text", ".rodata", ".ARM.exidx", ".data")
-    flash = sum(image.get(name, 0) for name in flash_sections) - sum(
-        size for sizes in model_sizes for name, size in sizes.items() if name.startswith((".text", ".rodata", ".data"))
-    )
-    arena = measure_image(project.elf).symbol("tiny_rpc_arena").size  # type: ignore[union-attr]
-    ram = image[".data"] + image[".bss"] - arena
-    print(f"flash {flash}, of this code {image['.text']} with the model's, RAM {ram} beyond an arena of {arena}")
+def test_size_on_the_m7(tmp_path: Path) -> None:
+    """An image with the demo network and all its layers, less the model: under 12 KB of flash (code, constants, vectors, initial
+    values), under 4 KB of RAM beyond the arenas and the stack."""
+    mlf = tvm_tiny.build(DEMO, board="mps2_an500", name="demo").save(tmp_path / "mlf")
+    project = load_project(generate_project(mlf, tmp_path / "project", "mps2_an500", app="rpc", line="uart"))
+    find_handler(project.board).build(project)
+    sizes = {key: size for key, size in bytes_by_object(project.directory / "build/firmware.map").items() if "model" not in key[0]}
+    image = measure_image(project.elf)
+    flash = sum(size for (_, in_ram), size in sizes.items() if not in_ram) + image.data
+    arena = image.symbol("tiny_rpc_arena").size  # type: ignore[union-attr]
+    ram = sum(size for (_, in_ram), size in sizes.items() if in_ram) - arena
+    print(f"flash {flash}, RAM {ram} beyond an arena of {arena}")
     assert 6000 < flash < 12288
     assert 1000 < ram < 4096
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tvm
 
-from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head, literals
-from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.codegen.c_text import C_TYPES, file_head, literals
+from tvm_tiny.codegen.layers import emit_layers, layer_buffers, layer_comment
+from tvm_tiny.codegen.names import PREFIX, kernel_symbol, layer_symbol
 from tvm_tiny.codegen.primfunc_to_c import CFunction, to_c
 from tvm_tiny.memory.program import KernelCall, Program, TensorInfo
 
@@ -24,7 +25,7 @@ class Placement:
 
 def emit_kernels(program: Program, target: tvm.target.Target, version: str) -> tuple[str, str]:
     """Return the kernels' source and their prototypes' header."""
-    functions = [_named(to_c(func, kernel_symbol(program, name), target), program) for name, func in program.kernels.items()]
+    functions = [_named(to_c(func, kernel_symbol(program.name, name), target), program) for name, func in program.kernels.items()]
     microkernels = _microkernels(program)
     base = f"tvmgen_{program.name}"
     source = [
@@ -43,19 +44,15 @@ def _named(function: CFunction, program: Program) -> CFunction:
     return replace(function, body=function.body.replace(PREFIX, f"tvmgen_{program.name}_"))
 
 
-def kernel_symbol(program: Program, kernel: str) -> str:
-    """Return the C name of a kernel."""
-    return f"tvmgen_{program.name}_{kernel}"
-
-
 def emit_entry(program: Program, placement: Placement, version: str) -> str:
     """Return the source with constants, workspace and the entry functions."""
     base = f"tvmgen_{program.name}"
     parts = [
         file_head(f"{base}.c: constants and entry of the network '{program.name}'.", version),
-        f'#include "{base}.h"\n\n#include <stddef.h>\n#include <string.h>\n\n#include "{base}_kernels.h"\n',
+        f'#include "{base}.h"\n\n#include <stddef.h>\n#include <string.h>\n\n#include "{base}_kernels.h"\n#include "{base}_layers.h"\n',
         _hooks(base.upper()),
         *(_constant(base.upper(), name, array) for name, array in program.constants.items()),
+        emit_layers(program, placement.offsets),
         _run_with_workspace(program, placement, base),
         _run(program, placement, base),
     ]
@@ -111,21 +108,15 @@ def _run_with_workspace(program: Program, placement: Placement, base: str) -> st
     lines += [_copy_in(t, program, placement) for t in program.inputs]
     lines += [_check_present("outputs", t) for t in program.outputs if program.is_external(t)]
     for index, call in enumerate(program.calls):
-        lines.append(f"  /* {index}: {comment(_layer_comment(program, call))} */")
+        lines.append(f"  /* {index}: {layer_comment(program, call)} */")
         lines.append(f"  TVMGEN_LAYER_BEGIN({index});")
-        lines.append(f"  {kernel_symbol(program, call.kernel)}({', '.join(_argument(program, placement, a) for a in call.args)});")
+        lines.append(f"  {layer_symbol(program.name, index)}({_layer_arguments(program, placement, call)});")
         for out in call.writes:
             lines.append(f"  TVMGEN_LAYER_OUTPUT({index}, {_address(program, placement, out)}, {program.buffers[out].nbytes}u);")
     lines.append(f"  TVMGEN_LAYER_END({len(program.calls)});")
     lines += [_copy_out(t, program, placement) for t in program.outputs if not program.is_external(t)]
     lines.append("  return 0;\n}\n")
     return "\n".join(lines)
-
-
-def _layer_comment(program: Program, call: KernelCall) -> str:
-    tensors = program.model.get("tensors", {})
-    source = tensors.get(call.layer, {}).get("name", call.layer)
-    return f"{call.op.removeprefix('tiny.')} -> {source}" + (f", {call.macs} MAC" if call.macs else "")
 
 
 def _address(program: Program, placement: Placement, buffer: str) -> str:
@@ -139,12 +130,10 @@ def _address(program: Program, placement: Placement, buffer: str) -> str:
     raise KeyError(buffer)
 
 
-def _argument(program: Program, placement: Placement, arg: tuple[str, str]) -> str:
-    kind, name = arg
-    if kind == "constant":
-        return name
-    ctype = C_TYPES[program.buffers[name].dtype]
-    return f"({ctype} *)(void *)({_address(program, placement, name)})"
+def _layer_arguments(program: Program, placement: Placement, call: KernelCall) -> str:
+    inputs, outputs = layer_buffers(call)
+    casts = [f"({C_TYPES[program.buffers[name].dtype]} *)(void *)({_address(program, placement, name)})" for name in (*inputs, *outputs)]
+    return ", ".join([*casts, "workspace"])
 
 
 def _check_present(struct: str, tensor: TensorInfo) -> str:
@@ -180,5 +169,6 @@ def _run(program: Program, placement: Placement, base: str) -> str:
     return (
         f"static uint8_t {base}_workspace[{upper}_WORKSPACE_SIZE] {upper}_WORKSPACE;\n\n"
         f"int32_t {base}_run(struct {base}_inputs *inputs, struct {base}_outputs *outputs) {{\n"
-        f"  return {base}_run_with_workspace(inputs, outputs, {base}_workspace);\n}}\n\n" + "\n".join(getters) + "\n"
+        f"  return {base}_run_with_workspace(inputs, outputs, {base}_workspace);\n}}\n\n"
+        f"uint8_t *{base}_workspace_address(void) {{ return {base}_workspace; }}\n" + "\n".join(getters) + "\n"
     )

@@ -8,12 +8,14 @@ from tvm_tiny.device.image_size import ImageSize, measure_image, measure_objects
 from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, find_handler, load_project
 from tvm_tiny.device.qemu import qemu_command
 from tvm_tiny.device.rpc.boards import connect
+from tvm_tiny.device.rpc.layers import LayerRun, run_layers
 from tvm_tiny.device.runner import RunResult, build_image, generate_project, run
 
 __all__ = [
     "DeviceFault",
     "Fault",
     "ImageSize",
+    "LayerRun",
     "Project",
     "ProjectHandler",
     "ProjectOptions",
@@ -27,4 +29,5 @@ __all__ = [
     "measure_objects",
     "qemu_command",
     "run",
+    "run_layers",
 ]

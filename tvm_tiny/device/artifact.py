@@ -23,12 +23,16 @@ DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of the model: name in the source model, name in C, shape and dtype."""
+    """An input or output of the model or of a layer: name in the source model, name in C, shape and dtype.
+
+    `buffer` is equal for an output and the inputs that read it.
+    """
 
     name: str
     c_name: str
     shape: tuple[int, ...]
     dtype: str
+    buffer: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -70,6 +74,18 @@ class Artifact:
             return f"layer {index}"
         source = layer.get("source") or [layer.get("name", "")]
         return f"layer {index} ({layer.get('op', '?')}: {', '.join(map(str, source))})"
+
+    def layer_tensors(self, index: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Inputs and outputs of the function that runs layer `index` alone; both empty where the model has no such functions.
+
+        Their `c_name` is the function's parameter.
+        """
+        layer = self.layers[index]
+        inputs, outputs = layer.get("inputs", ()), layer.get("outputs", ())
+        return (
+            tuple(_tensor({**t, "c_name": f"x{i}"}) for i, t in enumerate(inputs)),
+            tuple(_tensor({**t, "c_name": f"y{i}"}) for i, t in enumerate(outputs)),
+        )
 
 
 @contextlib.contextmanager
@@ -149,7 +165,7 @@ def _target(data: str | Mapping[str, Any]) -> TinyTarget:
 def _tensor(data: Mapping[str, Any]) -> Tensor:
     if data["dtype"] not in DTYPES:
         raise ValueError(f"tensor {data['name']} has dtype {data['dtype']}")
-    return Tensor(data["name"], data["c_name"], tuple(int(d) for d in data["shape"]), data["dtype"])
+    return Tensor(data["name"], data["c_name"], tuple(int(d) for d in data["shape"]), data["dtype"], data.get("buffer", ""))
 
 
 def check_board(artifact: Artifact, board: Board) -> None:

@@ -1,18 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the layers of a running model tell the server: when each began, and the bytes one of them wrote. */
+/* The layers of a model: each can be called alone, and a whole run tells how long each took. */
 #ifndef TINY_RPC_LAYERS_H
 #define TINY_RPC_LAYERS_H
 
 #include "tiny_rpc.h"
 
-/* Before a run: where the ticks of each layer go. `output` (or NULL) gets the output of layer `wanted`. */
-void tiny_rpc_layers_watch(uint32_t *ticks, uint32_t num_layers, uint32_t wanted, const tiny_rpc_tensor_t *output);
+typedef struct {
+  const char *function;                  /* its name over RPC */
+  const tiny_rpc_tensor_spec_t *tensors; /* inputs, then outputs; at most TINY_RPC_MAX_ARGS */
+  int32_t num_tensors;
+  uint32_t index;
+  void (*run)(void **tensors);
+} tiny_rpc_layer_t;
 
-/* After it: 0, or an error when the wanted layer did not come by or its output has another size. */
-int32_t tiny_rpc_layers_check(const char *function);
+/* Run one layer on the tensors of a call. */
+int32_t tiny_rpc_layer_call(const tiny_rpc_layer_t *layer, const tiny_rpc_value_t *args, int32_t num_args);
 
-/* The hooks of layer_hook_rpc.h. */
+/* Before a run of all: where the ticks of each layer go. */
+void tiny_rpc_layers_watch(uint32_t *ticks, uint32_t num_layers);
+
+/* The hook of layer_hook_rpc.h. */
 void tiny_rpc_layer_begin(uint32_t index);
-void tiny_rpc_layer_output(uint32_t index, const void *from, uint32_t bytes);
 
 #endif

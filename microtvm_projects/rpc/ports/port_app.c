@@ -7,8 +7,6 @@
 #include "rpc_port.h"
 #include "server.h"
 
-volatile uint32_t tiny_current_layer = LAYER_NONE;
-
 static uint8_t out[64];
 static size_t out_size;
 

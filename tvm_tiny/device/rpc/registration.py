@@ -26,8 +26,8 @@ def emit_functions_c(artifacts: Sequence[Artifact]) -> str:
 
     `tvmgen_<name>_run(inputs..., outputs...)`
         One inference.
-    `tvmgen_<name>_layer_<i>(inputs..., output)`
-        One inference that leaves the output of layer i, of whatever shape has its number of bytes, in `output`.
+    `tvmgen_<name>_layer_<i>(inputs..., outputs...)`
+        Layer i alone, on the layer's own tensors; layers of more tensors than a call carries have none.
     `tvmgen_<name>_layer_ticks()`
         Bytes: a u32 a layer, how long each ran in the last inference, in ticks of the device's counter (zeros without one).
 
@@ -48,6 +48,7 @@ def emit_functions_c(artifacts: Sequence[Artifact]) -> str:
                 f"{artifact.name} has {count} inputs and outputs; a call over RPC carries {_MAX_ARGS}", remedy="use the standalone app"
             )
     includes = "".join(f'#include "tvmgen_{name}.h"\n' for name in names)
+    includes += "".join(f'#include "tvmgen_{a.name}_layers.h"\n' for a in artifacts if _callable_layers(a))
     rows = [row for artifact in artifacts for row in _rows(artifact)]
     return (
         "/* Generated from metadata.json: the functions an RPC client finds in this image. */\n"
@@ -58,20 +59,30 @@ def emit_functions_c(artifacts: Sequence[Artifact]) -> str:
     )
 
 
+def _callable_layers(artifact: Artifact) -> list[int]:
+    """Indices of the layers that have a function of their own which a call can carry."""
+    tensors = ((i, artifact.layer_tensors(i)) for i in range(len(artifact.layers)))
+    return [i for i, (inputs, outputs) in tensors if outputs and len(inputs) + len(outputs) <= _MAX_ARGS]
+
+
 def _rows(artifact: Artifact) -> list[str]:
     name = artifact.name
     rows = [f'    {{"tvmgen_{name}_run", call_{name}, NULL}},\n']
     if artifact.layers:
         rows.append(f'    {{"tvmgen_{name}_layer_ticks", ticks_of_{name}, NULL}},\n')
-    return rows + [f'    {{"tvmgen_{name}_layer_{i}", layer_of_{name}, (void *){i}}},\n' for i in range(len(artifact.layers))]
+    layers = enumerate(_callable_layers(artifact))
+    return rows + [f'    {{"tvmgen_{name}_layer_{i}", layer_of_{name}, (void *){row}}},\n' for row, i in layers]
 
 
 def _tables(artifact: Artifact) -> str:
-    name, tensors = artifact.name, [*artifact.inputs, *artifact.outputs]
-    shapes = "".join(f"static const int32_t shape_{name}_{i}[] = {{{_extents(t)}}};\n" for i, t in enumerate(tensors))
-    specs = "".join(f"    {_spec(f'shape_{name}_{i}', t)},\n" for i, t in enumerate(tensors))
-    ticks = f"static uint32_t ticks_{name}[{max(len(artifact.layers), 1)}];\n"
-    return f"{shapes}static const tiny_rpc_tensor_spec_t specs_{name}[] = {{\n{specs}}};\n{ticks}"
+    ticks = f"static uint32_t ticks_{artifact.name}[{max(len(artifact.layers), 1)}];\n"
+    return _specs(artifact.name, [*artifact.inputs, *artifact.outputs]) + ticks
+
+
+def _specs(label: str, tensors: Sequence[Tensor]) -> str:
+    shapes = "".join(f"static const int32_t shape_{label}_{i}[] = {{{_extents(t)}}};\n" for i, t in enumerate(tensors))
+    specs = "".join(f"    {_spec(f'shape_{label}_{i}', t)},\n" for i, t in enumerate(tensors))
+    return f"{shapes}static const tiny_rpc_tensor_spec_t specs_{label}[] = {{\n{specs}}};\n"
 
 
 _ARGUMENTS = "(void *self, const tiny_rpc_value_t *args, int32_t num_args, tiny_rpc_value_t *result)"
@@ -92,28 +103,17 @@ def _run(artifact: Artifact) -> str:
         f"  void *data[{len(tensors)}];\n"
         "  (void)self, (void)result;\n"
         f'  if (tiny_rpc_check_tensors("tvmgen_{name}_run", specs_{name}, {len(tensors)}, args, num_args, data) != 0) return -1;\n'
-        f"  tiny_rpc_layers_watch(ticks_{name}, {len(artifact.layers)}u, 0, NULL);\n"
+        f"  tiny_rpc_layers_watch(ticks_{name}, {len(artifact.layers)}u);\n"
         f"  return run_{name}(data);\n"
         "}\n"
     )
 
 
 def _layers(artifact: Artifact) -> str:
-    """Wrappers of the layers; the model's own outputs are not asked for (NULL)."""
-    name, inputs = artifact.name, len(artifact.inputs)
+    name, layers = artifact.name, _callable_layers(artifact)
     if not artifact.layers:
         return ""
-    function = f"tvmgen_{name}_layer"
-    return (
-        f"static int32_t layer_of_{name}{_ARGUMENTS} {{\n"
-        f"  void *data[{inputs + len(artifact.outputs)}] = {{NULL}};\n"
-        "  (void)result;\n"
-        "  if (num_args < 1 || args[num_args - 1].type_index != TINY_RPC_TENSOR)\n"
-        f'    return tiny_rpc_fail("TypeError: {function}: no output");\n'
-        f'  if (tiny_rpc_check_tensors("{function}", specs_{name}, {inputs}, args, num_args - 1, data) != 0) return -1;\n'
-        f"  tiny_rpc_layers_watch(ticks_{name}, {len(artifact.layers)}u, (uint32_t)(uintptr_t)self, args[num_args - 1].v.tensor);\n"
-        f'  return run_{name}(data) != 0 ? -1 : tiny_rpc_layers_check("{function}");\n'
-        "}\n\n"
+    ticks = (
         f"static int32_t ticks_of_{name}{_ARGUMENTS} {{\n"
         f"  static tiny_rpc_bytes_t bytes = {{(const char *)ticks_{name}, sizeof(ticks_{name})}};\n"
         "  (void)self, (void)args, (void)num_args;\n"
@@ -122,6 +122,32 @@ def _layers(artifact: Artifact) -> str:
         "  return 0;\n"
         "}\n"
     )
+    if not layers:
+        return ticks
+    rows = "".join(
+        f'    {{"tvmgen_{name}_layer_{i}", specs_{name}_layer_{i}, {_count(artifact, i)}, {i}u, layer_{name}_{i}}},\n' for i in layers
+    )
+    return (
+        "".join(_layer(artifact, i) for i in layers)
+        + f"static const tiny_rpc_layer_t layers_{name}[] = {{\n{rows}}};\n\n"
+        + f"static int32_t layer_of_{name}{_ARGUMENTS} {{\n"
+        + "  (void)result;\n"
+        + f"  return tiny_rpc_layer_call(&layers_{name}[(uintptr_t)self], args, num_args);\n"
+        + f"}}\n\n{ticks}"
+    )
+
+
+def _count(artifact: Artifact, index: int) -> int:
+    inputs, outputs = artifact.layer_tensors(index)
+    return len(inputs) + len(outputs)
+
+
+def _layer(artifact: Artifact, index: int) -> str:
+    """Tensors of a layer, and the call of its function on their addresses."""
+    name, (inputs, outputs) = artifact.name, artifact.layer_tensors(index)
+    arguments = "".join(f"data[{i}], " for i in range(len(inputs) + len(outputs)))
+    call = f"tvmgen_{name}_layer_{index}({arguments}tvmgen_{name}_workspace_address())"
+    return f"{_specs(f'{name}_layer_{index}', [*inputs, *outputs])}static void layer_{name}_{index}(void **data) {{ {call}; }}\n\n"
 
 
 def _extents(tensor: Tensor) -> str:

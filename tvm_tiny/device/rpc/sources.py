@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tvm_tiny.microtvm_projects
+from tvm_tiny.device.rpc.layers import live_bytes
 from tvm_tiny.errors import OptionError
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def copy_server(folder: Path) -> None:
 
 
 def default_arena_bytes(artifact: Artifact, board: Board) -> int:
-    """Memory for the host's tensors: two sets of the model's inputs and outputs and 16 KB, at least 64 KB where the board has it.
+    """Memory for the host's tensors: two sets of the model's inputs and outputs, or all that `run_layers` holds, and 16 KB.
+
+    At least 64 KB; less where the board has not so much.
 
     `-DTINY_RPC_ARENA_BYTES=n` in a project's extra flags overrides it (n a multiple of 16).
     """
     tensors = sum(tensor.nbytes + 32 for tensor in (*artifact.inputs, *artifact.outputs))
-    wanted = max(65536, 2 * tensors + 16384)
+    wanted = max(65536, 2 * tensors + 16384, live_bytes(artifact) + 16384)
     room = board.limits.arena
     if room is not None:
         wanted = min(wanted, max((room - artifact.workspace_size) // 2, 2 * tensors))
