@@ -27,6 +27,7 @@ from tvm import relax, tirx
 from tvm_ffi import structural_equal, structural_hash
 
 from tvm_tiny.explain import Explainer
+from tvm_tiny.memory.program import ALIASING_OPS
 from tvm_tiny.schedules.code_size import estimate_code_bytes
 from tvm_tiny.schedules.recorded import recorded_schedule
 from tvm_tiny.schedules.rules import default_schedule
@@ -191,23 +192,34 @@ def _planned_arena(mod: tvm.IRModule) -> int | None:
 def scratch_room(main: relax.Function, arena: int | None = None) -> dict[str, int]:
     """By the name of each call's result: bytes between what is live in that step and the peak; tensors whole, none sharing.
 
-    The peak is `arena` when that is known.
+    A tensor under another name or shape is the same bytes. The peak is `arena` when that is known.
     """
     bindings = [b for block in main.body.blocks for b in block.bindings]
+    root: dict[relax.Var, relax.Var] = {}
+    for binding in bindings:
+        same = _renamed(binding.value)
+        root[binding.var] = binding.var if same is None else root.get(same, same)
     last_use: dict[relax.Var, int] = {}
     for step, binding in enumerate(bindings):
         for var in _tensors_of(binding.value):
-            last_use[var] = step
+            last_use[root.get(var, var)] = step
     for var in _tensors_of(main.body.body):
-        last_use[var] = len(bindings)
+        last_use[root.get(var, var)] = len(bindings)
     live = {var: _nbytes(var) for var in main.params}
     totals: dict[str, int] = {}
     for step, binding in enumerate(bindings):
-        live[binding.var] = _nbytes(binding.var)
+        live[root[binding.var]] = _nbytes(root[binding.var])
         totals[str(binding.var.name)] = sum(live.values())
         live = {var: size for var, size in live.items() if last_use.get(var, -1) > step}
     peak = max(totals.values(), default=0) if arena is None else arena
     return {name: max(0, peak - total) for name, total in totals.items()}
+
+
+def _renamed(value: relax.Expr) -> relax.Var | None:
+    """The tensor that `value` is another name or shape of."""
+    if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op) and value.op.name in ALIASING_OPS:
+        value = value.args[0]
+    return value if isinstance(value, relax.Var) else None
 
 
 def _tensors_of(expr: relax.Expr) -> list[relax.Var]:

@@ -11,13 +11,14 @@ from typing import Any
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from tvm_tiny.schedules import add, conv2d, depthwise, fallback, mul, quantize, stream, winograd
+from tvm_tiny.schedules import add, conv2d, dense, depthwise, fallback, mul, quantize, stream, winograd
 from tvm_tiny.schedules.base import Rule
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
 
 RULES: tuple[tuple[str, Rule], ...] = (
     ("winograd", winograd.apply),
+    ("dense", dense.apply),
     ("conv2d", conv2d.apply),
     ("depthwise", depthwise.apply),
     ("add", add.apply),
@@ -27,7 +28,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("fallback", fallback.apply),
 )
 
-TUNABLE: dict[str, Any] = {"winograd": winograd, "conv2d": conv2d, "depthwise": depthwise}
+TUNABLE: dict[str, Any] = {"winograd": winograd, "dense": dense, "conv2d": conv2d, "depthwise": depthwise}
 
 
 def default_schedule(func: tirx.PrimFunc, target: TinyTarget) -> Schedule:

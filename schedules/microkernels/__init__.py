@@ -25,7 +25,8 @@ not a matter of testing alone: the requantisation form of every layer is proven 
 
 from .add import AddLayer, add
 from .c_source import CFunction, merge
-from .conv2d import Conv2DShape, conv2d, dense
+from .conv2d import Conv2DShape, conv2d
+from .dense import DenseChoice, dense, paired_dense
 from .depthwise import DepthwiseChoice, DepthwiseShape, depthwise
 from .gemm_layer import BlockChoice
 from .layer import Core, LayerParameters, MicroKernel
@@ -39,6 +40,7 @@ __all__ = [
     "CFunction",
     "Conv2DShape",
     "Core",
+    "DenseChoice",
     "DepthwiseChoice",
     "DepthwiseShape",
     "LayerParameters",
@@ -52,5 +54,6 @@ __all__ = [
     "depthwise",
     "gate_mul",
     "merge",
+    "paired_dense",
     "winograd",
 ]

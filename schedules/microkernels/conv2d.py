@@ -144,14 +144,6 @@ def conv2d(
     )
 
 
-def dense(name: str, layer: LayerParameters, core: Core, *, batch: int = 1, choice: BlockChoice | None = None) -> MicroKernel:
-    """Generate a fully connected layer, weights (outputs, inputs); `batch` input rows lie one after the other."""
-    outputs, inputs = layer.weights.shape
-    shape = Conv2DShape(batch, 1, inputs, outputs)
-    four = replace(layer, weights=layer.weights.reshape(outputs, 1, 1, inputs))
-    return conv2d(name, shape, four, core, choice=choice)
-
-
 class _Writer:
     """Writes the C of one layer."""
 

@@ -12,8 +12,9 @@ from tvm import relax
 
 from tests.support.tiny_builder import TinyBuilder
 from tvm_tiny.memory.program import Program, extract
-from tvm_tiny.passes.apply_schedules import ApplySchedules
+from tvm_tiny.passes.apply_schedules import ApplySchedules, scratch_room
 from tvm_tiny.passes.lower_ops import LowerOps
+from tvm_tiny.passes.plan_memory import plan_program
 
 LAYER_ONLY = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.attrs", "tiny.source")
 
@@ -70,6 +71,22 @@ def test_module_attributes_stay_and_reshape_is_left() -> None:
     assert str(out.attrs["tiny.model"]) == '{"name": "m"}'
     assert [call.op for call in program.calls] == ["tiny.dense"]
     assert program.calls[0].reads == ("x",)
+
+
+@pytest.mark.parametrize("target", ["c", "c -mcpu=cortex-m4", "c -mcpu=cortex-m7"])
+def test_fully_connected_layers_cost_no_memory_beside_their_tensors(target: str) -> None:
+    """The widest layers take no scratch; the narrow one between them widens its inputs in bytes that are free at that step."""
+    b = TinyBuilder((1, 8, 8, 8))
+    mod = b.finish(b.dense(b.dense(b.dense(b.call("reshape", b.x, shape=[1, 512]), 64), 64), 512))
+    _, program = scheduled(mod, target)
+    assert [program.buffers[name].nbytes for call in program.calls for name in call.scratch] == [128]
+    assert plan_program(program).arena_bytes == 512 + 64
+
+
+def test_another_name_or_shape_is_no_further_tensor() -> None:
+    b = TinyBuilder((1, 4, 4, 4))
+    room = scratch_room(b.finish(b.call("reshape", b.call("reshape", b.x, shape=[1, 64]), shape=[1, 4, 16]))["main"])
+    assert set(room.values()) == {0}
 
 
 def test_constants_are_not_lost(rng: np.random.Generator) -> None:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fully connected layers by pair blocks: int8 inputs widened in the loop, no scratch; or widened once, where scratch costs no memory."""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.schedules.base import Applied, Layer
+from tvm_tiny.schedules.extern_kernel import extern_schedule
+from tvm_tiny.schedules.microkernels import Core, DenseChoice, LayerParameters, MicroKernel, paired_dense
+from tvm_tiny.schedules.microkernels.dense import default_choice
+from tvm_tiny.schedules.overlap import ALL_READ_FIRST
+from tvm_tiny.schedules.space import Choice, Space
+from tvm_tiny.target import TinyTarget
+
+
+def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
+    """Take `tiny.dense` where pair blocks apply; what is left is a GEMM of one pixel (rule conv2d)."""
+    layer = Layer.of(func)
+    if layer is None or layer.op != "tiny.dense" or len(layer.shapes[0]) != 2:
+        return None
+    outputs, inputs = layer.shapes[1]
+    kernel = _kernel(layer, target, default_choice(inputs, outputs, layer.scratch_room))
+    if kernel is None:
+        return None
+    if tunable:
+        return _space(inputs, outputs).sample(func)
+    return _schedule(func, kernel, layer)
+
+
+def space(func: tirx.PrimFunc, target: TinyTarget) -> Space | None:
+    """The tuning space of the layer, None when the rule does not take it."""
+    layer = Layer.of(func)
+    if layer is None or apply(func, target, False) is None:
+        return None
+    outputs, inputs = layer.shapes[1]
+    return _space(inputs, outputs)
+
+
+def _space(inputs: int, outputs: int) -> Space:
+    """Channels of a block, groups of inputs an iteration, and whether the inputs are widened once."""
+    unrolls = tuple(sorted({min(u, inputs // 4) for u in (4, 8, 10, 16)}))
+    channels = tuple(c for c in (2, 4, 6) if c <= outputs) or (outputs,)
+    return Space("dense", {"channels": channels, "unroll": unrolls, "expanded": (0, 1)})
+
+
+def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:
+    """The schedule of one candidate of `space`; None when the rule does not take the layer.
+
+    Raises
+    ------
+    RegisterPressureError
+        The block needs more registers than there are.
+    """
+    layer = Layer.of(func)
+    if layer is None or layer.op != "tiny.dense" or len(layer.shapes[0]) != 2:
+        return None
+    wanted = DenseChoice(int(choice["channels"]), int(choice["unroll"]), bool(choice["expanded"]))
+    kernel = _kernel(layer, target, wanted)
+    return None if kernel is None else _schedule(func, kernel, layer)
+
+
+def _kernel(layer: Layer, target: TinyTarget, choice: DenseChoice) -> MicroKernel | None:
+    weights, bias, multiplier, shift = (layer.constants[i] for i in (1, 2, 3, 4))
+    a = layer.attrs
+    parameters = LayerParameters(
+        weights, bias, multiplier, shift, a["x_zp"], a["y_zp"], (a["clamp_min"], a["clamp_max"]), a["rounding"]
+    )  # fmt: skip
+    return paired_dense(f"{PREFIX}dense", parameters, Core.of(target.mcpu), batch=layer.shapes[0][0], choice=choice)
+
+
+def _schedule(func: tirx.PrimFunc, kernel: MicroKernel, layer: Layer) -> Schedule:
+    """Widened inputs of a single row are read before anything is stored; otherwise input and output lie apart."""
+    rights = [["ascending", ALL_READ_FIRST]] if kernel.scratch_bytes and layer.shapes[0][0] == 1 else []
+    return extern_schedule(kernel, func, "dense", rights=rights)
