@@ -37,7 +37,16 @@ from tvm_tiny.tuning.records import Records
 WHY = Explainer("apply-schedules")
 
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
-_LAYER_ATTRS = ("tiny.constants", "tiny.packed", "tiny.args", "tiny.source", "tiny.attrs", "tiny.scratch_room", "tiny.small_code")
+_LAYER_ATTRS = (
+    "tiny.constants",
+    "tiny.packed",
+    "tiny.args",
+    "tiny.source",
+    "tiny.attrs",
+    "tiny.scratch_room",
+    "tiny.small_code",
+    "tiny.room_binds",
+)
 
 
 @tvm.transform.module_pass(opt_level=0, name="apply-schedules")
@@ -87,7 +96,8 @@ class _Schedules:
     def __init__(self, mod: tvm.IRModule, target: TinyTarget, records: Records) -> None:
         self.target = target
         self.records = records
-        self.room = scratch_room(mod["main"], _planned_arena(mod))
+        arena = _planned_arena(mod)
+        self.room, self.binds = scratch_room(mod["main"], arena), arena is not None
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
         self.small: set[str] = set()
@@ -97,7 +107,8 @@ class _Schedules:
         """The scheduled function of the call bound to `name`."""
         key = (name, name in self.small)
         if key not in self._made:
-            func = self.funcs[name].with_attr("tiny.scratch_room", self.room.get(name, 0)).with_attr("tiny.small_code", key[1])
+            room = {"tiny.scratch_room": self.room.get(name, 0), "tiny.room_binds": self.binds}
+            func = self.funcs[name].with_attr({**room, "tiny.small_code": key[1]})
             default = default_schedule(func, self.target).mod["main"]
             tuned = None if key[1] else recorded_schedule(func, self.target, self.records, default)
             self._made[key] = default if tuned is None else tuned.mod["main"]

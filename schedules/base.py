@@ -14,6 +14,7 @@ function then says how its parameters are made, in attributes:
   tiny.c_sources    [[name, C text], …] of microkernels, callees first, the function calls by `call_extern`; equal texts are emitted once.
   tiny.overlap      JSON {"<output>:<argument>": [[order, distance], …]}: how an output may lie over an argument
                     (`tvm_tiny.memory.plan.Right`); scratch buffers are counted after the outputs.
+  tiny.fetched      numbers of the arguments that are no arrays but functions of the application (`schedules/fetch.py`).
   tiny.kernel       JSON {"rule", "kernel", "block", "unroll", …}: what the report tells of the choice.
 """
 
@@ -38,8 +39,9 @@ Rule = Callable[[tirx.PrimFunc, TinyTarget, bool], Applied]
 class Layer:
     """What `lower-ops` wrote on a function: the operator, its attributes and its constant arguments.
 
-    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `small_code`
-    asks for the kernel with the least code of its own, because the code of all kernels together would exceed its budget.
+    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `room_binds`: the peak
+    was chosen (by streaming), so a kernel should rather be slower than exceed it. `small_code` asks for the kernel with the least code of
+    its own, because the code of all kernels together would exceed its budget.
     """
 
     op: str
@@ -49,6 +51,7 @@ class Layer:
     dtypes: tuple[str, ...]
     scratch_room: int = 0
     small_code: bool = False
+    room_binds: bool = False
 
     @property
     def is_nhwc(self) -> bool:
@@ -65,7 +68,8 @@ class Layer:
         dtypes = tuple(str(p.ty.dtype) for p in func.params)
         room = int(func.attrs.get("tiny.scratch_room", 0))
         small = bool(func.attrs.get("tiny.small_code", False))
-        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes, room, small)
+        binds = bool(func.attrs.get("tiny.room_binds", False))
+        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes, room, small, binds)
 
 
 def annotate(sch: s_tir.Schedule, kernel: dict[str, Any], **extra: Any) -> s_tir.Schedule:

@@ -6,6 +6,7 @@ Strips of rows of four channels are widened into padded int16 planes in scratch 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -33,7 +34,29 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     if whole_planes_pay(shape, kernel.scratch_bytes):
         in_place = depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=shape.out_height))
         kernel = in_place if in_place.choices["operand"] == "planes" else kernel
+    if layer.room_binds:
+
+        def make(strip: int) -> MicroKernel:
+            return depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=strip))
+
+        kernel = _within(layer, shape, kernel, make)
     return extern_schedule(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
+
+
+def _within(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel, make: Callable[[int], MicroKernel]) -> MicroKernel:
+    """The kernel of most rows a strip, at most those of `kernel`, that keeps to the room; where none does, of the least bytes."""
+    before, after = shape.height * shape.width * shape.channels, shape.out_height * shape.out_width * shape.outputs
+    room = before + after + layer.scratch_room
+
+    def need(candidate: MicroKernel) -> int:
+        """Input, output as far as it may not lie over the input, and scratch."""
+        apart = min((d for _, d in _rights(layer, shape, candidate)), default=after)
+        return max(after, min(max(apart, 0), after) + before) + candidate.scratch_bytes
+
+    if kernel.choices["operand"] != "planes" or need(kernel) <= room:
+        return kernel
+    smaller = [make(strip) for strip in sorted(divisions(shape.out_height, 6), reverse=True) if strip < int(str(kernel.choices["strip"]))]
+    return next((k for k in smaller if need(k) <= room), min([kernel, *smaller], key=need))
 
 
 def whole_planes_pay(shape: DepthwiseShape, scratch: int) -> bool:

@@ -33,6 +33,7 @@ def extern_schedule(
     *,
     rights: Rights = (),
     scratch_rights: Mapping[int, list[list[Any]]] | None = None,
+    fetched: Sequence[int] = (),
     **notes: Any,
 ) -> Schedule:
     """Return a schedule that calls `kernel` for the layer `func` (as `lower-ops` made it: activations first, output last).
@@ -43,6 +44,8 @@ def extern_schedule(
         How the output may lie over any of the activations (`tvm_tiny.memory.plan.Right`); alternatives.
     scratch_rights : mapping
         The same for the scratch buffer over activations.
+    fetched : sequence of int
+        Activations that are no arrays but functions of the application (`schedules/fetch.py`).
     notes
         Further entries of `tiny.kernel`.
     """
@@ -64,6 +67,7 @@ def extern_schedule(
         c_sources=[["preamble", PREAMBLE], *([f.name, f.source] for f in functions)],
         **scratch,
         **overlap,
+        **({"fetched": list(fetched)} if fetched else {}),
     )
 
 

@@ -33,7 +33,7 @@ def apply(func: tirx.PrimFunc, _target: TinyTarget, _tunable: bool) -> Applied:
     name = f"{PREFIX}quantize"
     kernel = MicroKernel(
         name=name,
-        functions=(CFunction(f"{name}_divide", _divide(name, layer.attrs)), CFunction(name, _source(name, count, layer.attrs))),
+        functions=quantize_functions(name, count, layer.attrs),
         packed=b"",
         scratch_bytes=0,
         input_shape=layer.shapes[0],
@@ -43,6 +43,11 @@ def apply(func: tirx.PrimFunc, _target: TinyTarget, _tunable: bool) -> Applied:
         choices={"operand": "float"},
     )
     return extern_schedule(kernel, func, "quantize", rights=[["ascending", 0]])  # an element is read before its byte, below it, is stored
+
+
+def quantize_functions(name: str, count: int, attrs: dict[str, Any]) -> tuple[CFunction, CFunction]:
+    """`void name(const float *x, int8_t *out, const void *packed, void *scratch)` for `count` elements, and what it calls, callee first."""
+    return CFunction(f"{name}_divide", _divide(name, attrs)), CFunction(name, _source(name, count, attrs))
 
 
 def _divide(name: str, attrs: dict[str, Any]) -> str:

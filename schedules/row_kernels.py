@@ -7,6 +7,7 @@ for output rows [begin, end), in a stream always one. What `rows` points to depe
 
   window   rows[i] is input row begin * stride - top + i; rows in the padding are never read
   rows     rows[k] is the row of operand k
+           (tiny.fetch: where the application's function is found)
   reduce   rows[0] is input row `begin`; int32 sums of every channel stay in `scratch` from row 0 to the last row, which stores the result
 
 Convolutions use the generated microkernels' row forms; the others are plain C, a small part of any network's work.
@@ -25,6 +26,7 @@ from tvm_tiny.ops import registry
 from tvm_tiny.schedules import add as add_rule
 from tvm_tiny.schedules import conv2d as conv2d_rule
 from tvm_tiny.schedules import depthwise as depthwise_rule
+from tvm_tiny.schedules import fetch as fetch_rule
 from tvm_tiny.schedules import mul as mul_rule
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import (
@@ -40,7 +42,7 @@ from tvm_tiny.schedules.microkernels import (
 )
 from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
-from tvm_tiny.schedules.stream_costs import row_pixels
+from tvm_tiny.schedules.stream_costs import fetch_scratch, row_pixels
 
 SIGNATURE = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch"
 
@@ -221,7 +223,13 @@ def _reduction(layer: Layer, stem: str, result: str) -> RowKernel:
     return RowKernel(*_function(stem, body), sums_bytes=4 * channels)
 
 
+def _fetch(layer: Layer, _core: Core) -> RowKernel:
+    functions = fetch_rule.row_functions(layer, SIGNATURE)
+    return RowKernel(functions[-1].name, functions, scratch_bytes=fetch_scratch(layer.shapes[0], layer.dtypes[0]), kernel="callback")
+
+
 _MAKERS = {
+    "tiny.fetch": _fetch,
     "tiny.conv2d": _conv2d,
     "tiny.depthwise_conv2d": _depthwise,
     "tiny.add": _add,

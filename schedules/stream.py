@@ -20,6 +20,7 @@ from tvm_tiny.memory.stream_scratch import Part, place
 from tvm_tiny.memory.tiny_rows import geometry, row_op
 from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.ops.registry import TensorInfo
+from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.extern_kernel import extern_schedule, named_by_content
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
@@ -40,7 +41,8 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     notes = {"operators": len(stage.ops), "rings": sum(stage.rings.values()), "program": len(stage.program_bytes())}
     rights = {i: [["ascending", d]] for i, d in stage.distances.items()}
     slide = {int(i): [["ascending", d]] for i, d in stage.layout.distances.items()} if stage.layout.nbytes else {}
-    return extern_schedule(kernel, func, "stream", rights=rights, scratch_rights=slide, **notes)
+    fetched = [stage.activations[k] for k in stage.fetched]
+    return extern_schedule(kernel, func, "stream", rights=rights, scratch_rights=slide, fetched=fetched, **notes)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class StreamedStage:
         self.results = stage_op.inner_infos(layer.attrs, self.infos)
         self.activations = [i for i in range(len(self.infos)) if i not in layer.constants]
         self.ops = [self._row_op(j) for j in range(len(self.inner))]
+        sources = [n.args[0][1] for n in self.inner if n.op == fetch.NAME]
+        self.fetched = [k for k, i in enumerate(self.activations) if i in sources]
         self.kernels = [row_kernel(self._layer(j), core) for j in range(len(self.inner))]
         self._lay_out()
 
@@ -168,10 +172,15 @@ class StreamedStage:
 
     def _operands(self) -> list[list[str]]:
         """For every operator the table lines of its output and its inputs."""
-        return [[_line(self._place(op.output), 0, 0, 0), *(self._input(op, k) for k in range(len(op.inputs)))] for op in self.ops]
+        return [
+            [_line(self._place(op.output), 0, 0, 0), *(self._input(op, node.op, k) for k in range(len(op.inputs)))]
+            for op, node in zip(self.ops, self.inner, strict=True)
+        ]
 
-    def _input(self, op: RowOp, position: int) -> str:
+    def _input(self, op: RowOp, kind: str, position: int) -> str:
         place = self._place(op.inputs[position])
+        if kind == fetch.NAME:
+            return _line(place, 0, 0, 1)  # not a row but what makes rows
         if op.kind == "window" and position == 0:
             return _line(place, op.rows.stride, op.rows.before, op.rows.extent)
         return _line(place, 0 if place.height == 1 else 1, 0, 1)
@@ -185,7 +194,10 @@ class StreamedStage:
         program = self.program_bytes()
         ins = [f"x{i}" for i in range(len(self.activations))]
         name = f"{PREFIX}stream_rows"
-        signature = f"void {name}({', '.join(f'const int8_t *{x}' for x in ins)}, int8_t *out, const void *packed, void *scratch)"
+        types = ["const void *" if k in self.fetched else "const int8_t *" for k in range(len(ins))]
+        parameters = ", ".join(f"{t}{x}" for t, x in zip(types, ins, strict=True))
+        signature = f"void {name}({parameters}, int8_t *out, const void *packed, void *scratch)"
+        status = f"((const {fetch.STRUCT} *)x{self.fetched[0]})->status" if self.fetched else "0"
         return (
             f"{signature};\n{signature} {{\n"
             f"  static const tiny_row_op ops[{len(table)}] = {{\n    " + ",\n    ".join(table) + "};\n"
@@ -196,7 +208,8 @@ class StreamedStage:
             f"  const int8_t *rows[{rows}];\n  uint16_t fired[{len(self.ops)}] = {{0}};\n"
             f"  const int8_t *const bases[{2 + len(ins)}] = {{scratch, out, {', '.join(ins)}}};\n"
             f"  int8_t *const writable[2] = {{scratch, out}};\n"
-            f"  const tiny_stream stream = {{ops, operands, program, program + {len(program)}, bases, writable, packed, scratch}};\n"
+            f"  const tiny_stream stream = {{ops, operands, program, program + {len(program)}, bases, writable, packed, scratch,\n"
+            f"    {status}}};\n"
             f"  {interpreter}(&stream, fired, rows);\n}}\n"
         )
 
@@ -222,7 +235,8 @@ def _interpreter() -> CFunction:
         "typedef struct {\n  tiny_row_kernel *kernel;\n  uint32_t packed, scratch;\n"
         "  uint16_t operands;\n  uint8_t inputs;\n} tiny_row_op;\n"
         "typedef struct {\n  const tiny_row_op *ops;\n  const tiny_rows *operands;\n  const uint8_t *program, *end;\n"
-        "  const int8_t *const *bases;\n  int8_t *const *writable;\n  const uint8_t *packed;\n  uint8_t *scratch;\n} tiny_stream;\n"
+        "  const int8_t *const *bases;\n  int8_t *const *writable;\n  const uint8_t *packed;\n  uint8_t *scratch;\n"
+        "  const int32_t *status; /* of the application's functions; none: a null pointer */\n} tiny_stream;\n"
         f"static void {name}(const tiny_stream *s, uint16_t *fired, const int8_t **rows) {{\n"
         "  for (const uint8_t *part = s->program; part != s->end; part += 2 + part[1]) {\n"
         "    for (uint32_t step = 0, left = (uint32_t)part[0] * part[1]; left != 0; --left) {\n"
@@ -238,5 +252,6 @@ def _interpreter() -> CFunction:
         "          const uint32_t slot = r < 0 || r >= at->height ? 0 : (uint32_t)r % at->slots;\n"
         "          *next++ = s->bases[at->base] + at->offset + slot * at->row_bytes;\n        }\n      }\n"
         "      op->kernel(rows, out, f, f + 1, s->packed + op->packed, s->scratch + op->scratch);\n"
+        "      if (s->status != 0 && *s->status != 0) return;\n"
         "      if (++step == part[1]) step = 0;\n    }\n  }\n}\n",
     )

@@ -6,6 +6,8 @@ Instructions are a model of the kernels' loops, for ranking candidates; the prof
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tvm_tiny.memory.rows import RowGraph, RowOp
@@ -40,6 +42,8 @@ def row_pixels(width: int, k: int, *, by_words: bool) -> int:
 def scratch_bytes(node: Node, streamed: bool) -> int:
     """Bytes of scratch of a layer without generating its kernel: exact for the default blocks, an upper bound otherwise."""
     op, shapes = node.op, _shapes(node)
+    if op == "fetch":
+        return fetch_scratch(shapes[0], str(node.args[0].ty.dtype))
     if op in ("conv2d", "dense"):
         k, by_words = int(np.prod(shapes[1][1:])), shapes[0][-1] % 4 == 0
         pixels = row_pixels(_out_width(node), k, by_words=by_words) if streamed else 3
@@ -52,6 +56,11 @@ def scratch_bytes(node: Node, streamed: bool) -> int:
         strips = max(one, min(4096, 4 * shape.plane_rows(shape.out_height) * shape.row_bytes))
         return whole_planes(shape) if whole_planes_pay(shape, strips) else strips
     return 0
+
+
+def fetch_scratch(shape: Sequence[int], dtype: str) -> int:
+    """Bytes for the row of an image (1, height, width, channels) that the application hands over, where it is not int8 yet."""
+    return 4 * shape[2] * shape[3] if dtype == "float32" else 0
 
 
 _WINOGRAD = 0.6
@@ -77,6 +86,8 @@ def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float
     if node.op == "depthwise_conv2d":
         whole, streamed = depthwise_work(op.macs, out.nbytes, op.rows.extent, op.rows.stride)
         return whole, streamed + firing
+    if node.op == "fetch":
+        return firing, firing  # the application works as much either way
     whole = float(max(op.macs, 4 * graph.tensors[op.inputs[0]].nbytes))
     return whole, whole + firing
 

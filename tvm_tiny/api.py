@@ -25,6 +25,8 @@ from tvm_tiny.tuning.records import Records, load_records
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from tvm_tiny.passes.fetch_rows import Camera
+
 
 def load(source: str | Path | bytes) -> tvm.IRModule:
     """Import a trained int8 model (.tflite, or .onnx in QDQ form) as Relax in QDQ form.
@@ -49,6 +51,7 @@ def build(
     optimize: str = "balanced",
     sram: int | str | None = None,
     max_overhead: float = 0.1,
+    camera: Camera = False,
     disable: Iterable[str] = (),
     records: str | Path | Records | bool | None = True,
     dump_dir: str | Path | None = None,
@@ -73,6 +76,9 @@ def build(
         Budget of the arena: bytes, or a size such as "64KB" (1024 bytes a KB). Exceeding it is an error.
     max_overhead : float
         Extra work that "balanced" may spend, as a fraction: 0.1 is 10 %.
+    camera : bool, str or dict
+        Which inputs the application hands over row by row through a function, so that the image never lies in memory whole: True, every
+        image in the type the model takes; "int8", every image, already quantised; or one of these by input name.
     disable : iterable of str
         Optional passes to leave out: "fuse-ops", "remove-constant-channels", "stream-rows".
     records : bool, path or Records
@@ -100,7 +106,7 @@ def build(
     c_name = _c_name(name, model_info(mod).get("name", "model"))
     dump: dict[str, str] = {}
     budget = parse_size("sram", sram) if sram is not None else None
-    options = Options(chosen, frozenset(disable), optimize, budget, max_overhead, load_records(records))
+    options = Options(chosen, frozenset(disable), optimize, budget, max_overhead, camera, load_records(records))
     with explanation.collecting() as decisions:
         lowered = run_pipeline(mod, options, dump)
     if dump_dir is not None:

@@ -218,6 +218,7 @@ def _tensor(tensor: TensorInfo, offset: int | None) -> dict[str, Any]:
         "nbytes": tensor.nbytes,
         "buffer": tensor.buffer,
         "offset": offset,
+        "fetched": tensor.fetched,
     }
 
 

@@ -14,6 +14,7 @@ from tvm import relax
 from tvm_tiny.errors import InputError, OptionError
 from tvm_tiny.memory.stream_choice import StreamOptions
 from tvm_tiny.passes.apply_schedules import ApplySchedules
+from tvm_tiny.passes.fetch_rows import Camera, FetchRows
 from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.lower_ops import LowerOps
 from tvm_tiny.passes.plan_memory import PlanMemory
@@ -30,7 +31,7 @@ CODE_BUDGET = 31_500  # estimated bytes of kernels; with the entry below 32 KB
 class Options:
     """What the passes may want to know. Passes read the fields they name; none changes them.
 
-    `optimize`, `sram` (bytes) and `max_overhead` are the goal and the budgets of `tvm_tiny.build`.
+    `optimize`, `sram` (bytes), `max_overhead` and `camera` are the goal and the budgets of `tvm_tiny.build`.
     """
 
     target: TinyTarget
@@ -38,6 +39,7 @@ class Options:
     optimize: str = "balanced"
     sram: int | None = None
     max_overhead: float = 0.1
+    camera: Camera = False
     records: Records = field(default_factory=load_records)  # those shipped
 
     @property
@@ -72,6 +74,7 @@ PIPELINE: tuple[Phase, ...] = (
     ),
     Phase("remove-constant-channels", lambda o: RemoveConstantChannels(), "before anything is decided by channel counts", optional=True),
     Phase("dead-code", lambda o: relax.transform.DeadCodeElimination(), "what only the float form used is gone"),
+    Phase("fetch-rows", lambda o: FetchRows(o.camera), "what reads the inputs is final, and how many rows exist is still open"),
     Phase(
         "stream-rows",
         lambda o: StreamRows(o.optimize, o.sram, o.max_overhead),

@@ -17,6 +17,8 @@ from tvm_tiny.errors import OptionError
 if TYPE_CHECKING:
     from tvm_tiny.compiled import CompiledModel
 
+CAMERA_HELP = "rows: the application hands over the image row by row through a function; int8: rows it has quantised itself."
+
 Model = Annotated[Path, typer.Argument(help="A trained int8 model: .tflite, or .onnx in QDQ form.")]
 ModelOrArtifact = Annotated[Path, typer.Argument(help="A trained int8 model, or a directory or .tar that `compile` wrote.")]
 Target = Annotated[str | None, typer.Option("--target", "-t", help='Such as "c -mcpu=cortex-m7"; default: of the board, else the host.')]
@@ -27,7 +29,23 @@ Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed
 Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB"; exceeding it is an error.')]
 Explain = Annotated[bool, typer.Option("--explain", help="Print what every pass considered, took and left, and why.")]
 
+Camera = Annotated[str, typer.Option("--camera", help=CAMERA_HELP)]
+
 EMULATED_M7 = "mps2_an500"
+
+
+def camera_of(option: str) -> bool | str:
+    """`camera=` of `tvm_tiny.build` for what the command line takes.
+
+    Raises
+    ------
+    OptionError
+        It is none of no, rows and int8.
+    """
+    known: dict[str, bool | str] = {"no": False, "rows": True, "int8": "int8"}
+    if option not in known:
+        raise OptionError(f"--camera {option}: not known", remedy=f"use one of {', '.join(known)}")
+    return known[option]
 
 
 @contextmanager

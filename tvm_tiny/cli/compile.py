@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import BoardName, Explain, Model, Name, Optimize, Sram, Target, build_model, explanation_of
+from tvm_tiny.cli.building import BoardName, Camera, Explain, Model, Name, Optimize, Sram, Target, build_model, camera_of, explanation_of
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 
 
@@ -21,6 +21,7 @@ def compile_model(
     name: Name = None,
     optimize: Optimize = "balanced",
     sram: Sram = None,
+    camera: Camera = "no",
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Write the IR after each phase to this directory.")] = None,
     explain: Explain = False,
     as_json: AsJson = False,
@@ -29,7 +30,7 @@ def compile_model(
     """Compile MODEL to C and print the plan."""
     from tvm_tiny.report.terminal import render
 
-    compiled = build_model(model, target, board, name, optimize=optimize, sram=sram, dump_dir=dump_ir)
+    compiled = build_model(model, target, board, name, optimize=optimize, sram=sram, camera=camera_of(camera), dump_dir=dump_ir)
     where = compiled.save(output)
 
     def show(console: Console) -> None:

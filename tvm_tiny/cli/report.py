@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import BoardName, Explain, Model, Optimize, Sram, Target, build_model, explanation_of
+from tvm_tiny.cli.building import BoardName, Camera, Explain, Model, Optimize, Sram, Target, build_model, camera_of, explanation_of
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.errors import InputError
 
@@ -20,13 +20,14 @@ def report(
     board: BoardName = None,
     optimize: Optimize = "balanced",
     sram: Sram = None,
+    camera: Camera = "no",
     memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
     explain: Explain = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Print the layers of MODEL with their kernels, work, SRAM and flash."""
-    compiled = build_model(model, target, board, None, optimize=optimize, sram=sram)
+    compiled = build_model(model, target, board, None, optimize=optimize, sram=sram, camera=camera_of(camera))
     if memory_map is not None:
         from tvm_tiny.memory.chart import memory_svg
 

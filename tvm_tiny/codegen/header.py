@@ -19,8 +19,9 @@ def emit_header(program: Program, workspace_size: int, version: str, *, target: 
         file_head(f"{prefix}.h: interface of the network '{program.name}', compiled for {target}.", version),
         f'#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n',
         _sizes(program, upper, workspace_size),
-        _struct(f"{prefix}_inputs", program.inputs, "Inputs"),
-        _struct(f"{prefix}_outputs", program.outputs, "Outputs"),
+        _source(program, prefix),
+        _struct(prefix, "inputs", program.inputs),
+        _struct(prefix, "outputs", program.outputs),
         _functions(program, prefix, upper),
         *(_tensor_macros(t, upper, "INPUT") for t in program.inputs),
         *(_tensor_macros(t, upper, "OUTPUT") for t in program.outputs),
@@ -47,9 +48,23 @@ def _sizes(program: Program, upper: str, workspace_size: int) -> str:
     )
 
 
-def _struct(name: str, tensors: list[TensorInfo], title: str) -> str:
-    fields = "\n".join(f"  void *{t.c_name}; /* {comment(describe(t))} */" for t in tensors)
-    return f"/* {title}, by the model's tensor names. */\nstruct {name} {{\n{fields}\n}};\n"
+def _source(program: Program, prefix: str) -> str:
+    if not any(t.fetched for t in program.inputs):
+        return ""
+    return (
+        "/* Where an input comes from part by part, during the run, so that it need not lie in memory whole (a camera, a decoder).\n"
+        " * `fetch` writes pixels [column, column + columns) of rows [row, row + rows) to `out`, channels innermost, without gaps.\n"
+        " * Rows are asked for from top to bottom, each once. It returns 0; anything else ends the run, which returns it. */\n"
+        f"struct {prefix}_source {{\n"
+        "  int32_t (*fetch)(void *context, int32_t row, int32_t column, int32_t rows, int32_t columns, void *out);\n"
+        "  void *context; /* handed to `fetch` as it is */\n};\n"
+    )
+
+
+def _struct(prefix: str, kind: str, tensors: list[TensorInfo]) -> str:
+    types = [f"struct {prefix}_source " if t.fetched else "void *" for t in tensors]
+    fields = "\n".join(f"  {c}{t.c_name}; /* {comment(describe(t))} */" for c, t in zip(types, tensors, strict=True))
+    return f"/* {kind.capitalize()}, by the model's tensor names. */\nstruct {prefix}_{kind} {{\n{fields}\n}};\n"
 
 
 def _functions(program: Program, prefix: str, upper: str) -> str:
@@ -59,12 +74,15 @@ def _functions(program: Program, prefix: str, upper: str) -> str:
         for t in group
         if not program.is_external(t)
     )
+    fetched = " * Inputs with a `fetch` function: it must not be NULL; what it returns, when not 0, is returned.\n"
+    fetched = fetched if any(t.fetched for t in program.inputs) else ""
     return (
         f"/* One inference in the library's own static workspace.\n"
         f" * A pointer in `inputs` (`outputs`) may be NULL or the address of the tensor inside the workspace"
         f" ({prefix}_input_…(), {prefix}_output_…()):\n"
         f" * then nothing is copied. Inputs in the workspace are overwritten by the run; outputs there stay until the next one.\n"
         f" * Float tensors stay in the caller's memory: their pointers must not be NULL.\n"
+        f"{fetched}"
         f" * Not re-entrant. Returns 0; -1 when `inputs`, `outputs` or a pointer that is needed is NULL. */\n"
         f"int32_t {prefix}_run(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs);\n\n"
         f"/* The same in the caller's workspace of {upper}_WORKSPACE_SIZE bytes, aligned to 16, which holds nothing between runs:\n"

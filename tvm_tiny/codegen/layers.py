@@ -23,6 +23,8 @@ def layer_buffers(call: KernelCall) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def describe_layer(program: Program, call: KernelCall) -> dict[str, Any]:
     """Inputs and outputs of a layer function for `metadata.json`; names are the source model's where it has one."""
     inputs, outputs = layer_buffers(call)
+    if any(program.is_fetched(name) for name in inputs):
+        return {}  # it takes no array, so nobody but the entry calls it
     return {"inputs": [_tensor(program, name) for name in inputs], "outputs": [_tensor(program, name) for name in outputs]}
 
 
@@ -70,9 +72,13 @@ def _definition(program: Program, index: int, call: KernelCall, offsets: Mapping
 
 def _signature(program: Program, index: int, call: KernelCall) -> str:
     inputs, outputs = layer_buffers(call)
-    typed = [f"{C_TYPES[program.buffers[name].dtype]} *x{i}" for i, name in enumerate(inputs)]
+    typed = [f"{_c_type(program, name)} *x{i}" for i, name in enumerate(inputs)]
     typed += [f"{C_TYPES[program.buffers[name].dtype]} *y{i}" for i, name in enumerate(outputs)]
     return f"{layer_symbol(program.name, index)}({', '.join([*typed, 'uint8_t *workspace'])})"
+
+
+def _c_type(program: Program, name: str) -> str:
+    return "void" if program.is_fetched(name) else C_TYPES[program.buffers[name].dtype]
 
 
 def _shapes(program: Program, call: KernelCall) -> str:
@@ -81,6 +87,9 @@ def _shapes(program: Program, call: KernelCall) -> str:
     lines = []
     for argument, name in named:
         buffer = program.buffers[name]
+        if program.is_fetched(name):
+            lines.append(f" *   {argument}: struct tvmgen_{program.name}_fetching of the kernels' header")
+            continue
         shape = "x".join(map(str, buffer.shape)) or "scalar"
         lines.append(f" *   {argument}: {buffer.dtype}[{shape}] {comment(_source(program, name))}")
     return "\n".join(lines)

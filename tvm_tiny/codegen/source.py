@@ -36,7 +36,7 @@ def emit_kernels(program: Program, target: tvm.target.Target, version: str) -> t
         *microkernels,
         *(f"{f.definition}\n" for f in functions),
     ]
-    return "\n".join(source), _prototypes(base, functions, version)
+    return "\n".join(source), _prototypes(program, functions, version)
 
 
 def _named(function: CFunction, program: Program) -> CFunction:
@@ -59,11 +59,19 @@ def emit_entry(program: Program, placement: Placement, version: str) -> str:
     return "\n".join(parts)
 
 
-def _prototypes(base: str, functions: list[CFunction], version: str) -> str:
+def _prototypes(program: Program, functions: list[CFunction], version: str) -> str:
+    base = f"tvmgen_{program.name}"
     guard = f"{base.upper()}_KERNELS_H_"
     lines = "\n".join(f"{f.prototype};" for f in functions)
     head = file_head(f"{base}_kernels.h: private prototypes.", version)
-    return f"{head}#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n{lines}\n\n#endif /* {guard} */\n"
+    return f"{head}#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n{_fetching(program, base)}{lines}\n\n#endif /* {guard} */\n"
+
+
+def _fetching(program: Program, base: str) -> str:
+    """What kernels get instead of an array for an input that is fetched."""
+    if not any(t.fetched for t in program.inputs):
+        return ""
+    return f'#include "{base}.h"\n\nstruct {base}_fetching {{\n  struct {base}_source source;\n  int32_t *status;\n}};\n\n'
 
 
 def _microkernels(program: Program) -> list[str]:
@@ -105,12 +113,17 @@ def _run_with_workspace(program: Program, placement: Placement, base: str) -> st
         f"int32_t {base}_run_with_workspace(struct {base}_inputs *inputs, struct {base}_outputs *outputs, uint8_t *workspace) {{",
         "  if (inputs == NULL || outputs == NULL || workspace == NULL) {\n    return -1;\n  }",
     ]
+    fetched = [t for t in program.inputs if t.fetched]
+    lines += ["  int32_t status = 0;"] if fetched else []
     lines += [_copy_in(t, program, placement) for t in program.inputs]
+    lines += [f"  struct {base}_fetching {_fetching_name(t)} = {{inputs->{t.c_name}, &status}};" for t in fetched]
     lines += [_check_present("outputs", t) for t in program.outputs if program.is_external(t)]
     for index, call in enumerate(program.calls):
         lines.append(f"  /* {index}: {layer_comment(program, call)} */")
         lines.append(f"  TVMGEN_LAYER_BEGIN({index});")
         lines.append(f"  {layer_symbol(program.name, index)}({_layer_arguments(program, placement, call)});")
+        if any(t.buffer in call.reads for t in fetched):
+            lines.append("  if (status != 0) {\n    return status;\n  }")
         for out in call.writes:
             lines.append(f"  TVMGEN_LAYER_OUTPUT({index}, {_address(program, placement, out)}, {program.buffers[out].nbytes}u);")
     lines.append(f"  TVMGEN_LAYER_END({len(program.calls)});")
@@ -125,6 +138,8 @@ def _address(program: Program, placement: Placement, buffer: str) -> str:
         return f"workspace + {placement.offsets[buffer]}"
     for struct, tensors in (("inputs", program.inputs), ("outputs", program.outputs)):
         for tensor in tensors:
+            if tensor.buffer == buffer and tensor.fetched:
+                return f"&{_fetching_name(tensor)}"
             if tensor.buffer == buffer:
                 return f"{struct}->{tensor.c_name}"
     raise KeyError(buffer)
@@ -140,7 +155,13 @@ def _check_present(struct: str, tensor: TensorInfo) -> str:
     return f"  if ({struct}->{tensor.c_name} == NULL) {{\n    return -1;\n  }}"
 
 
+def _fetching_name(tensor: TensorInfo) -> str:
+    return f"fetching_{tensor.c_name}"
+
+
 def _copy_in(tensor: TensorInfo, program: Program, placement: Placement) -> str:
+    if tensor.fetched:
+        return f"  if (inputs->{tensor.c_name}.fetch == NULL) {{\n    return -1;\n  }}"
     if program.is_external(tensor):
         return _check_present("inputs", tensor)
     place = _address(program, placement, tensor.buffer)

@@ -25,7 +25,7 @@ DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
 class Tensor:
     """An input or output of the model or of a layer: name in the source model, name in C, shape and dtype.
 
-    `buffer` is equal for an output and the inputs that read it.
+    `buffer` is equal for an output and the inputs that read it. `fetched`: the model takes no array but a function that hands it over.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str
     buffer: str = ""
+    fetched: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -165,7 +166,8 @@ def _target(data: str | Mapping[str, Any]) -> TinyTarget:
 def _tensor(data: Mapping[str, Any]) -> Tensor:
     if data["dtype"] not in DTYPES:
         raise ValueError(f"tensor {data['name']} has dtype {data['dtype']}")
-    return Tensor(data["name"], data["c_name"], tuple(int(d) for d in data["shape"]), data["dtype"], data.get("buffer", ""))
+    shape = tuple(int(d) for d in data["shape"])
+    return Tensor(data["name"], data["c_name"], shape, data["dtype"], data.get("buffer", ""), bool(data.get("fetched", False)))
 
 
 def check_board(artifact: Artifact, board: Board) -> None:

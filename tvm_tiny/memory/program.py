@@ -25,7 +25,10 @@ ALIASING_OPS = frozenset({"tiny.reshape", "relax.reshape", "relax.expand_dims", 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A model input or output as the user knows it. `scale`/`zero_point` are None for float tensors."""
+    """A model input or output as the user knows it.
+
+    `scale`/`zero_point` are None for float tensors. `fetched`: the application hands it over through a function.
+    """
 
     name: str
     c_name: str
@@ -34,6 +37,7 @@ class TensorInfo:
     scale: float | None
     zero_point: int | None
     buffer: str
+    fetched: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -45,7 +49,7 @@ class TensorInfo:
 class BufferInfo:
     """Bytes in the arena.
 
-    `kind` is input, output, intermediate or scratch; or external: a float tensor that stays in the caller's memory.
+    `kind` is input, output, intermediate or scratch; or external: a tensor that stays in the caller's memory, whole (float) or fetched.
     """
 
     name: str
@@ -82,6 +86,10 @@ class Program:
     calls: list[KernelCall] = field(default_factory=list)
     model: dict = field(default_factory=dict)
     decisions: dict = field(default_factory=dict)
+
+    def is_fetched(self, buffer: str) -> bool:
+        """The buffer is an input that the application hands over through a function."""
+        return any(t.fetched and t.buffer == buffer for t in self.inputs)
 
     def is_external(self, tensor: TensorInfo) -> bool:
         """The tensor stays in the caller's memory."""
@@ -210,11 +218,21 @@ class _Extractor:
         """A float input that is only quantised, a float output that nobody reads: four bytes an element that the arena need not hold."""
         buffer = self.program.buffers[name]
         readers = [call for call in self.program.calls if name in call.reads]
+        if self._is_fetched(name):
+            return True
         if not buffer.dtype.startswith("float"):
             return False
         if buffer.kind == "input":
             return bool(readers) and all(call.op == "tiny.quantize" for call in readers)
         return buffer.kind == "output" and not readers
+
+    def _is_fetched(self, name: str) -> bool:
+        """A kernel takes it as a function of the application's."""
+        for call in self.program.calls:
+            for index in self.program.kernels[call.kernel].attrs.get("tiny.fetched", ()):
+                if call.args[int(index)] == ("buffer", name):
+                    return True
+        return False
 
     def _tensors(self, buffers: tuple | list, infos: list[dict], fallback: str, taken: set[str]) -> list[TensorInfo]:
         tensors = []
@@ -224,7 +242,8 @@ class _Extractor:
             title = info.get("name") or f"{fallback}_{i}"
             c_name = c_identifier(title, taken)
             shape = tuple(info.get("shape") or buffer.shape)
-            tensors.append(TensorInfo(title, c_name, shape, buffer.dtype, info.get("scale"), info.get("zero_point"), buffer.name))
+            quantization = info.get("scale"), info.get("zero_point")
+            tensors.append(TensorInfo(title, c_name, shape, buffer.dtype, *quantization, buffer.name, self._is_fetched(buffer.name)))
         return tensors
 
 

@@ -134,12 +134,14 @@ def _with_rights(rows: TinyRows, costs: Costs) -> TinyRows:
 
 
 def _outside(rows: TinyRows) -> tuple[str, ...]:
-    """Float tensors that stay in the caller's memory, as `tvm_tiny.memory.program` decides: inputs only quantised, outputs nobody reads."""
+    """What stays in the caller's memory, as `tvm_tiny.memory.program` decides: float inputs only quantised, float outputs nobody reads,
+    inputs that are fetched."""
     graph = rows.graph
     floats = {t for t in (*graph.inputs, *graph.outputs) if graph.tensors[t].itemsize == 4}
     quantised = {t for t in graph.inputs if graph.readers(t) and all(rows.nodes[r].op == "quantize" for r in graph.readers(t))}
     unread = {t for t in graph.outputs if not graph.readers(t)}
-    return tuple(sorted(floats & (quantised | unread)))
+    fetched = {t for t in graph.inputs if any(rows.nodes[r].op == "fetch" for r in graph.readers(t))}
+    return tuple(sorted(floats & (quantised | unread) | fetched))
 
 
 def _allowed(graph: RowGraph, first: int, last: int) -> bool:

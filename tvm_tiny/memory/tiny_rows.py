@@ -124,6 +124,8 @@ def row_op(
     if any(attrs.get(k, "NHWC") != "NHWC" for k in ("x_layout", "y_layout")):
         return None
     activations = [i for i, c in zip(infos, computed, strict=True) if c]
+    if op == "fetch":
+        return RowOp(name, "rows", inputs, output)
     if not computed[0] or any(i.dtype != "int8" or len(i.shape) != 4 or i.shape[0] != 1 for i in activations):
         return None
     macs = registry.get(op).macs([i.shape for i in infos], dict(attrs))

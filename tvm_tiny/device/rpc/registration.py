@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvm_tiny.device.artifact import Artifact, Tensor
+from tvm_tiny.device.model_glue import fetch_function, input_field
 from tvm_tiny.errors import InputError
 
 # DLPack's type code and bits.
@@ -90,10 +91,12 @@ _ARGUMENTS = "(void *self, const tiny_rpc_value_t *args, int32_t num_args, tiny_
 
 def _run(artifact: Artifact) -> str:
     name, tensors = artifact.name, [*artifact.inputs, *artifact.outputs]
-    inputs = ", ".join(f".{t.c_name} = data[{i}]" for i, t in enumerate(artifact.inputs))
+    fetch = f"fetch_{name}"
+    functions = "".join(fetch_function(t, fetch) for t in artifact.inputs if t.fetched)
+    inputs = ", ".join(input_field(t, f"data[{i}]", fetch) for i, t in enumerate(artifact.inputs))
     outputs = ", ".join(f".{t.c_name} = data[{i}]" for i, t in enumerate(artifact.outputs, len(artifact.inputs)))
     return (
-        f"static int32_t run_{name}(void **data) {{\n"
+        f"{functions}static int32_t run_{name}(void **data) {{\n"
         f"  struct tvmgen_{name}_inputs inputs = {{{inputs}}};\n"
         f"  struct tvmgen_{name}_outputs outputs = {{{outputs}}};\n"
         f"  const int32_t status = tvmgen_{name}_run(&inputs, &outputs);\n"
