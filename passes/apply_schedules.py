@@ -46,6 +46,7 @@ _LAYER_ATTRS = (
     "tiny.scratch_room",
     "tiny.small_code",
     "tiny.room_binds",
+    "tiny.intrinsics",
 )
 
 

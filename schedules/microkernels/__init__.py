@@ -17,7 +17,7 @@ How a schedule rule goes from a layer to code
    *scratch)` for streaming and patches.
 
 `name` must be unique in the image. Helpers are static and named after `name` and a digest of their description; what two layers share once
-names are stripped (block functions depend on the sums' length, form and shift only) can be merged by content, as `extern_kernel` does. On
+names are stripped (block functions depend on the sums' length, form and shift only) can be merged by content, as `tensorize` does. On
 cores without the DSP extension, and on the host, the same source compiles to plain C of the same meaning over the same blob. Exactness is
 not a matter of testing alone: the requantisation form of every layer is proven over all thresholds when it is packed
 (`tvm_tiny.schedules.requantize_forms`), and operand forms are refused where they are not exact.

@@ -290,7 +290,7 @@ def _header(case: Case, candidates: Sequence[Candidate]) -> str:
 
 
 def _wrapper(index: int, candidate: Candidate) -> str:
-    """The generated call: pointers in the order of `extern_kernel.call_function`."""
+    """The generated call: pointers in the order of `tensorize.tensorized`."""
     sources = ", ".join(f"const int8_t *x{a}" for a in range(candidate.activations))
     inputs = ", ".join(f"(const int8_t *)x[{a}]" for a in range(candidate.activations))
     packed = f"packed{index}" if candidate.packed else "0"

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a generated microkernel to a tensorized schedule of its layer.
+
+A `TensorIntrin` is registered for every kernel: its description is the layer's own TIR (`layer_form`), requantisation and all, on the
+shape of one call; its implementation is the call of the generated C. `sch.tensorize` then proves, statement by statement, that the
+nest it replaces is that description. What remains of the layer in TIR are the loops outside the call. Constants that the
+kernel has in `packed` leave the parameter list.
+
+The kernel is called as `name(activations…, out, packed or 0, scratch or 0)`. Names of C functions start with `PREFIX`, which code
+generation replaces by the model's own, so that two models link into one image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import s_tir, tirx
+from tvm.s_tir import Schedule, TensorIntrin
+from tvm_ffi import structural_hash
+
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.ops import registry
+from tvm_tiny.ops.registry import TensorInfo
+from tvm_tiny.schedules.base import Layer, annotate
+from tvm_tiny.schedules.layer_form import BLOCK, KernelBuffers, per_element, substitute, whole, whole_layer, without
+from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
+from tvm_tiny.schedules.microkernels.c_source import PREAMBLE
+from tvm_tiny.schedules.overlap import to_attribute
+
+Rights = Sequence[list[Any]] | Mapping[int, list[list[Any]]]
+
+
+def tensorized(
+    kernel: MicroKernel,
+    func: tirx.PrimFunc,
+    rule: str,
+    *,
+    rows: int | None = None,
+    rights: Rights = (),
+    scratch_rights: Mapping[int, list[list[Any]]] | None = None,
+    fetched: Sequence[int] = (),
+    **notes: Any,
+) -> Schedule:
+    """Return a schedule of the layer `func` (as `lower-ops` made it: activations first, output last) whose inner nest is `kernel`.
+
+    Parameters
+    ----------
+    rows : int, optional
+        What the kernel computes of the outermost axis of the output that is longer than one: an even part, and the schedule loops over
+        the parts. None = all of the layer in one call. Only layers without padding have parts that are all alike.
+    rights : sequence of [order, distance], or a mapping from the activation's number to one
+        How the output may lie over any of the activations (`tvm_tiny.memory.plan.Right`); alternatives.
+    scratch_rights : mapping
+        The same for the scratch buffer over activations.
+    fetched : sequence of int
+        Activations that are no arrays but functions of the application (`schedules/fetch.py`).
+    notes
+        Further entries of `tiny.kernel`.
+    """
+    functions, renamed = named_by_content(kernel.functions)
+    name = renamed[kernel.name]
+    buffers = KernelBuffers((len(kernel.packed),) if kernel.packed else (), (kernel.scratch_bytes,) if kernel.scratch_bytes else ())
+    if rows is None:
+        sch, intrinsic = _in_one_call(func, name, kernel.inputs, buffers)
+    else:
+        sch, intrinsic = _in_parts(func, name, kernel.inputs, buffers, rows)
+    body = without(sch.mod["main"], sch.mod["main"].params[kernel.inputs : len(func.params) - 1])
+    keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
+    each = rights if isinstance(rights, Mapping) else {i: list(rights) for i in range(kernel.inputs)}
+    pairs = {f"0:{i}": each[i] for i in each if each[i]} | {f"1:{i}": alternatives for i, alternatives in (scratch_rights or {}).items()}
+    return annotate(
+        Schedule(tvm.IRModule({"main": body.with_attrs(keep)})),
+        {"rule": rule, "kernel": name.removeprefix(PREFIX), **{k: str(v) for k, v in kernel.choices.items()}, **notes},
+        args=[*(f"arg:{i}" for i in range(kernel.inputs)), *(f"packed:{i}" for i in range(len(buffers.packed)))],
+        packed=[tvm.runtime.tensor(np.frombuffer(kernel.packed, np.uint8))] if kernel.packed else [],
+        c_sources=[["preamble", PREAMBLE], *([f.name, f.source] for f in functions)],
+        intrinsics=[intrinsic],
+        **({"scratch": list(buffers.scratch)} if buffers.scratch else {}),
+        **to_attribute(pairs),
+        **({"fetched": list(fetched)} if fetched else {}),
+    )
+
+
+def _in_one_call(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers) -> tuple[Schedule, str]:
+    form = whole_layer(func, buffers)
+    sch = Schedule(tvm.IRModule({"main": form}))
+    layer = sch.get_sblock(BLOCK)
+    intrinsic = register_intrinsic(name, form, sch.get(layer).body, activations, buffers)
+    sch.tensorize(layer, intrinsic)
+    return sch, intrinsic
+
+
+def _in_parts(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers, rows: int) -> tuple[Schedule, str]:
+    layer, form = Layer.of(func), per_element(func, activations, buffers)
+    assert layer is not None, name
+    assert form is not None, f"{name}: the layer is no nest over its elements"
+    sch = Schedule(tvm.IRModule({"main": form}))
+    outermost = next(loop for loop in sch.get_loops(sch.get_sblock(BLOCK)) if int(sch.get(loop).extent) > 1)
+    _, inner = sch.split(outermost, [None, rows])
+    part = sch.blockize(inner)
+    shapes = {region.source: tuple(int(r.extent) for r in region.region) for region in sch.get(part).reads}
+    infos = [TensorInfo(shapes[p], str(p.ty.dtype)) for p in func.params[:-1]]
+    small = per_element(registry.get(layer.op).primfunc(infos, layer.attrs), activations, buffers)
+    assert small is not None, name
+    intrinsic = register_intrinsic(name, small, small.body.block.body, activations, buffers)
+    sch.tensorize(part, intrinsic)
+    return sch, intrinsic
+
+
+def register_intrinsic(function: str, form: tirx.PrimFunc, body: tirx.Stmt, activations: int, buffers: KernelBuffers) -> str:
+    """Register the intrinsic whose meaning is `body` of the layer `form` and which calls the C function `function`; returns its name.
+
+    Its parameters are those of `form` and then the intermediate tensors. Equal kernels of equal meaning are one intrinsic.
+    """
+    description, implementation = (_Intrinsic(form, activations, buffers) for _ in range(2))
+    meaning = description.func(substitute(body, description.of))
+    name = f"tvm_tiny.{function.removeprefix(PREFIX)}.{structural_hash(meaning) & 0xFFFFFFFFFFFFFFFF:016x}"
+    if TensorIntrin.get(name, allow_missing=True) is None:
+        TensorIntrin.register(name, meaning, implementation.func(implementation.call(function)))
+    return name
+
+
+class _Intrinsic:
+    """Parameters of an intrinsic: buffers like a layer's, each of which may be a part of another one."""
+
+    def __init__(self, form: tirx.PrimFunc, activations: int, buffers: KernelBuffers) -> None:
+        inner = list(form.body.block.alloc_buffers)
+        self.of = {b: _anywhere(b) for b in (*form.params, *inner)}
+        params, packed, scratch = list(self.of.values()), len(buffers.packed), len(buffers.scratch)
+        end = len(form.params) - scratch
+        self.reads, self.output, self.scratch = params[: end - 1], params[end - 1], params[end : end + scratch]
+        self.inputs, self.packed = self.reads[:activations], self.reads[end - 1 - packed :]
+        self.inner = params[len(form.params) :]
+
+    def func(self, body: tirx.Stmt) -> tirx.PrimFunc:
+        """The parameters with a body; reads and writes in the order of the layer's block."""
+        writes = [*self.inner, self.output, *self.scratch]
+        root = s_tir.SBlock([], [whole(b) for b in self.reads], [whole(b) for b in writes], "root", body)
+        return tirx.PrimFunc(list(self.of.values()), s_tir.SBlockRealize([], True, root)).with_attr("s_tir", True)
+
+    def call(self, function: str) -> tirx.Stmt:
+        """The generated C; where there are no constants or there is no scratch it gets a null pointer."""
+        null = [tirx.const(0, "int32")]
+        pointers = [_address(b) for b in (*self.inputs, self.output)]
+        pointers += [_address(b) for b in self.packed] or null
+        pointers += [_address(b) for b in self.scratch] or null
+        return tirx.Evaluate(tirx.call_extern("int32", function, *pointers))
+
+
+def _anywhere(buffer: tirx.Var) -> tirx.Var:
+    return tirx.decl_buffer([int(d) for d in buffer.ty.shape], str(buffer.ty.dtype), str(buffer.name), offset_factor=1)
+
+
+def _address(buffer: tirx.Var) -> tvm.ir.Expr:
+    return tirx.address_of(tirx.BufferLoad(buffer, [0] * len(buffer.ty.shape)))
+
+
+def named_by_content(functions: Sequence[CFunction]) -> tuple[list[CFunction], dict[str, str]]:
+    """Rename functions (callees first) after the digest of their text, so that equal functions of different layers are one function.
+
+    Renaming what is renamed already changes nothing.
+
+    Returns
+    -------
+    functions, renamed
+        The renamed functions, and {old name: new name}.
+    """
+    renamed: dict[str, str] = {}
+    result = []
+    for function in functions:
+        text = _substitute(function.source, renamed)
+        stem = re.sub(r"_([0-9a-f]{8}|[0-9a-f]{10})$", "", function.name.removeprefix(PREFIX))
+        digest = hashlib.sha256(_substitute(text, {function.name: "@"}).encode()).hexdigest()[:10]
+        renamed[function.name] = f"{PREFIX}{stem}_{digest}"
+        result.append(CFunction(renamed[function.name], _substitute(text, renamed)))
+    return result, renamed
+
+
+def _substitute(text: str, names: Mapping[str, str]) -> str:
+    return re.sub(rf"\b{PREFIX}\w+", lambda m: names.get(m.group(), m.group()), text)
