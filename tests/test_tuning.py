@@ -21,7 +21,8 @@ from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.space import annotated_rule
 from tvm_tiny.target import parse_target
 from tvm_tiny.tuning import Record, Records, Workload, read_records
-from tvm_tiny.tuning.bench import Bench, Candidate, Case
+from tvm_tiny.tuning.bench import Bench
+from tvm_tiny.tuning.candidate import Candidate, Case
 from tvm_tiny.tuning.network import lowered_layers, tune
 from tvm_tiny.tuning.records import append_records, load_records
 from tvm_tiny.tuning.search import features

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ def device_server(
     tracker: Annotated[str, typer.Option("--tracker", help="HOST:PORT of `python -m tvm.exec.rpc_tracker`.")] = "",
     call_timeout: Annotated[float, typer.Option("--call-timeout", help="Seconds a function may run.")] = 30.0,
     reset_command: Annotated[str, typer.Option("--reset-command", help="Command that resets the board when it hangs.")] = "",
+    run_code: Annotated[bool, typer.Option("--run-code", help="Clients may send code and have it run, as tuning does.")] = False,
     target: Target = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -40,7 +42,7 @@ def device_server(
     from tvm_tiny.device.rpc.session import running_bridge
 
     with contextlib.ExitStack() as stack:
-        spec = _line(stack, model, board, line, target)
+        spec = _line(stack, model, board, line, target, run_code)
         options: dict[str, Any] = {"host": host, "port": port, "tracker": tracker, "call_timeout": call_timeout}
         key = key or (board if tracker and not line else "")
         bridge = stack.enter_context(running_bridge(spec, key=key, reset_command=reset_command, **options))
@@ -48,7 +50,7 @@ def device_server(
         _wait(bridge.pid)
 
 
-def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str, target: str | None) -> LineSpec:
+def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str, target: str | None, run_code: bool) -> LineSpec:
     """The line that is named, or that of the model's firmware, built and kept as long as `stack`."""
     from tvm_tiny.boards import find_board
     from tvm_tiny.device.artifact import open_artifact
@@ -60,9 +62,10 @@ def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str
         raise OptionError("a device server takes a model and a board, or a line", remedy="give one of the two")
     if model is None:
         return parse_line(line)
+    options = replace(RPC_OPTIONS, run_code=run_code)
     artifact = stack.enter_context(open_artifact(stack.enter_context(artifact_of(model, target, board))))
     with progress(f"building for {board}"):
-        return project_line(stack.enter_context(built_project(artifact, find_board(board), RPC_OPTIONS)))
+        return project_line(stack.enter_context(built_project(artifact, find_board(board), options)))
 
 
 def _announce(bridge: RunningBridge, as_json: bool) -> None:

@@ -55,6 +55,8 @@ class ProjectOptions:
         Further compiler flags for every file, and for linking.
     serial : str
         Serial port of a real board, `PATH[@BAUD]`; empty looks for the one that is plugged in.
+    run_code : bool
+        With app `rpc`: clients may send code and have it run, as tuning does; the arena takes all the memory there is.
     """
 
     app: str = "standalone"
@@ -63,6 +65,7 @@ class ProjectOptions:
     stack_bytes: int = 16384
     extra_flags: tuple[str, ...] = ()
     serial: str = ""
+    run_code: bool = False
 
     def __post_init__(self) -> None:
         for what, value, known in (("app", self.app, APPS), ("hook", self.hook, HOOKS), ("line", self.line, ("semihosting", "uart"))):
@@ -191,7 +194,7 @@ class ProjectHandler(ABC):
         _copy_model(artifact, directory / "model")
         if options.app == "rpc":
             copy_server(source / "rpc")
-            (directory / "model_functions.c").write_text(emit_functions_c([artifact]), encoding="utf-8")
+            (directory / "model_functions.c").write_text(emit_functions_c([artifact], run_code=options.run_code), encoding="utf-8")
         else:
             (directory / "model.c").write_text(emit_model_c(artifact, sample), encoding="utf-8")
         self.write_template(artifact, board, directory, options)
@@ -296,7 +299,7 @@ def model_variables(artifact: Artifact, board: Board, options: ProjectOptions) -
         app_flags.append(f"-DTINY_LAYER_TIMES={max(len(artifact.layers), 1)}u")
         sources_of_app += ["src/layer_times.c", "src/port_cycles.c"]
     if options.app == "rpc":
-        app_flags = ["-Os", f"-DTINY_RPC_ARENA_BYTES={default_arena_bytes(artifact, board)}"]
+        app_flags = ["-Os", f"-DTINY_RPC_ARENA_BYTES={default_arena_bytes(artifact, board, all_room=options.run_code)}"]
         sources_of_app = [*app_sources(), "src/port_cycles.c", "model_functions.c"]
     return {
         "APP_SOURCES": " ".join(sources_of_app),

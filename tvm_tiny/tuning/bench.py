@@ -6,121 +6,26 @@ A candidate that is not exact, faults or hangs is found by a plain run first; on
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
-from os import cpu_count
 from pathlib import Path
 
-import numpy as np
-from tvm import tirx
-
 from tvm_tiny.boards import Board
-from tvm_tiny.compiled import COMPILE_FLAGS
 from tvm_tiny.device import measure_objects, qemu_command
-from tvm_tiny.device.toolchain import find_tool, run_tool, tool_version
-from tvm_tiny.errors import TargetError, TinyError, ToolchainError
-from tvm_tiny.ops import registry
+from tvm_tiny.device.toolchain import run_tool
+from tvm_tiny.errors import TargetError, TinyError
 from tvm_tiny.profiler import model_for, profile_elf
-from tvm_tiny.schedules.base import Layer
+from tvm_tiny.tuning.candidate import Candidate, Case, Measurement
+from tvm_tiny.tuning.objects import Objects, measure_distinct
+from tvm_tiny.tuning.runner import Conditions
 
 _HERE = Path(__file__).parent
 _GUARD = 64
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A kernel ready to be compiled, from the attributes of a scheduled function (`schedules/base.py`).
-
-    Attributes
-    ----------
-    symbol : str
-        External C function `symbol(activations…, output, packed, scratch)`.
-    source : str
-        One translation unit.
-    packed : bytes
-    scratch : int
-        Bytes.
-    activations : int
-        Input pointers.
-    """
-
-    symbol: str
-    source: str
-    packed: bytes
-    scratch: int
-    activations: int
-
-    @staticmethod
-    def of(scheduled: tirx.PrimFunc) -> Candidate | None:
-        """None for a schedule that is no single call of a microkernel: it has loops of TVM's own and nothing to tune."""
-        attrs = scheduled.attrs
-        if "tiny.c_sources" not in attrs or "tiny.args" not in attrs:
-            return None
-        sources = [(str(name), str(text)) for name, text in attrs["tiny.c_sources"]]
-        blobs = [a.numpy().tobytes() for a in attrs.get("tiny.packed", [])]
-        scratch = [int(n) for n in attrs.get("tiny.scratch", [])]
-        if len(blobs) > 1 or len(scratch) > 1:
-            return None
-        inputs = sum(str(a).startswith("arg:") for a in attrs["tiny.args"])
-        text = "\n".join(text for _name, text in sources)
-        return Candidate(sources[-1][0], text, blobs[0] if blobs else b"", scratch[0] if scratch else 0, inputs)
-
-    @cached_property
-    def digest(self) -> str:
-        """Equal for candidates that are the same code and data."""
-        return hashlib.sha256(self.source.encode() + b"\0" + self.packed).hexdigest()[:20]
-
-    @property
-    def entry(self) -> str:
-        """The symbol in the object file: candidates of the same code and other data lie in one image."""
-        return f"candidate_{self.digest}"
-
-
-@dataclass(frozen=True)
-class Case:
-    """Inputs of a layer and the outputs its operator's meaning gives, one entry a sample."""
-
-    inputs: tuple[tuple[np.ndarray, ...], ...]
-    expected: tuple[np.ndarray, ...]
-
-    @staticmethod
-    def of(layer: Layer, seed: int = 0) -> Case:
-        """A random sample over the whole range of int8, and one of extremes only."""
-        rng, op = np.random.default_rng(seed), registry.get(layer.op)
-        count = len(layer.shapes) - 1
-        run_time = [i for i in range(count) if i not in layer.constants]
-        samples: list[tuple[np.ndarray, ...]] = []
-        for extremes in (False, True):
-            pick = (lambda shape: rng.choice([-128, 127], shape)) if extremes else (lambda shape: rng.integers(-128, 128, shape))
-            samples.append(tuple(np.asarray(pick(layer.shapes[i]), np.int8) for i in run_time))
-        attrs = {k: v for k, v in layer.attrs.items() if k in op.complete_attrs(layer.attrs)}
-        outputs: list[np.ndarray] = []
-        for sample in samples:
-            arrays = dict(zip(run_time, sample, strict=True))
-            values = [np.asarray(arrays[i] if i in arrays else layer.constants[i]) for i in range(count)]
-            outputs.append(op.numpy(*values, **attrs))
-        return Case(tuple(samples), tuple(outputs))
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What came of one candidate; see `records.Record` for the words."""
-
-    status: str
-    cycles: float = 0.0
-    instructions: int = 0
-    flash: int = 0
-    scratch: int = 0
-    message: str = ""
-
-
 class Bench:
-    """Compiles and measures on one emulated board.
+    """The runner of one emulated board (`runner.Runner`).
 
     Parameters
     ----------
@@ -137,10 +42,9 @@ class Bench:
         if not board.emulated:
             raise TargetError(f"{board.name} is not emulated, so nothing counts its instructions", remedy="tune on an mps2 board")
         model_for(board.mcpu)
-        self.board, self.board_term, self.directory, self.timeout = board, board_term, directory, timeout
-        self.gcc = str(find_tool("arm-gcc"))
-        self.flags = (*board.target.cflags, *COMPILE_FLAGS)
-        self.compiler = tool_version(Path(self.gcc))
+        self.board, self.directory, self.timeout = board, directory, timeout
+        self.objects = Objects(board.target, directory)
+        self.conditions = Conditions(board_term, self.objects.compiler, self.objects.flags)
         self._images = 0
         self._write_memory_map()
 
@@ -154,44 +58,14 @@ class Bench:
             rows.append(f"  {name} (rwx) : ORIGIN = {region.base:#x}, LENGTH = {region.size:#x}\n")
         (self.directory / "memory.ld").write_text(f"MEMORY {{\n{''.join(rows)}}}\n")
 
-    # -- compiling
-
-    def compile(self, candidates: Sequence[Candidate]) -> list[Path | str]:
-        """Compile side by side; for each the object file, or what the compiler said."""
-        with ThreadPoolExecutor(cpu_count() or 1) as pool:
-            return list(pool.map(self._compile, candidates))
-
-    def _compile(self, candidate: Candidate) -> Path | str:
-        source = self.directory / f"{candidate.digest}.c"
-        made = source.with_suffix(".o")
-        if made.is_file():
-            return made
-        source.write_text(candidate.source)
-        partial = source.with_suffix(".o.part")  # an object is there whole or not at all
-        command = [self.gcc, *self.flags, f"-D{candidate.symbol}={candidate.entry}", "-c", str(source), "-o", str(partial)]
-        try:
-            run_tool(command, cwd=self.directory, timeout=300, what="compiling a candidate")
-        except ToolchainError as error:
-            return error.message
-        return partial.rename(made)
-
-    # -- measuring
-
     def measure(self, case: Case, candidates: Sequence[Candidate]) -> list[Measurement]:
         """Compile, check and time candidates of one layer; one measurement each, in order."""
-        results: dict[int, Measurement] = {}
-        objects: dict[int, Path] = {}
-        for i, made in enumerate(self.compile(candidates)):
-            if isinstance(made, Path):
-                objects[i] = made
-            else:
-                results[i] = Measurement("build", message=made)
-        first = {candidates[i].digest: i for i in reversed(objects)}  # equal candidates are measured once
-        left = sorted(first.values())
-        results.update(self._check(case, candidates, objects, left))
-        exact = [i for i in left if i not in results]
-        results.update(self._time(case, candidates, objects, exact))
-        return [results[i] if i in results else results[first[candidates[i].digest]] for i in range(len(candidates))]
+
+        def check_and_time(objects: dict[int, Path]) -> dict[int, Measurement]:
+            refused = self._check(case, candidates, objects, list(objects))
+            return refused | self._time(case, candidates, objects, [i for i in objects if i not in refused])
+
+        return measure_distinct(self.objects, candidates, check_and_time)
 
     def _check(self, case: Case, candidates: Sequence[Candidate], objects: dict[int, Path], which: Sequence[int]) -> dict[int, Measurement]:
         """Those of `which` that are not exact, fault or hang."""
@@ -226,7 +100,8 @@ class Bench:
         image = self._link(case, [candidates[i] for i in which], [objects[i] for i in which])
         core = self.board.mcpu
         try:
-            profile = profile_elf(image, qemu_command(self.board, image), core, self.board_term, timeout=self.timeout * len(which))
+            command, seconds = qemu_command(self.board, image), self.timeout * len(which)
+            profile = profile_elf(image, command, core, self.conditions.board_term, timeout=seconds)
         except TinyError as error:
             return {i: Measurement("crash", message=error.message) for i in which}
         timed = [s for s in profile.segments if s.opened_by == 1]
@@ -250,8 +125,8 @@ class Bench:
         (folder / "data.S").write_text("".join(_incbin(folder, name) for name in blobs))
         (folder / "bench.h").write_text(_header(case, candidates))
         image = folder / "image.elf"
-        command = [self.gcc, *self.board.target.cflags, "-std=gnu11", "-O2", "-nostartfiles", "-Wl,--no-warn-rwx-segments", f"-I{folder}"]
-        command += [f"-L{self.directory}", "-T", str(_HERE / "harness.ld"), str(_HERE / "harness.c"), str(folder / "data.S")]
+        command = [self.objects.gcc, *self.board.target.cflags, "-std=gnu11", "-O2", "-nostartfiles", "-Wl,--no-warn-rwx-segments"]
+        command += [f"-I{folder}", f"-L{self.directory}", "-T", str(_HERE / "harness.ld"), str(_HERE / "harness.c"), str(folder / "data.S")]
         run_tool([*command, *map(str, objects), "-o", str(image)], cwd=folder, timeout=300, what="linking candidates")
         return image
 

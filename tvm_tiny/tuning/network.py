@@ -14,12 +14,14 @@ import tvm
 from tvm import relax, tirx
 
 from tvm_tiny.boards import Board, find_board
+from tvm_tiny.device.fleet import Fleet
 from tvm_tiny.errors import OptionError, TargetError
 from tvm_tiny.passes.apply_schedules import scratch_room
 from tvm_tiny.pipeline import PIPELINE, Options
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.bench import Bench
 from tvm_tiny.tuning.records import Record, Records, read_records
+from tvm_tiny.tuning.runner import Runner
 from tvm_tiny.tuning.task import Limits, Task
 
 DEFAULT_TERMS = {"cortex-m7": "stm32h7a3@280", "cortex-m4": "stm32l4r5@120"}
@@ -87,8 +89,12 @@ def tune(
     batch: int = 16,
     seed: int = 0,
     progress: Progress | None = None,
+    runner: str | Runner = "emulator",
+    tracker: str = "",
+    key: str = "",
+    workers: int = 1,
 ) -> TuningResult:
-    """Tune the layers of a network on an emulated board; equal layers once.
+    """Tune the layers of a network; equal layers once.
 
     Every candidate is checked against the operator's meaning before it is timed. What is measured is written to `records` batch by batch;
     started again with the same file, the search repeats nothing it has a record of.
@@ -100,7 +106,7 @@ def tune(
     target : str, optional
         The board's by default; it must be the board's core.
     board : str or Board
-        An emulated board.
+        An emulated board; with `runner="rpc"` what the devices are, a real one or not.
     trials : int
         Candidates a layer.
     records : path, optional
@@ -115,6 +121,13 @@ def tune(
         Candidates an image: what is lost at most when the process is killed.
     progress : callable, optional
         Called after every candidate with its task and its record.
+    runner : str or Runner
+        "emulator": cycles estimated from executed instructions. "rpc": devices of an RPC tracker, timed by their own counters. Or an object
+        with `measure` and `conditions` (`tvm_tiny.tuning.runner`).
+    tracker, key : str
+        With "rpc": "HOST:PORT" of the tracker, and the key of the devices (default: the board's name).
+    workers : int
+        With "rpc": devices used at a time.
 
     Raises
     ------
@@ -122,6 +135,8 @@ def tune(
         An option has no legal value, or no layer can be tuned.
     TargetError
         The board is not emulated, or of another core than `target`.
+    DeviceError
+        The tracker can't be reached, or has no such device.
     TinyError
         As for `build`; the toolchain is missing.
     """
@@ -130,12 +145,11 @@ def tune(
     chosen = found.target if target is None else parse_target(target)
     if chosen.mcpu != found.mcpu:
         raise TargetError(f"{found.name} is a {found.mcpu}, not a {chosen.mcpu}", remedy="choose the board of the target's core")
-    term = board_term if board_term is not None else DEFAULT_TERMS.get(found.mcpu, "none")
     path = Path(records) if records is not None else None
     known = Records(read_records(path) if path is not None and path.exists() else ())
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_tune_") as temp:
-        bench = Bench(found, term, Path(temp))
-        tasks = tasks_of(model, chosen, bench, known, path, layers)
+        used = make_runner(runner, found, Path(temp), board_term, tracker, key, workers) if isinstance(runner, str) else runner
+        tasks = tasks_of(model, chosen, used, known, path, layers)
         if not tasks:
             raise OptionError("no layer to tune", remedy="leave out `layers`, or name parts of the tensor names `tvm-tiny profile` prints")
         done = [
@@ -143,6 +157,19 @@ def tune(
             for task in tasks
         ]
     return TuningResult(tuple(done), known, path)
+
+
+def make_runner(kind: str, board: Board, directory: Path, board_term: str | None, tracker: str, key: str, workers: int) -> Runner:
+    """The runner called `kind`; see `tune`."""
+    if kind == "emulator":
+        return Bench(board, board_term if board_term is not None else DEFAULT_TERMS.get(board.mcpu, "none"), directory)
+    if kind != "rpc":
+        raise OptionError(f"runner={kind!r} is not known", remedy="say emulator or rpc")
+    from tvm_tiny.tuning.rpc import RpcRunner, parse_tracker
+
+    _check_counts(workers=workers)
+    host, port = parse_tracker(tracker)
+    return RpcRunner(board, Fleet(host, port, key or board.name), directory, workers=workers)
 
 
 def _check_counts(**counts: int) -> None:
@@ -154,7 +181,7 @@ def _check_counts(**counts: int) -> None:
 def tasks_of(
     model: tvm.IRModule | str | Path | bytes,
     target: TinyTarget,
-    bench: Bench,
+    runner: Runner,
     records: Records,
     path: Path | None,
     layers: Iterable[str] | None,
@@ -166,7 +193,7 @@ def tasks_of(
         name = str(func.attrs.get("tiny.source", ""))
         if wanted is not None and not any(part in name for part in wanted):
             continue
-        task = Task(func, target, bench, records, path)
+        task = Task(func, target, runner, records, path)
         if task.spaces:
             tasks.setdefault(task.workload.key, task).layers.append(name)
     return sorted(tasks.values(), key=lambda t: -int(t.func.attrs["tiny.macs"]))

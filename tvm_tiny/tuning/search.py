@@ -7,8 +7,11 @@ and runner look every candidate up in the records first, so an interrupted searc
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -187,22 +190,37 @@ def search(task: Task, trials: int, batch: int, work_dir: str, seed: int, done: 
         population_size=4 * small, init_measured_ratio=0.2, init_min_unmeasured=small, max_fail_count=3, genetic_num_iters=3,
         genetic_mutate_prob=0.85, genetic_max_fail_count=10, eps_greedy=0.1,
     )  # fmt: skip
-    ms.tir_integration.tune_tir(
-        mod=task.outline,
-        target=task.target.tvm_target(),
-        work_dir=work_dir,
-        max_trials_global=trials,
-        num_trials_per_iter=batch,
-        builder=Builder(task),
-        runner=Runner(task, done),
-        cost_model=cost_model(task),
-        # The default list also removes the folder of every artifact; ours are no files.
-        measure_callbacks=[ms.measure_callback.AddToDatabase(), ms.measure_callback.UpdateCostModel()],
-        space=space_generator(task, seed),
-        strategy=strategy,
-        num_tuning_cores=1,  # the pieces above are Python
-        seed=seed,
-    )
+    with _without_tensor_intrinsics():
+        ms.tir_integration.tune_tir(
+            mod=task.outline,
+            target=task.target.tvm_target(),
+            work_dir=work_dir,
+            max_trials_global=trials,
+            num_trials_per_iter=batch,
+            builder=Builder(task),
+            runner=Runner(task, done),
+            cost_model=cost_model(task),
+            # The default list also removes the folder of every artifact; ours are no files.
+            measure_callbacks=[ms.measure_callback.AddToDatabase(), ms.measure_callback.UpdateCostModel()],
+            space=space_generator(task, seed),
+            strategy=strategy,
+            num_tuning_cores=1,  # the pieces above are Python
+            seed=seed,
+        )
+
+
+@contextlib.contextmanager
+def _without_tensor_intrinsics() -> Iterator[None]:
+    """TVM's TuneContext imports the tensor intrinsics of all its targets, which takes longer than tuning a layer; none is used here."""
+    name = "tvm.s_tir.tensor_intrin"
+    absent = name not in sys.modules
+    if absent:
+        sys.modules[name] = ModuleType(name)
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[name]
 
 
 def cost_model(task: Task) -> Any:

@@ -16,8 +16,9 @@ from tvm_tiny.schedules.microkernels import RegisterPressureError
 from tvm_tiny.schedules.rules import default_schedule, realise, spaces
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
-from tvm_tiny.tuning.bench import Bench, Candidate, Case, Measurement
+from tvm_tiny.tuning.candidate import Candidate, Case, Measurement
 from tvm_tiny.tuning.records import Record, Records, append_records, kernel_version
+from tvm_tiny.tuning.runner import Runner
 from tvm_tiny.tuning.workload import Workload
 
 DEFAULT: Choice = {}  # the candidate that stands for what the rules choose without records
@@ -47,7 +48,7 @@ class Task:
 
     func: tirx.PrimFunc
     target: TinyTarget
-    bench: Bench
+    runner: Runner
     records: Records
     path: Path | None = None
     limits: Limits = field(default_factory=Limits)
@@ -106,7 +107,7 @@ class Task:
         """Measure prepared candidates, those without a record in one image, and write their records at once."""
         choices = [json.loads(name) for name in names]
         fresh = [c for c in choices if self.known(c) is None]
-        for choice, result in zip(fresh, self.bench.measure(self.case, [self._ready[self.name(c)] for c in fresh]), strict=True):
+        for choice, result in zip(fresh, self.runner.measure(self.case, [self._ready[self.name(c)] for c in fresh]), strict=True):
             self._note(self._record(choice, result))
         self.flush()
         found = [self.known(choice) for choice in choices]
@@ -142,7 +143,8 @@ class Task:
         self._unwritten.clear()
 
     def _current(self, record: Record) -> bool:
-        return record.board_term == self.bench.board_term and record.compiler == self.bench.compiler and record.kernels == kernel_version()
+        known = self.runner.conditions
+        return (record.board_term, record.compiler, record.kernels) == (known.board_term, known.compiler, kernel_version())
 
     def _refuse(self, choice: Choice, why: str) -> str:
         self._note(self._record(choice, Measurement("illegal", message=why)))
@@ -153,7 +155,8 @@ class Task:
         self._unwritten.append(record)
 
     def _record(self, choice: Choice, m: Measurement) -> Record:
+        known = self.runner.conditions
         return Record(
             self.workload, dict(choice), m.status, m.cycles, m.instructions, m.flash, m.scratch,
-            self.bench.board_term, self.bench.compiler, " ".join(self.bench.flags), kernel_version(), m.message,
+            known.board_term, known.compiler, known.flags, kernel_version(), m.message,
         )  # fmt: skip

@@ -22,7 +22,7 @@ _DTYPES = {
 _MAX_ARGS = 16  # TINY_RPC_MAX_ARGS
 
 
-def emit_functions_c(artifacts: Sequence[Artifact]) -> str:
+def emit_functions_c(artifacts: Sequence[Artifact], *, run_code: bool = False) -> str:
     """C text that registers the functions of each model, tensors in the model's order.
 
     `tvmgen_<name>_run(inputs..., outputs...)`
@@ -33,6 +33,8 @@ def emit_functions_c(artifacts: Sequence[Artifact]) -> str:
         Bytes: a u32 a layer, how long each ran in the last inference, in ticks of the device's counter (zeros without one).
 
     Each wrapper checks number, dtype and shape of its tensors before the model sees an address.
+
+    With `run_code`, `tiny_rpc.place_of_code` and `tiny_rpc.run_code` besides (rpc_code.h).
 
     Raises
     ------
@@ -51,12 +53,15 @@ def emit_functions_c(artifacts: Sequence[Artifact]) -> str:
     includes = "".join(f'#include "tvmgen_{name}.h"\n' for name in names)
     includes += "".join(f'#include "tvmgen_{a.name}_layers.h"\n' for a in artifacts if _callable_layers(a))
     rows = [row for artifact in artifacts for row in _rows(artifact)]
+    if run_code:
+        includes += '#include "rpc_code.h"\n'
+        rows.append("    TINY_RPC_CODE_FUNCTIONS,\n")
     return (
         "/* Generated from metadata.json: the functions an RPC client finds in this image. */\n"
         f'#include "rpc_layers.h"\n{includes}\n'
         + "\n".join(part for artifact in artifacts for part in (_tables(artifact), _run(artifact), _layers(artifact)) if part)
         + f"\nconst tiny_rpc_function_t tiny_rpc_functions[] = {{\n{''.join(rows)}}};\n"
-        + f"const uint32_t tiny_rpc_num_functions = {len(rows)}u;\n"
+        + "const uint32_t tiny_rpc_num_functions = sizeof(tiny_rpc_functions) / sizeof(tiny_rpc_functions[0]);\n"
     )
 
 

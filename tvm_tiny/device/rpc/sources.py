@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RPC_FOLDER = Path(tvm_tiny.microtvm_projects.__file__).resolve().parent / "rpc"
 NATIVE_PORTS = ("stdio", "tcp")
+_BESIDE_ARENA = 32768  # the server's variables, the stack
 
 
 def server_sources() -> list[Path]:
@@ -52,16 +53,18 @@ def copy_server(folder: Path) -> None:
     shutil.copyfile(RPC_FOLDER / "ports/port_app.c", folder / "port_app.c")
 
 
-def default_arena_bytes(artifact: Artifact, board: Board) -> int:
+def default_arena_bytes(artifact: Artifact, board: Board, *, all_room: bool = False) -> int:
     """Memory for the host's tensors: two sets of the model's inputs and outputs, or all that `run_layers` holds, and 16 KB.
 
-    At least 64 KB; less where the board has not so much.
+    At least 64 KB; less where the board has not so much. With `all_room` all that is left beside the model.
 
     `-DTINY_RPC_ARENA_BYTES=n` in a project's extra flags overrides it (n a multiple of 16).
     """
     tensors = sum(tensor.nbytes + 32 for tensor in (*artifact.inputs, *artifact.outputs))
     wanted = max(65536, 2 * tensors + 16384, live_bytes(artifact) + 16384)
     room = board.limits.arena
-    if room is not None:
+    if all_room and room is not None:
+        wanted = max(wanted, room - artifact.workspace_size - _BESIDE_ARENA)
+    elif room is not None:
         wanted = min(wanted, max((room - artifact.workspace_size) // 2, 2 * tensors))
     return wanted // 16 * 16
