@@ -15,7 +15,7 @@ import numpy as np
 from ..requantize_forms import Form, find_form
 from . import reference
 from .c_source import CFunction, function_name
-from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits
+from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
 from .planes import PlaneRow, plane_row_function
@@ -114,6 +114,8 @@ def depthwise(
     )  # fmt: skip
     if choice.pixels is None and requant.form is not Form.ACCUMULATOR:
         block = _largest_fitting(block)
+    reused = strip > 1 or len(block.groups) > 1
+    block = replace(block, copied=reused and not core.dual_issue and may_copy(block))  # the M7 has a data cache
     plane = PlaneRow(
         shape.width,
         shape.padding[1],
@@ -218,7 +220,8 @@ class _PlaneWriter:
         fill = self._add(plane_row_function(self.prefix, self.plane))
         padding = f"0x{half << 16 | half:08x}u"
         blank = self._add(_blank_function(self.prefix, self.plane))
-        spread = f"{fill}({row} + channel, (uint8_t *)scratch + r * {s.row_bytes}, {padding}, "
+        every_byte = f"0x{0x01010101 * (half & 0xFF):08x}u"
+        spread = f"{fill}({row} + channel, (uint8_t *)scratch + r * {s.row_bytes}, {every_byte}, "
         if together:
             spread = f"      if (r < last) {spread}(uint32_t)(last - r));\n"
         else:

@@ -20,6 +20,8 @@ from .scheduler import RegisterPressureError, schedule
 
 _X, _W = "r0", "r1"
 _STACK_Y, _STACK_ROWS, _STACK_GROUPS, _STACK_PLANES, _STACK_START = 0, 4, 8, 12, 16  # and there: x, y, rows at the start
+_STACK_W, _STACK_COPY = 28, 32  # the parameters in flash, and their copy
+_MOST_COPIED = 256  # bytes
 _MOST_UNROLLED = 3
 
 
@@ -43,6 +45,8 @@ class DepthwiseBlock:
     dual_issue : bool
     planes, plane_bytes : int
         Channels of one call: planes lie `plane_bytes` apart, parameters and outputs follow one another.
+    copied : bool
+        A channel's parameters are copied to the stack before its outputs: for flash that costs a wait at every read.
     """
 
     width: int
@@ -56,6 +60,7 @@ class DepthwiseBlock:
     dual_issue: bool = True
     planes: int = 1
     plane_bytes: int = 0
+    copied: bool = False
 
     @property
     def stream_bytes(self) -> int:
@@ -116,11 +121,12 @@ def depthwise_function(prefix: str, block: DepthwiseBlock) -> CFunction:
 
 @lru_cache(maxsize=256)
 def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
-    lines = ["push {r4-r11, lr}", "sub sp, sp, #28", f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]"]
+    frame = _STACK_COPY + block.stream_bytes if block.copied else _STACK_W
+    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{frame}", f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]"]
     if block.planes > 1:
         lines += [f"mov r4, #{block.planes}", f"str r4, [sp, #{_STACK_PLANES}]"]
         lines += [f"str r{i}, [sp, #{_STACK_START + 4 * n}]" for n, i in enumerate((0, 2, 3))]
-    lines.append("1:")
+    lines += ["3:", *_copy(block), "1:"]
     groups = block.groups
     if len(groups) <= _MOST_UNROLLED:
         first = 0
@@ -137,7 +143,24 @@ def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
     lines += add_immediate("r2", back + block.width * block.pixel_stride, "r4")
     lines += add_immediate(_X, row_x + block.stride[0] * block.row_bytes, "r4")
     lines += [f"str r2, [sp, #{_STACK_Y}]", "subs r3, r3, #1", f"str r3, [sp, #{_STACK_ROWS}]", "bne 1b"]
-    return (*lines, *_next_plane(block), "add sp, sp, #28", "pop {r4-r11, pc}")
+    return (*lines, *_next_plane(block), f"add sp, sp, #{frame}", "pop {r4-r11, pc}")
+
+
+def may_copy(block: DepthwiseBlock) -> bool:
+    """Whether a channel's parameters are few enough for the stack."""
+    return block.stream_bytes <= _MOST_COPIED
+
+
+def _copy(block: DepthwiseBlock) -> list[str]:
+    """Copy a channel's parameters and point there."""
+    if not block.copied:
+        return []
+    words = block.stream_bytes // 4
+    lines = [f"str {_W}, [sp, #{_STACK_W}]", f"add r2, sp, #{_STACK_COPY}"]
+    for first in range(0, words, 8):
+        some = f"{{r4-r{min(words - first, 8) + 3}}}" if words - first > 1 else "{r4}"
+        lines += [f"ldm {_W}!, {some}", f"stm r2!, {some}"]
+    return [*lines, f"add {_W}, sp, #{_STACK_COPY}"]
 
 
 def _next_plane(block: DepthwiseBlock) -> list[str]:
@@ -145,9 +168,10 @@ def _next_plane(block: DepthwiseBlock) -> list[str]:
         return []
     lines = [f"ldr r{i}, [sp, #{_STACK_START + 4 * n}]" for n, i in enumerate((0, 2, 3))]
     lines += [f"ldr r4, [sp, #{_STACK_PLANES}]", *add_immediate(_X, block.plane_bytes, "r5"), "add r2, r2, #1"]
+    lines += [f"ldr {_W}, [sp, #{_STACK_W}]"] if block.copied else []
     lines += [*add_immediate(_W, block.stream_bytes, "r5"), f"str r0, [sp, #{_STACK_START}]", f"str r2, [sp, #{_STACK_START + 4}]"]
     lines += [f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]", "subs r4, r4, #1", f"str r4, [sp, #{_STACK_PLANES}]"]
-    return [*lines, "bne 1b"]
+    return [*lines, "bne 3b"]
 
 
 def _looped_groups(block: DepthwiseBlock, groups: tuple[int, ...]) -> list[str]:

@@ -56,7 +56,7 @@ class PlaneRow:
 
 
 def plane_row_function(prefix: str, row: PlaneRow) -> CFunction:
-    """Emit `static void f(const int8_t *src, void *dst, uint32_t padding, uint32_t rows)`; `padding` is the zero point in both halves."""
+    """Emit `static void f(const int8_t *src, void *dst, uint32_t padding, uint32_t rows)`; `padding` is the zero point in every byte."""
     name = function_name(prefix, "planes", row)
     return naked_function(name, ("const int8_t *src", "void *dst", "uint32_t padding", "uint32_t rows"), _assembly(row), _portable(row))
 
@@ -98,39 +98,30 @@ def _words(row: PlaneRow, words: range, base_word: int, base_pixel: int) -> tupl
     """Straight code of some words, with the pointers standing at `base_word` and `base_pixel`."""
     body = Body()
     for word in words:
-        low, high = (_bytes(row, body, p, base_pixel) for p in row.pixels(word))
-        for plane in range(4):
-            body.store(_join(body, low, high, plane), ("r1", "r3")[plane // 2], 4 * (word - base_word) + plane % 2 * row.plane_bytes)
+        low, high = (_load(row, body, p, base_pixel) for p in row.pixels(word))
+        for plane, value in enumerate(_planes(body, low, high)):
+            body.store(value, ("r1", "r3")[plane // 2], 4 * (word - base_word) + plane % 2 * row.plane_bytes)
     if not body.instructions:
         return ()
     pool = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr")
     return schedule(body, pool, dual_issue=row.dual_issue, tries=12).lines
 
 
-def _bytes(row: PlaneRow, body: Body, pixel: int, base: int) -> tuple[int, int] | None:
-    """Channels (0, 2) and (1, 3) of a pixel, or None for padding."""
-    if not 0 <= pixel < row.width:
-        return None
-    raw = body.ldr("r0", (pixel - base) * row.pixel_stride)
-    return body.sxtb16(raw), body.sxtb16(raw, 8)
+def _load(row: PlaneRow, body: Body, pixel: int, base: int) -> int | None:
+    """The four channels of a pixel, None for padding."""
+    return body.ldr("r0", (pixel - base) * row.pixel_stride) if 0 <= pixel < row.width else None
 
 
-def _join(body: Body, low: tuple[int, int] | None, high: tuple[int, int] | None, plane: int) -> int:
-    """The plane's word of two pixels; r2 holds the padding."""
-    half = plane & 1
+def _planes(body: Body, low: int | None, high: int | None) -> list[int]:
+    """The four planes' words of two pixels; r2 holds four bytes of padding."""
     if low is None and high is None:
-        return body.alu("mov", tail="r2")
-    if plane < 2:  # low halves
-        if low is None:
-            return body.emit("pkhbt {d}, r2, {0}, lsl #16", Kind.FIELD, high[half], early=(0,))  # type: ignore[index]
-        if high is None:
-            return body.emit("pkhbt {d}, {0}, r2, lsl #16", Kind.FIELD, low[half], early=(0,))
-        return body.field_op("pkhbt", low[half], high[half], tail="lsl #16", early=True)
-    if low is None:
-        return body.emit("pkhtb {d}, {0}, r2, asr #16", Kind.FIELD, high[half], early=(0,))  # type: ignore[index]
-    if high is None:
-        return body.emit("pkhtb {d}, r2, {0}, asr #16", Kind.FIELD, low[half], early=(0,))
-    return body.field_op("pkhtb", high[half], low[half], tail="asr #16", early=True)
+        return [body.emit("sxtb16 {d}, r2", Kind.FIELD)] * 4
+    sources = [v for v in (low, high) if v is not None]
+    names = ["r2" if v is None else f"{{{sources.index(v)}}}" for v in (low, high)]
+    early = tuple(range(len(sources)))
+    first = body.emit(f"pkhbt {{d}}, {names[0]}, {names[1]}, lsl #16", Kind.FIELD, *sources, early=early)  # channels 0 and 1 of both
+    second = body.emit(f"pkhtb {{d}}, {names[1]}, {names[0]}, asr #16", Kind.FIELD, *sources, early=early)  # channels 2 and 3
+    return [body.sxtb16(first), body.sxtb16(first, 8), body.sxtb16(second), body.sxtb16(second, 8)]
 
 
 def _portable(row: PlaneRow) -> str:
@@ -140,7 +131,7 @@ def _portable(row: PlaneRow) -> str:
         f"  for (int32_t column = 0; column < {2 * row.words}; ++column) {{\n"
         f"    const int32_t pixel = column - {row.left};\n"
         f"    for (int32_t plane = 0; plane < 4; ++plane) {{\n"
-        f"      int16_t value = (int16_t)tiny_low(padding);\n"
+        f"      int16_t value = (int16_t)tiny_byte(padding);\n"
         f"      if (pixel >= 0 && pixel < {row.width}) value = src[pixel * {row.pixel_stride} + plane];\n"
         f"      memcpy(to + 2 * column + plane * {row.plane_bytes}, &value, 2);\n"
         f"    }}\n"
