@@ -111,11 +111,19 @@ def count(qemu_command: Sequence[str], what: Counting, timeout: float = 600.0) -
         return _read_counts(counts), run.stdout.decode(errors="replace")
 
 
+class RunFailedError(DeviceError):
+    """An emulated run that failed. `exit_status` is the emulator's: its exit code, or minus the number of the signal that ended it."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
 def _failure(code: int, printed: str, complaint: str) -> ToolchainError | DeviceError:
     """QEMU's own complaint is the toolchain's, anything else the image's."""
     if "plugin" in complaint:
         return ToolchainError(f"this QEMU does not load the counting plugin: {complaint.strip()}", remedy=_INSTALL_QEMU)
-    return DeviceError(f"the emulated run ended with code {code}: {(printed + complaint).strip()[-500:] or 'nothing was printed'}")
+    return RunFailedError(f"the emulated run ended with code {code}: {(printed + complaint).strip()[-500:] or 'nothing was printed'}", code)
 
 
 def _read_counts(path: Path) -> list[SegmentCounts]:

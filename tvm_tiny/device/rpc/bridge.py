@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm_tiny.device.faults import DeviceFault
+from tvm_tiny.device.rpc.hosted import HostedDevice
 from tvm_tiny.device.rpc.line import Line, LineSpec
 from tvm_tiny.device.rpc.link import DeviceLink
 from tvm_tiny.device.rpc.packets import (
@@ -99,12 +100,14 @@ class Bridge:
     Parameters
     ----------
     line
-        How to reach the device.
+        How to reach the device, or the device itself where it is hosted here.
     reset
         Resets the board; called after it failed to answer, with its line closed. A process is reset by closing its line.
     """
 
-    def __init__(self, line: LineSpec, options: BridgeOptions | None = None, reset: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, line: LineSpec | HostedDevice, options: BridgeOptions | None = None, reset: Callable[[], None] | None = None
+    ) -> None:
         self.options = options or BridgeOptions()
         self._spec, self._reset = line, reset
         self._line: Line | None = None
@@ -194,7 +197,7 @@ class Bridge:
 
     # ---- the device -----------------------------------------------------------------------------------------------------------
 
-    def open_device(self) -> tuple[DeviceLink, int]:
+    def open_device(self) -> tuple[DeviceLink | HostedDevice, int]:
         """A fresh session with the device and the longest packet it can be sent, bytes.
 
         Raises
@@ -202,9 +205,7 @@ class Bridge:
         DeviceError
             There is none, or it does not answer.
         """
-        if self._line is None:
-            self._line = self._spec.open()
-        link = DeviceLink(self._line)
+        link = self._spec if isinstance(self._spec, HostedDevice) else DeviceLink(self._open_line(self._spec))
         info = link.open_session(self.options.start_timeout)
         return link, info.arena_bytes + _BESIDES_TENSOR
 
@@ -223,6 +224,11 @@ class Bridge:
         """Whether `stop` was called."""
         return self._stopping
 
+    def _open_line(self, spec: LineSpec) -> Line:
+        if self._line is None:
+            self._line = spec.open()
+        return self._line
+
     def _close_line(self) -> None:
         if self._line is not None:
             self._line.close()
@@ -236,7 +242,7 @@ class _Session:
         self._bridge, self._connection = bridge, connection
         self._timeout = timeout
         self._ends_at = None if timeout is None else time.monotonic() + timeout
-        self._link: DeviceLink | None = None
+        self._link: DeviceLink | HostedDevice | None = None
         self._longest_packet = _BESIDES_TENSOR
 
     def run(self) -> None:

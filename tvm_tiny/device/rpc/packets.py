@@ -19,11 +19,16 @@ _MAX_KEY = 4096
 
 
 class Code(enum.IntEnum):
-    """Packet codes the bridge acts upon; all others it only carries."""
+    """Packet codes the bridge or a hosted device acts upon; all others are only carried."""
 
     SHUTDOWN = 1
     INIT_SERVER = 2
+    CALL_FUNC = 3
+    RETURN = 4
     EXCEPTION = 5
+    GET_GLOBAL_FUNC = 9
+    FREE_HANDLE = 10
+    STREAM_SYNC = 15
 
 
 class ClientGoneError(Exception):
