@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from tvm_tiny.boards import SECTIONS, Board, MemoryRegion
 from tvm_tiny.device.artifact import Artifact
 from tvm_tiny.device.link import Link
-from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, config_mk, does_not_fit, model_variables, template_folder
+from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, does_not_fit, model_variables, write_make_project
 from tvm_tiny.device.qemu import boot_with_pipes, boot_with_uart
 from tvm_tiny.device.toolchain import BuildFailure, find_tool
 from tvm_tiny.errors import TargetError
@@ -22,18 +21,13 @@ class Handler(ProjectHandler):
 
     def write_template(self, artifact: Artifact, board: Board, directory: Path, options: ProjectOptions) -> None:
         """Add Makefile, config.mk, board.h, memory.ld and the bare-metal sources."""
-        folder = template_folder("mps2")
-        for path in sorted(folder.iterdir()):
-            if path.suffix in (".c", ".h", ".ld"):
-                shutil.copyfile(path, directory / "src" / path.name)
-        shutil.copyfile(folder / "Makefile", directory / "Makefile")
         variables = {
             "CC": "arm-none-eabi-gcc",
             "CPU_FLAGS": " ".join(board.target.cflags),
             "PORT": options.line,
             **model_variables(artifact, board, options),
         }
-        (directory / "config.mk").write_text(config_mk(variables), encoding="utf-8")
+        write_make_project("mps2", directory, variables)
         (directory / "board.h").write_text(board_header(board), encoding="utf-8")
         (directory / "memory.ld").write_text(memory_script(board, options.stack_bytes), encoding="utf-8")
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from tvm_tiny.device.artifact import Artifact
 from tvm_tiny.device.frame import FrameError, FrameType, receive
 from tvm_tiny.device.link import Link
 from tvm_tiny.device.process import start_process
-from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, config_mk, model_variables, template_folder
+from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, model_variables, write_make_project
 from tvm_tiny.device.toolchain import find_tool
 from tvm_tiny.device.transport import TransportClosed
 
@@ -29,12 +28,7 @@ class Handler(ProjectHandler):
 
     def write_template(self, artifact: Artifact, board: Board, directory: Path, options: ProjectOptions) -> None:
         """Add Makefile, config.mk and the port."""
-        folder = template_folder("native")
-        shutil.copyfile(folder / "Makefile", directory / "Makefile")
-        for path in sorted(folder.glob("*.c")):
-            shutil.copyfile(path, directory / "src" / path.name)
-        variables = {"CC": find_tool("host-cc").name, **model_variables(artifact, board, options)}
-        (directory / "config.mk").write_text(config_mk(variables), encoding="utf-8")
+        write_make_project("native", directory, {"CC": find_tool("host-cc").name, **model_variables(artifact, board, options)})
 
     def flash(self, project: Project) -> None:
         """Nothing to do: the process starts when the line opens."""

@@ -277,6 +277,17 @@ def does_not_fit(project: Project, failure: BuildFailure) -> DoesNotFitError | N
     return DoesNotFitError(f"{project.model} does not fit {project.board.name}: {words}", remedy="choose a larger board")
 
 
+def write_make_project(template: str, directory: Path, variables: Mapping[str, str]) -> None:
+    """Add what a template that builds with make consists of: its C and linker scripts, its Makefile, the shared rules, and config.mk."""
+    folder = template_folder(template)
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".c", ".h", ".ld"):
+            shutil.copyfile(path, directory / "src" / path.name)
+    shutil.copyfile(folder / "Makefile", directory / "Makefile")
+    shutil.copyfile(template_folder("app") / "rules.mk", directory / "rules.mk")
+    (directory / "config.mk").write_text(config_mk(variables), encoding="utf-8")
+
+
 def config_mk(variables: Mapping[str, str]) -> str:
     """Text of config.mk."""
     lines = "".join(f"{name} := {value}\n" for name, value in variables.items())
