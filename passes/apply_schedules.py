@@ -8,7 +8,8 @@ What it does
   1. asks the rules (`tvm_tiny.schedules.rules`) for the function's default schedule, and the tuning records for a faster one;
   2. rebuilds the call with the arguments the scheduled function wants (`tiny.args`, `tiny.packed`; see `schedules/base.py`) and with its
      scratch buffers as further outputs, which are dead at once, so that the planner sees them;
-  3. shares one function between calls whose scheduled functions are the same.
+  3. shares one function between calls whose scheduled functions are the same;
+  4. grants the result the places that `in-place` asked for, where the kernel promises to be right then.
 What it leaves: everything that is no call_tir.
 
 rewrite:
@@ -28,6 +29,7 @@ from tvm_ffi import structural_equal, structural_hash
 
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.program import ALIASING_OPS
+from tvm_tiny.memory.rights import Rights, grant, promised
 from tvm_tiny.schedules.code_size import estimate_code_bytes
 from tvm_tiny.schedules.recorded import recorded_schedule
 from tvm_tiny.schedules.rules import default_schedule
@@ -178,7 +180,7 @@ class _Rewriter(relax.PyExprMutator):
         for key in _LAYER_ATTRS:
             clean = clean.without_attr(key) if key in clean.attrs else clean
         gvar = self._share(clean, call.args[0].name_hint)
-        new = relax.call_tir(gvar, args, outs if len(outs) > 1 else outs[0])
+        new = grant(relax.call_tir(gvar, args, outs if len(outs) > 1 else outs[0]), _in_place(scheduled))
         if not scratch:
             return new
         return relax.TupleGetItem(self.builder_.emit(new, name_hint=self.name), 0)
@@ -192,6 +194,14 @@ class _Rewriter(relax.PyExprMutator):
         gvar = self.builder_.add_func(func, f"{hint}_k")
         candidates.append((func, gvar))
         return gvar
+
+
+def _in_place(func: tirx.PrimFunc) -> Rights:
+    """What the kernel promises for the arguments whose places the pass `in-place` gave to the result."""
+    wanted = json.loads(str(func.attrs["tiny.attrs"])).get("in_place", []) if "tiny.attrs" in func.attrs else []
+    order = [str(a).removeprefix("arg:") for a in func.attrs.get("tiny.args", [])]
+    places = [order.index(str(i)) if order else i for i in wanted]
+    return {(0, p): [("in-place", 0)] for p in places if ("in-place", 0) in promised(func).get((0, p), [])}
 
 
 def _planned_arena(mod: tvm.IRModule) -> int | None:

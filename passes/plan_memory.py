@@ -4,8 +4,8 @@
 Where it may stand: last.
 
 What it matches: the straight list of kernel calls that `tvm_tiny.memory.program` reads from `main`.
-What it does: computes exact lifetimes, collects the overlap rights of the kernels (`tiny.overlap`), lets the planner find offsets, checks
-the plan, and writes it to the module attribute `tiny.plan` (JSON of `tvm_tiny.memory.plan.MemoryPlan`).
+What it does: computes exact lifetimes, collects the rights that `in-place` and `overlap` granted to the calls, lets the planner find
+offsets, checks the plan, and writes it to the module attribute `tiny.plan` (JSON of `tvm_tiny.memory.plan.MemoryPlan`).
 What it leaves: the code.
 
 rewrite:
@@ -17,7 +17,6 @@ rewrite:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 import tvm
@@ -66,12 +65,10 @@ def _inside(program: Program, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _rights(program: Program, call: KernelCall) -> tuple[Right, ...]:
-    """The kernel's `tiny.overlap` (see `schedules/base.py`) for the buffers of this call."""
-    text = program.kernels[call.kernel].attrs.get("tiny.overlap")
+    """What is granted to the call, by the names of its buffers."""
     rights = []
-    for key, alternatives in json.loads(str(text)).items() if text is not None else ():
-        out, arg = (int(part) for part in key.split(":"))
-        kind, name = call.args[arg]
-        if kind == "buffer" and call.reads.count(name) == 1 and len(_inside(program, (name, (call.writes + call.scratch)[out]))) == 2:
-            rights += [Right((call.writes + call.scratch)[out], name, order, distance) for order, distance in alternatives]
+    for (out, arg), alternatives in call.rights.items():
+        pair = ((call.writes + call.scratch)[out], call.args[arg][1])
+        if call.args[arg][0] == "buffer" and len(_inside(program, pair)) == 2:
+            rights += [Right(*pair, order, distance) for order, distance in alternatives]
     return tuple(rights)

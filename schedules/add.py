@@ -25,7 +25,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
         count *= extent
     kernel = add(f"{PREFIX}add", count, layer_of(layer), Core.of(target.mcpu))
     # A block of eight is read whole before its first byte is stored, blocks in ascending order.
-    return extern_schedule(kernel, func, "add", rights=[["ascending", 0]])
+    return extern_schedule(kernel, func, "add", rights=[["in-place", 0], ["ascending", 0]])
 
 
 def layer_of(layer: Layer) -> AddLayer:

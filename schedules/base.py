@@ -13,8 +13,8 @@ function then says how its parameters are made, in attributes:
   tiny.scratch      bytes of each scratch buffer; they follow the outputs as uint8 parameters.
   tiny.c_sources    [[name, C text], …] of microkernels, callees first, the function calls by `call_extern`; equal texts are emitted once.
   tiny.intrinsics   names of the `TensorIntrin`s its inner blocks were replaced by.
-  tiny.overlap      JSON {"<output>:<argument>": [[order, distance], …]}: how an output may lie over an argument
-                    (`tvm_tiny.memory.plan.Right`); scratch buffers are counted after the outputs.
+  tiny.overlap      JSON {"<output>:<argument>": [[order, distance], …]}: how an output may lie over an argument, if a pass grants it
+                    (`tvm_tiny.memory.rights`); scratch buffers are counted after the outputs.
   tiny.fetched      numbers of the arguments that are no arrays but functions of the application (`schedules/fetch.py`).
   tiny.kernel       JSON {"rule", "kernel", "block", "unroll", …}: what the report tells of the choice.
 """

@@ -17,6 +17,7 @@ from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
+from tvm_tiny.schedules.microkernels.depthwise import default_strip
 from tvm_tiny.schedules.overlap import element_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.target import TinyTarget
@@ -31,7 +32,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
         return space_of(shape_of(layer)).sample(func)
     shape, parameters, core = shape_of(layer), parameters_of(layer), Core.of(target.mcpu)
     kernel = depthwise(f"{PREFIX}depthwise", shape, parameters, core)
-    if whole_planes_pay(shape, kernel.scratch_bytes):
+    if 0 in layer.attrs.get("in_place", ()):
         in_place = depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=shape.out_height))
         kernel = in_place if in_place.choices["operand"] == "planes" else kernel
     if layer.room_binds:
@@ -50,7 +51,8 @@ def _within(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel, make: Call
 
     def need(candidate: MicroKernel) -> int:
         """Input, output as far as it may not lie over the input, and scratch."""
-        apart = min((d for _, d in _rights(layer, shape, candidate)), default=after)
+        granted = [d for order, d in _rights(layer, shape, candidate) if order != "in-place" or 0 in layer.attrs.get("in_place", ())]
+        apart = min(granted, default=after)
         return max(after, min(max(apart, 0), after) + before) + candidate.scratch_bytes
 
     if kernel.choices["operand"] != "planes" or need(kernel) <= room:
@@ -59,17 +61,35 @@ def _within(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel, make: Call
     return next((k for k in smaller if need(k) <= room), min([kernel, *smaller], key=need))
 
 
-def whole_planes_pay(shape: DepthwiseShape, scratch: int) -> bool:
-    """Whether planes of all rows, which let the output take the input's place, need less than `scratch` and the distance of strips."""
-    if (shape.out_height, shape.out_width, shape.outputs) != (shape.height, shape.width, shape.channels):
-        return False
-    rows_apart = (shape.kernel[0] - 1) * shape.dilation[0] - shape.padding[0] + 1
-    return whole_planes(shape) < scratch + rows_apart * shape.width * shape.channels
+def can_run_in_place(shape: DepthwiseShape) -> bool:
+    """Output pixel p of a channel lies where pixel p of the same input channel lay: not behind the pixels whose planes are read."""
+    return shape.outputs == shape.channels and shape.out_height * shape.out_width <= shape.height * shape.width
 
 
-def whole_planes(shape: DepthwiseShape) -> int:
-    """Bytes of the planes of all rows of four channels."""
-    return min(4, shape.channels) * shape.plane_rows(shape.out_height) * shape.row_bytes
+def bytes_in_place(shape: DepthwiseShape) -> int:
+    """Input, which the output takes the place of, and planes of all rows."""
+    return shape.height * shape.width * shape.channels + plane_bytes(shape, shape.out_height)
+
+
+def bytes_in_strips(shape: DepthwiseShape, *, overlap: bool = True) -> int:
+    """Input, output as far as it may not lie over the input (`overlap`: at the distance of strips), and planes of a strip."""
+    before, after = shape.height * shape.width * shape.channels, shape.out_height * shape.out_width * shape.outputs
+    strip = default_strip(shape, DepthwiseChoice().scratch_limit)
+    apart = max(0, _strip_distance(shape, strip)) if overlap else after
+    return min(before + after, max(after, before + apart)) + plane_bytes(shape, strip)
+
+
+def plane_bytes(shape: DepthwiseShape, rows: int) -> int:
+    """Bytes of the planes of four channels (of one where there are fewer) behind `rows` output rows."""
+    return (4 if shape.channels >= 4 else 1) * shape.plane_rows(rows) * shape.row_bytes
+
+
+def has_planes(layer: Layer, target: TinyTarget) -> bool:
+    """Whether the layer's kernel of all rows at once works in planes; else it is plain C, pixel by pixel."""
+    shape = shape_of(layer)
+    choice = DepthwiseChoice(strip=shape.out_height)
+    kernel = depthwise(f"{PREFIX}depthwise", shape, parameters_of(layer), Core.of(target.mcpu), choice=choice)
+    return kernel.choices["operand"] == "planes"
 
 
 def _takes(layer: Layer | None) -> TypeGuard[Layer]:
@@ -117,11 +137,16 @@ def parameters_of(layer: Layer) -> LayerParameters:
 def _rights(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel) -> list[list[Any]]:
     if kernel.choices["operand"] != "planes":
         return [["ascending", element_distance(layer)]] if shape.outputs == shape.channels else []
+    strip = int(str(kernel.choices["strip"]))
+    rights: list[list[Any]] = [["ascending", _strip_distance(shape, strip)]]
+    whole = strip >= shape.out_height and can_run_in_place(shape)
+    return [["in-place", 0], *rights] if whole else rights  # a channel's plane is read whole before that channel's bytes are stored
+
+
+def _strip_distance(shape: DepthwiseShape, strip: int) -> int:
+    """Within a strip, channels are read after others were stored."""
     out = (shape.out_height, shape.out_width)
     rows = window_starts((shape.height, shape.width), out, shape.stride, shape.padding).reshape(out)[:, 0] * shape.channels
-    strip = int(str(kernel.choices["strip"]))
     first = np.arange(0, shape.out_height, strip)
     ends = np.minimum(first + strip, shape.out_height) * shape.out_width * shape.outputs
-    rights: list[list[Any]] = [["ascending", int(np.max(ends - rows[first]))]]  # within a strip, channels are read after others were stored
-    whole = strip >= shape.out_height and shape.outputs == shape.channels and out == (shape.height, shape.width)
-    return [["in-place", 0], *rights] if whole else rights  # a channel's plane is read whole before that channel's bytes are stored
+    return int(np.max(ends - rows[first]))

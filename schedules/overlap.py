@@ -52,7 +52,7 @@ def loop_rights(layer: Layer) -> dict[str, list[Any]]:
         same = [
             i for i in range(len(layer.shapes) - 1) if i not in layer.constants and layer.shapes[i] == out and layer.dtypes[i] == "int8"
         ]
-        return {f"0:{i}": [["ascending", 0]] for i in same}
+        return {f"0:{i}": [["in-place", 0], ["ascending", 0]] for i in same}
     if layer.op in _WINDOWED and _is_plain_nhwc(layer):
         return {"0:0": [["ascending", element_distance(layer)]]}
     return {}

@@ -12,8 +12,9 @@ import numpy as np
 
 from tvm_tiny.memory.rows import RowGraph, RowOp
 from tvm_tiny.ops.graph import Node
-from tvm_tiny.schedules.depthwise import whole_planes, whole_planes_pay
-from tvm_tiny.schedules.microkernels import DepthwiseShape
+from tvm_tiny.schedules.depthwise import bytes_in_place, bytes_in_strips, can_run_in_place, plane_bytes
+from tvm_tiny.schedules.microkernels import DepthwiseChoice, DepthwiseShape
+from tvm_tiny.schedules.microkernels.depthwise import default_strip
 
 _WORK = {1: 2.4, 2: 1.4, 3: 1.15, 4: 1.1}
 """Instructions a multiply-accumulate of blocks of two channels by 1 to 4 pixels, measured on the emulated Cortex-M7, rounded."""
@@ -50,11 +51,10 @@ def scratch_bytes(node: Node, streamed: bool) -> int:
         return pixels * column_bytes(k, by_words=by_words)
     if op == "depthwise_conv2d":
         shape = _depthwise_shape(node)
-        one = 4 * shape.plane_rows(1) * shape.row_bytes
         if streamed:
-            return one
-        strips = max(one, min(4096, 4 * shape.plane_rows(shape.out_height) * shape.row_bytes))
-        return whole_planes(shape) if whole_planes_pay(shape, strips) else strips
+            return 4 * shape.plane_rows(1) * shape.row_bytes
+        rows = shape.out_height if runs_in_place(node) else default_strip(shape, DepthwiseChoice().scratch_limit)
+        return plane_bytes(shape, rows)
     return 0
 
 
@@ -103,7 +103,7 @@ def runs_in_place(node: Node) -> bool:
     if node.op != "depthwise_conv2d":
         return False
     shape = _depthwise_shape(node)
-    return whole_planes_pay(shape, min(4096, whole_planes(shape)))
+    return can_run_in_place(shape) and bytes_in_place(shape) < bytes_in_strips(shape)
 
 
 def _depthwise_shape(node: Node) -> DepthwiseShape:

@@ -16,7 +16,10 @@ from tvm_tiny.memory.stream_choice import StreamOptions
 from tvm_tiny.passes.apply_schedules import ApplySchedules
 from tvm_tiny.passes.fetch_rows import Camera, FetchRows
 from tvm_tiny.passes.fuse_ops import FuseOps
+from tvm_tiny.passes.in_place import InPlace
 from tvm_tiny.passes.lower_ops import LowerOps
+from tvm_tiny.passes.order_ops import OrderOps
+from tvm_tiny.passes.overlap import Overlap
 from tvm_tiny.passes.plan_memory import PlanMemory
 from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
 from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
@@ -76,9 +79,21 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("dead-code", lambda o: relax.transform.DeadCodeElimination(), "what only the float form used is gone"),
     Phase("fetch-rows", lambda o: FetchRows(o.camera), "what reads the inputs is final, and how many rows exist is still open"),
     Phase(
+        "order-ops",
+        lambda o: OrderOps(in_place="in-place" not in o.disable),
+        "operators are final; before what groups consecutive ones",
+        optional=True,
+    ),
+    Phase(
         "stream-rows",
         lambda o: StreamRows(o.optimize, o.sram, o.max_overhead),
         "channels are final, and what it groups must be lowered together",
+        optional=True,
+    ),
+    Phase(
+        "in-place",
+        lambda o: InPlace(o.target, overlap="overlap" not in o.disable),
+        "the order is final, and kernels are chosen for it",
         optional=True,
     ),
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
@@ -87,6 +102,7 @@ PIPELINE: tuple[Phase, ...] = (
         lambda o: ApplySchedules(o.target, o.code_budget, o.records),
         "kernels decide scratch and overlap rights, which planning needs",
     ),
+    Phase("overlap", lambda o: Overlap(), "distances are the kernels'", optional=True),
     Phase("plan-memory", lambda o: PlanMemory(), "last: every buffer, scratch included, is known"),
 )
 

@@ -106,7 +106,7 @@ def depthwise(
     rows = layer.weights.reshape(-1, shape.outputs).T
     found = find_form(layer.requantization(rows), 0)
     requant = RequantShape.of(found)
-    strip = choice.strip or _default_strip(shape, choice.scratch_limit)
+    strip = choice.strip or default_strip(shape, choice.scratch_limit)
     pixels = choice.pixels or default_pixels(shape.kernel, shape.stride, shape.dilation, dual_issue=core.dual_issue)
     block = DepthwiseBlock(
         shape.out_width, shape.kernel, shape.stride, shape.dilation, shape.row_bytes, shape.outputs, requant,
@@ -161,7 +161,8 @@ def _largest_fitting(block: DepthwiseBlock) -> DepthwiseBlock:
     return block
 
 
-def _default_strip(shape: DepthwiseShape, limit: int) -> int:
+def default_strip(shape: DepthwiseShape, limit: int) -> int:
+    """Output rows whose planes are built at once: as many as `limit` bytes hold, evenly split."""
     strip = shape.out_height
     while strip > 1 and 4 * shape.plane_rows(strip) * shape.row_bytes > limit:
         strip -= 1

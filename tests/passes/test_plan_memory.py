@@ -11,12 +11,14 @@ from tests.support.tiny_builder import TinyBuilder
 from tvm_tiny.memory.check import check_plan
 from tvm_tiny.memory.plan import MemoryPlan
 from tvm_tiny.passes.apply_schedules import ApplySchedules
+from tvm_tiny.passes.in_place import InPlace
 from tvm_tiny.passes.lower_ops import LowerOps
+from tvm_tiny.passes.overlap import Overlap
 from tvm_tiny.passes.plan_memory import PLAN_ATTR, PlanMemory, plan_of
 
 
 def lowered(mod: tvm.IRModule, target: str = "c -mcpu=cortex-m7") -> tvm.IRModule:
-    return tvm.ir.transform.Sequential([LowerOps(), ApplySchedules(target)])(mod)
+    return tvm.ir.transform.Sequential([InPlace(target), LowerOps(), ApplySchedules(target), Overlap()])(mod)
 
 
 def chain() -> tvm.IRModule:
@@ -64,6 +66,13 @@ def test_buffers_meet_only_where_a_kernel_allows_it() -> None:
     met = overlapping(plan)
     assert {frozenset(pair) for pair in met} <= rights
     assert met, "a depthwise layer may overwrite its input"
+
+
+def test_what_nobody_granted_is_not_used() -> None:
+    b = TinyBuilder((1, 16, 16, 4))
+    y = b.depthwise(b.conv(b.x, 8, 3), x_zp=5)
+    mod = tvm.ir.transform.Sequential([LowerOps(), ApplySchedules("c -mcpu=cortex-m7"), PlanMemory()])(b.finish(y))
+    assert not overlapping(plan_of(mod))
 
 
 def test_a_residual_keeps_its_input_alive() -> None:

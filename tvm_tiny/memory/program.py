@@ -20,6 +20,8 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 
+from tvm_tiny.memory.rights import Rights, granted
+
 ALIASING_OPS = frozenset({"tiny.reshape", "relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten"})
 
 
@@ -61,7 +63,7 @@ class BufferInfo:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One call of a kernel: its arguments in order, each ("buffer" | "constant", name)."""
+    """One call of a kernel: its arguments in order, each ("buffer" | "constant", name), and the aliasing rights granted to it."""
 
     kernel: str
     args: tuple[tuple[str, str], ...]
@@ -71,6 +73,7 @@ class KernelCall:
     op: str
     layer: str
     macs: int
+    rights: Rights = field(default_factory=dict)
 
 
 @dataclass
@@ -169,6 +172,7 @@ class _Extractor:
                 op=str(func.attrs.get("tiny.op", "float")),
                 layer=names[0],
                 macs=int(func.attrs.get("tiny.macs", 0)),
+                rights=granted(call),
             )
         )
 

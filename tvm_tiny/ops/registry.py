@@ -38,8 +38,9 @@ class _Required:
 
 REQUIRED: Any = _Required()
 
-COMMON_ATTRS: Attrs = {"source": "", "x_scale": 0.0, "y_scale": 0.0}
-"""Carried by every operator, without influence on its meaning: the source model's output tensor, and scales (0.0 = unknown) for reports."""
+COMMON_ATTRS: Attrs = {"source": "", "x_scale": 0.0, "y_scale": 0.0, "in_place": []}
+"""Carried by every operator, without influence on its meaning: the source model's output tensor and scales (0.0 = unknown) for reports, and
+the numbers of the arguments whose bytes the result may take (granted by the pass `in-place`)."""
 
 
 @dataclass(frozen=True)
