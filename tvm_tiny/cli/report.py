@@ -22,6 +22,7 @@ def report(
     sram: Sram = None,
     camera: Camera = "no",
     memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write everything as one page, pictures included, into this .html.")] = None,
     explain: Explain = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -31,7 +32,11 @@ def report(
     if memory_map is not None:
         from tvm_tiny.memory.chart import memory_svg
 
-        _write(memory_map, memory_svg(compiled.plan))
+        _write(memory_map, memory_svg(compiled.plan), "--memory-map")
+    if html is not None:
+        from tvm_tiny.report.html import render_html
+
+        _write(html, render_html(compiled.report, compiled.plan), "--html")
 
     def show(console: Console) -> None:
         from tvm_tiny.report.terminal import render
@@ -41,6 +46,8 @@ def report(
             console.print(explanation_of(compiled), markup=False, highlight=False, soft_wrap=True)
         if memory_map is not None:
             console.print(f"memory map written to {memory_map}", markup=False, highlight=False)
+        if html is not None:
+            console.print(f"page written to {html}", markup=False, highlight=False)
 
     emit(as_json, _document(compiled), show)
 
@@ -51,8 +58,8 @@ def _document(compiled: Any) -> dict[str, Any]:
     return {**compiled.report.to_dict(), "memory_map": memory_map(compiled.plan)}
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, option: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror}", remedy="choose another file with --memory-map") from None
+        raise InputError(f"can't write {path}: {error.strerror}", remedy=f"choose another file with {option}") from None

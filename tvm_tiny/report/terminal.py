@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from tvm_tiny.report.report import Report
+from tvm_tiny.report.report import LayerRow, Report
 
 
 def render(report: Report) -> RenderableType:
@@ -20,13 +20,18 @@ def render(report: Report) -> RenderableType:
     for column in ("output", "MAC", "SRAM live", "scratch", "flash", "kernel"):
         table.add_column(column, justify="right" if column != "kernel" else "left")
     for row in report.layers:
-        kernel = " ".join(str(row.kernel[k]) for k in ("rule", "kernel", "block") if k in row.kernel)
-        if row.kernel.get("source", "default") != "default":
-            kernel += f" ({row.kernel['source']}{', ' + row.kernel['note'] if 'note' in row.kernel else ''})"
         shape = "x".join(str(d) for d in row.shape)
         numbers = (f"{row.macs:,}", f"{row.sram:,}", f"{row.scratch:,}", f"{row.flash:,}")
-        table.add_row(str(row.index), _short(row.source[0]), row.op, shape, *numbers, kernel)
+        table.add_row(str(row.index), _short(row.source[0]), row.op, shape, *numbers, kernel_text(row))
     return Group(table, summary(report))
+
+
+def kernel_text(row: LayerRow) -> str:
+    """What runs a layer: rule, kernel and block, and where the choice comes from unless it is the default."""
+    kernel = " ".join(str(row.kernel[k]) for k in ("rule", "kernel", "block") if k in row.kernel)
+    if row.kernel.get("source", "default") != "default":
+        kernel += f" ({row.kernel['source']}{', ' + row.kernel['note'] if 'note' in row.kernel else ''})"
+    return kernel
 
 
 def summary(report: Report) -> str:
