@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""A float model and calibration data to QDQ form."""
