@@ -205,10 +205,13 @@ def _in_place(func: tirx.PrimFunc) -> Rights:
 
 
 def _planned_arena(mod: tvm.IRModule) -> int | None:
-    """The arena `stream-rows` has chosen, where something is streamed: no kernel may spend what streaming has saved."""
-    text = mod.attrs.get("tiny.stream") if mod.attrs is not None else None
-    chosen = json.loads(str(text))["chosen"] if text is not None else {}
-    return int(chosen["arena_bytes"]) if chosen.get("segments") and "arena_bytes" in chosen else None
+    """The arena `stream-rows` or `patch-inference` has chosen, where they changed something: no kernel may spend what that has saved."""
+    for attribute in ("tiny.stream", "tiny.patches"):
+        text = mod.attrs.get(attribute) if mod.attrs is not None else None
+        chosen = json.loads(str(text))["chosen"] if text is not None else {}
+        if (chosen.get("segments") or chosen.get("grid")) and "arena_bytes" in chosen:
+            return int(chosen["arena_bytes"])
+    return None
 
 
 def scratch_room(main: relax.Function, arena: int | None = None) -> dict[str, int]:

@@ -36,8 +36,8 @@ from tvm_tiny.memory.segments import Range, leaving
 from tvm_tiny.memory.stream_choice import Choice, Costs, StreamOptions, choose, forced
 from tvm_tiny.memory.stream_scratch import first_uses
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
-from tvm_tiny.ops.graph import Node, TinyGraph, substitute
-from tvm_tiny.ops.stage import Inner, stage_call
+from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.ops.grouping import Group, activations, group_nodes
 from tvm_tiny.schedules.stream_costs import runs_in_place, scratch_bytes, streaming_work
 
 STREAM_ATTR = "tiny.stream"
@@ -94,68 +94,16 @@ def _titles(rows: TinyRows, segments: Sequence[tuple[int, int]]) -> str:
 
 
 def _rewrite(tiny: TinyGraph, rows: TinyRows, choice: Choice) -> relax.Function:
-    """The function with every streamed range as one call, emitted where its last operator stood."""
-    inside: dict[relax.Var, Range] = {}
-    for part in choice.ranges:
-        if part.streamed:
-            inside |= {n.var: part for n in rows.nodes[part.first : part.last]}
-    builder = relax.BlockBuilder()
-    params = [relax.Var(p.name, p.ty) for p in tiny.params]
-    new: dict[relax.Var, relax.Expr] = dict(zip(tiny.params, params, strict=True))
-    outputs = {v for v in tiny.outputs if v in tiny.producer}
-    with builder.function("main", params):
-        with builder.dataflow():
-            for node in tiny.nodes:
-                streamed = inside.get(node.var)
-                if streamed is None:
-                    if not all(v in new for v in _variables(node)):
-                        continue  # another name of a tensor that no longer exists
-                    value = substitute(node.value, new)
-                elif node is rows.nodes[streamed.last - 1]:
-                    value = _stage(rows, streamed, new)
-                else:
-                    continue
-                emit = builder.emit_output if node.var in outputs else builder.emit
-                new[node.var] = emit(value, name_hint=node.name)
-        fields = [new[v] for v in tiny.outputs]
-        builder.emit_func_output(relax.Tuple(fields) if isinstance(tiny.result, relax.Tuple) else fields[0])
-    out = builder.get()["main"]
-    return out.with_attrs(dict(tiny.func.attrs.items())) if tiny.func.attrs is not None else out
+    """The function with every streamed range as one call."""
+    groups = [Group(rows.nodes[part.first : part.last], _schedule(rows, part)) for part in choice.ranges if part.streamed]
+    return group_nodes(tiny, groups, rows.tensor)
 
 
-def _variables(node: Node) -> list[relax.Var]:
-    values = [node.value] if isinstance(node.value, relax.Var) else node.args
-    return [v for v in values if isinstance(v, relax.Var)]
-
-
-def _stage(rows: TinyRows, part: Range, new: dict[relax.Var, relax.Expr]) -> relax.Call:
-    """The call of a streamed range: activations first, then constants."""
-    nodes = rows.nodes[part.first : part.last]
-    made = {rows.tensor[n.var]: j for j, n in enumerate(nodes)}
-    activations: dict[str, relax.Expr] = {}
-    constants: list[relax.Expr] = []
-    for node in nodes:
-        for arg in node.args:
-            if isinstance(arg, relax.Var) and rows.tensor[arg] not in made:
-                activations.setdefault(rows.tensor[arg], new[arg])
-            elif not isinstance(arg, relax.Var):
-                constants.append(arg)
-    order = {name: i for i, name in enumerate(activations)}
-    remaining = iter(range(len(activations), len(activations) + len(constants)))
-
-    def reference(arg: relax.Expr) -> tuple[str, int]:
-        if not isinstance(arg, relax.Var):
-            return "arg", next(remaining)
-        name = rows.tensor[arg]
-        return ("node", made[name]) if name in made else ("arg", order[name])
-
-    inner = [Inner(f"tiny.{n.op}", n.attrs, tuple(reference(a) for a in n.args)) for n in nodes]
-    return stage_call(inner, [*activations.values(), *constants], _schedule(rows, part, made, order))
-
-
-def _schedule(rows: TinyRows, part: Range, made: dict[str, int], order: dict[str, int]) -> dict:
-    segment = part.segment
+def _schedule(rows: TinyRows, part: Range) -> dict:
+    segment, nodes = part.segment, rows.nodes[part.first : part.last]
     assert segment is not None
+    made = {rows.tensor[n.var]: j for j, n in enumerate(nodes)}
+    order = {rows.tensor[v]: i for i, v in enumerate(activations(nodes, rows.tensor))}
     (output,) = leaving(rows.graph, part.first, part.last)
     uses = first_uses(rows.graph, segment)
 

@@ -61,11 +61,14 @@ def _whole(name: str, layer: Layer) -> str:
     return f"{signature};\n{signature} {{\n{unused}{_source_of('x')}{body}}}\n"
 
 
-def row_functions(layer: Layer, signature: str) -> tuple[CFunction, ...]:
-    """The row kernel (see `row_kernels`), last, and what it calls; `rows[0]` is the address of the struct."""
+def row_functions(layer: Layer, signature: str, column: int = 0) -> tuple[CFunction, ...]:
+    """The row kernel (see `row_kernels`), last, and what it calls; `rows[0]` is the address of the struct.
+
+    The layer's width may be that of a part of the image, from `column` on; int8 rows are asked for all at once.
+    """
     name = f"{PREFIX}fetch_row"
-    unused = "  (void)end;\n  (void)packed;\n" + ("" if _is_float(layer) else "  (void)scratch;\n")
-    body = f"static void {name}({signature}) {{\n{unused}{_source_of('rows[0]')}{_row(layer, 'begin')}}}\n"
+    unused = "  (void)packed;\n" + ("  (void)end;\n" if _is_float(layer) else "  (void)scratch;\n")
+    body = f"static void {name}({signature}) {{\n{unused}{_source_of('rows[0]')}{_row(layer, 'begin', column, 'end - begin')}}}\n"
     return (*_quantize(layer), CFunction(name, body))
 
 
@@ -73,10 +76,10 @@ def _source_of(pointer: str) -> str:
     return f"  const {STRUCT} *from = (const void *){pointer};\n"
 
 
-def _row(layer: Layer, row: str) -> str:
-    """Statements that make int8 row number `row` at `out`."""
+def _row(layer: Layer, row: str, column: int = 0, rows: str = "1") -> str:
+    """Statements that make int8 row number `row` at `out`; `rows` of them where nothing is quantised."""
     width = layer.shapes[0][2]
-    call = f"*from->status = from->source.fetch(from->source.context, {row}, 0, 1, {width}"
+    call = f"*from->status = from->source.fetch(from->source.context, {row}, {column}, "
     if not _is_float(layer):
-        return f"  {call}, out);\n"
-    return f"    {call}, scratch);\n    if (*from->status == 0) {PREFIX}quantize(scratch, out, 0, 0);\n"
+        return f"  {call}{rows}, {width}, out);\n"
+    return f"    {call}1, {width}, scratch);\n    if (*from->status == 0) {PREFIX}quantize(scratch, out, 0, 0);\n"

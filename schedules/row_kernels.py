@@ -16,7 +16,7 @@ Convolutions use the generated microkernels' row forms; the others are plain C, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,6 +80,17 @@ def row_kernel(layer: Layer, core: Core) -> RowKernel:
     return _MAKERS[layer.op](layer, core)
 
 
+def tile_kernel(layer: Layer, core: Core, together: int, column: int = 0) -> RowKernel:
+    """The row kernel of a window or an elementwise operator on a tile that begins at `column`, for calls of up to `together` rows."""
+    if layer.op == fetch_rule.NAME:
+        return _fetch(layer, core, column)
+    if layer.op == "tiny.conv2d":
+        return _conv2d(layer, core, together)
+    if layer.op == "tiny.depthwise_conv2d":
+        return _depthwise(layer, core, together)
+    return _windowed_pool(layer) if layer.op in ("tiny.avg_pool2d", "tiny.max_pool2d") else row_kernel(layer, core)
+
+
 def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...]:
     """Those of `functions` (callees first) that `name` calls, itself included."""
     wanted, kept = {name}, []
@@ -93,11 +104,11 @@ def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...
 # -- convolutions
 
 
-def _conv2d(layer: Layer, core: Core) -> RowKernel:
+def _conv2d(layer: Layer, core: Core, together: int = 1) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
     parameters = conv2d_rule.parameters_of(layer, shape)
-    choice = replace(row_choice(shape, core), shared=layer.small_code)
+    choice = replace(row_choice(shape, core, together), shared=layer.small_code)
     try:
         made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice, row_form=True)
     except RegisterPressureError:  # the shared form needs more registers; wide blocks then keep code of their own
@@ -108,18 +119,18 @@ def _conv2d(layer: Layer, core: Core) -> RowKernel:
     )
 
 
-def row_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
-    """The block for rows of `out_width` pixels: pixels left over at the end of every row are computed one by one, so the width matters."""
+def row_choice(shape: Conv2DShape, core: Core, together: int = 1) -> BlockChoice:
+    """The block for `together` rows of `out_width` pixels: pixels left over at the end are computed one by one, so their number matters."""
     choice = default_choice(shape, core)
     if choice.pixels == 1:
         return choice
-    pixels = row_pixels(shape.out_width, shape.k, by_words=shape.channels % 4 == 0)
+    pixels = row_pixels(shape.out_width * together, shape.k, by_words=shape.channels % 4 == 0)
     return replace(choice, pixels=pixels, tile=1)
 
 
-def _depthwise(layer: Layer, core: Core) -> RowKernel:
-    shape = depthwise_rule.shape_of(layer)
-    made = depthwise(f"{PREFIX}depthwise", shape, depthwise_rule.parameters_of(layer), core, choice=DepthwiseChoice(strip=1), row_form=True)
+def _depthwise(layer: Layer, core: Core, together: int = 1) -> RowKernel:
+    shape, choice = depthwise_rule.shape_of(layer), DepthwiseChoice(strip=together)
+    made = depthwise(f"{PREFIX}depthwise", shape, depthwise_rule.parameters_of(layer), core, choice=choice, row_form=True)
     assert made.row_name is not None
     return RowKernel(
         made.row_name, reachable(made.row_name, made.functions), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"])
@@ -178,10 +189,14 @@ def _table(layer: Layer, _core: Core) -> RowKernel:
 
 
 def _pool(layer: Layer, core: Core) -> RowKernel:
-    a, (_, height, width, channels), (_, out_height, out_width, _) = layer.attrs, layer.shapes[0], layer.shapes[-1]
+    a, (_, height, width, _), (_, out_height, out_width, _) = layer.attrs, layer.shapes[0], layer.shapes[-1]
+    everything = (out_height, out_width) == (1, 1) and tuple(a["kernel"]) == (height, width) and not any(a["padding"])
+    return _global_average(layer, core) if everything and layer.op == "tiny.avg_pool2d" else _windowed_pool(layer)
+
+
+def _windowed_pool(layer: Layer) -> RowKernel:
+    a, (_, height, width, channels), out_width = layer.attrs, layer.shapes[0], layer.shapes[-1][2]
     average = layer.op == "tiny.avg_pool2d"
-    if average and (out_height, out_width) == (1, 1) and tuple(a["kernel"]) == (height, width) and not any(a["padding"]):
-        return _global_average(layer, core)
     (kh, kw), (sh, sw), (top, left, _, _) = a["kernel"], a["strides"], a["padding"]
     start, step = ("0", "total += value; ++count;") if average else ("-128", "total = value > total ? value : total;")
     mean = "(total + (total > 0 ? count / 2 : -(count / 2))) / count"
@@ -223,12 +238,12 @@ def _reduction(layer: Layer, stem: str, result: str) -> RowKernel:
     return RowKernel(*_function(stem, body), sums_bytes=4 * channels)
 
 
-def _fetch(layer: Layer, _core: Core) -> RowKernel:
-    functions = fetch_rule.row_functions(layer, SIGNATURE)
+def _fetch(layer: Layer, _core: Core, column: int = 0) -> RowKernel:
+    functions = fetch_rule.row_functions(layer, SIGNATURE, column)
     return RowKernel(functions[-1].name, functions, scratch_bytes=fetch_scratch(layer.shapes[0], layer.dtypes[0]), kernel="callback")
 
 
-_MAKERS = {
+_MAKERS: dict[str, Callable[[Layer, Core], RowKernel]] = {
     "tiny.fetch": _fetch,
     "tiny.conv2d": _conv2d,
     "tiny.depthwise_conv2d": _depthwise,

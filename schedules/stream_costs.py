@@ -6,6 +6,7 @@ Instructions are a model of the kernels' loops, for ranking candidates; the prof
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,6 +43,8 @@ def row_pixels(width: int, k: int, *, by_words: bool) -> int:
 
 def scratch_bytes(node: Node, streamed: bool) -> int:
     """Bytes of scratch of a layer without generating its kernel: exact for the default blocks, an upper bound otherwise."""
+    if node.op == "stage":  # made by a pass before, which has estimated it
+        return int(json.loads(node.attrs["schedule"]).get("scratch", 0))
     op, shapes = node.op, _shapes(node)
     if op == "fetch":
         return fetch_scratch(shapes[0], str(node.args[0].ty.dtype))

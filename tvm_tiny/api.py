@@ -70,17 +70,19 @@ def build(
     board : str, optional
         A board of `tvm-tiny boards`: its memories are limits, and `run` and `profile` use it by default.
     optimize : str
-        "speed": every layer by itself, the fastest. "sram": the least arena. "balanced" (default): streamed row by row where that
-        makes the arena smaller with at most `max_overhead` extra work, estimated; with `sram` given, the least work that fits it.
+        "speed": every layer by itself, the fastest. "sram": the least arena. "balanced" (default): streamed row by row, or computed in
+        patches, where that makes the arena smaller with at most `max_overhead` extra work, estimated; with `sram` given, the least work
+        that fits it.
     sram : int or str, optional
         Budget of the arena: bytes, or a size such as "64KB" (1024 bytes a KB). Exceeding it is an error.
     max_overhead : float
-        Extra work that "balanced" may spend, as a fraction: 0.1 is 10 %.
+        Extra work that "balanced" may spend, as a fraction: 0.1 is 10 %. With any goal, no more multiply-accumulates are done twice.
     camera : bool, str or dict
         Which inputs the application hands over row by row through a function, so that the image never lies in memory whole: True, every
         image in the type the model takes; "int8", every image, already quantised; or one of these by input name.
     disable : iterable of str
-        Optional passes to leave out: "fuse-ops", "remove-constant-channels", "order-ops", "stream-rows", "in-place", "overlap".
+        Optional passes to leave out: "fuse-ops", "remove-constant-channels", "order-ops", "patch-inference", "stream-rows", "in-place",
+        "overlap".
     records : bool, path or Records
         Tuning records that choose kernels: those shipped with the package (default), a file that `tune` wrote besides them, just the given
         ones, or none (False). A record made with another compiler is used, and the report says so.

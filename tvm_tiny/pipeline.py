@@ -20,6 +20,7 @@ from tvm_tiny.passes.in_place import InPlace
 from tvm_tiny.passes.lower_ops import LowerOps
 from tvm_tiny.passes.order_ops import OrderOps
 from tvm_tiny.passes.overlap import Overlap
+from tvm_tiny.passes.patch_inference import PatchInference
 from tvm_tiny.passes.plan_memory import PlanMemory
 from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
 from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
@@ -82,6 +83,12 @@ PIPELINE: tuple[Phase, ...] = (
         "order-ops",
         lambda o: OrderOps(in_place="in-place" not in o.disable),
         "operators are final; before what groups consecutive ones",
+        optional=True,
+    ),
+    Phase(
+        "patch-inference",
+        lambda o: PatchInference(o.optimize, o.sram, o.max_overhead, rows="stream-rows" not in o.disable),
+        "channels are final; before stream-rows, which takes what patches leave",
         optional=True,
     ),
     Phase(

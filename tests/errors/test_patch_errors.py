@@ -18,7 +18,7 @@ GRAPH = RowGraph(
     ("x",),
     ("y",),
 )
-LEGAL = patch_stage(GRAPH, 2, (2, 2))
+LEGAL = patch_stage(GRAPH, 0, 2, (2, 2))
 ILLEGAL = {
     "halo-too-small": replace(LEGAL, columns=({**LEGAL.columns[0], "a": (0, 4)}, LEGAL.columns[1])),
     "patch-gap": replace(LEGAL, rows=LEGAL.rows[:1]),

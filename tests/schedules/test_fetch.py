@@ -43,14 +43,18 @@ class Camera:
     def __init__(self, image: np.ndarray, fails: int | None = None) -> None:
         self.image, self.fails = np.ascontiguousarray(image), fails
         self.asked: list[tuple[int, int]] = []
+        self.columns: list[tuple[int, int]] = []
 
     def __call__(self, context: int, row: int, column: int, rows: int, columns: int, out: int) -> int:
-        assert (context, column, columns) == (CONTEXT, 0, self.image.shape[2])
+        assert context == CONTEXT
+        assert 0 <= column < column + columns <= self.image.shape[2]
+        assert 0 <= row < row + rows <= self.image.shape[1]
         self.asked.append((row, rows))
+        self.columns.append((column, columns))
         if self.fails is not None and row + rows > self.fails:
             return 1234
-        part = self.image[0, row : row + rows]
-        ctypes.memmove(out, np.ascontiguousarray(part).ctypes.data, part.nbytes)
+        part = np.ascontiguousarray(self.image[0, row : row + rows, column : column + columns])
+        ctypes.memmove(out, part.ctypes.data, part.nbytes)
         return 0
 
 
@@ -103,6 +107,7 @@ def test_the_image_is_never_there_whole(by_rows: tuple[CompiledModel, HostModel]
     assert status == 0
     np.testing.assert_array_equal(out, evaluate(wide_image(), image)[0])
     assert camera.asked == [(row, 1) for row in range(24)]
+    assert set(camera.columns) == {(0, 20)}
     assert model.workspace_size < image.nbytes
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tvm_tiny.memory.patch_choice import PatchCosts
+from tvm_tiny.memory.patches import patched_macs
 from tvm_tiny.memory.rows import RowGraph, RowOp
+from tvm_tiny.memory.stream_choice import Costs
 
 BORDER = 5  # what lies outside a tensor: a zero point that is not zero
 
@@ -60,3 +63,14 @@ def _pixel(graph: RowGraph, op: RowOp, inputs: list[Region], r: int, c: int) -> 
             value = int(inputs[0].pixel(y, x).sum()) if inside else BORDER * data.channels
             total += (3 * i + 7 * j + 1) * value
     return (total + np.arange(channels) * 13) % 251
+
+
+def by_macs() -> PatchCosts:
+    """Costs of ideal kernels: no scratch, work is multiply-accumulates."""
+    layers = Costs(lambda node, streamed: 0, lambda graph, op, node: (op.macs, op.macs), lambda node: False)
+    return PatchCosts(
+        lambda graph, stage, op, node: 0,
+        lambda graph, stage, op, node: 1,
+        lambda graph, stage, op, node: (op.macs, patched_macs(graph, op, stage.rows, stage.columns)),
+        layers,
+    )

@@ -25,8 +25,10 @@ Target = Annotated[str | None, typer.Option("--target", "-t", help='Such as "c -
 BoardName = Annotated[str | None, typer.Option("--board", "-b", help="A board of `tvm-tiny boards`; its memories are limits.")]
 Name = Annotated[str | None, typer.Option("--name", help="C identifier in every symbol; default: from the file's name.")]
 
-Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed or sram: what streaming row by row is used for.")]
+Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed or sram: what rows and patches are used for.")]
 Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB"; exceeding it is an error.')]
+MaxOverhead = Annotated[float, typer.Option("--max-overhead", help="Work that may be added to save memory, as a fraction.")]
+Disable = Annotated[list[str] | None, typer.Option("--disable", metavar="PASS", help="Leave an optional pass out; may be repeated.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Print what every pass considered, took and left, and why.")]
 
 Camera = Annotated[str, typer.Option("--camera", help=CAMERA_HELP)]

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import BoardName, Camera, Explain, Model, Name, Optimize, Sram, Target, build_model, camera_of, explanation_of
+from tvm_tiny.cli.building import (
+    BoardName,
+    Camera,
+    Disable,
+    Explain,
+    MaxOverhead,
+    Model,
+    Name,
+    Optimize,
+    Sram,
+    Target,
+    build_model,
+    camera_of,
+    explanation_of,
+)
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 
 
@@ -22,6 +36,8 @@ def compile_model(
     optimize: Optimize = "balanced",
     sram: Sram = None,
     camera: Camera = "no",
+    max_overhead: MaxOverhead = 0.1,
+    disable: Disable = None,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Write the IR after each phase to this directory.")] = None,
     explain: Explain = False,
     as_json: AsJson = False,
@@ -30,7 +46,8 @@ def compile_model(
     """Compile MODEL to C and print the plan."""
     from tvm_tiny.report.terminal import render
 
-    compiled = build_model(model, target, board, name, optimize=optimize, sram=sram, camera=camera_of(camera), dump_dir=dump_ir)
+    memory = {"optimize": optimize, "sram": sram, "max_overhead": max_overhead, "disable": disable or (), "camera": camera_of(camera)}
+    compiled = build_model(model, target, board, name, dump_dir=dump_ir, **memory)
     where = compiled.save(output)
 
     def show(console: Console) -> None:

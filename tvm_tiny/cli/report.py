@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import BoardName, Camera, Explain, Model, Optimize, Sram, Target, build_model, camera_of, explanation_of
+from tvm_tiny.cli.building import (
+    BoardName,
+    Camera,
+    Disable,
+    Explain,
+    MaxOverhead,
+    Model,
+    Optimize,
+    Sram,
+    Target,
+    build_model,
+    camera_of,
+    explanation_of,
+)
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.errors import InputError
 
@@ -21,6 +34,8 @@ def report(
     optimize: Optimize = "balanced",
     sram: Sram = None,
     camera: Camera = "no",
+    max_overhead: MaxOverhead = 0.1,
+    disable: Disable = None,
     memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write everything as one page, pictures included, into this .html.")] = None,
     explain: Explain = False,
@@ -28,7 +43,8 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Print the layers of MODEL with their kernels, work, SRAM and flash."""
-    compiled = build_model(model, target, board, None, optimize=optimize, sram=sram, camera=camera_of(camera))
+    memory = {"optimize": optimize, "sram": sram, "max_overhead": max_overhead, "disable": disable or (), "camera": camera_of(camera)}
+    compiled = build_model(model, target, board, None, **memory)
     if memory_map is not None:
         from tvm_tiny.memory.chart import memory_svg
 

@@ -6,6 +6,8 @@ It follows microTVM's AOT C interface: one struct of pointers for the inputs, on
 
 from __future__ import annotations
 
+import json
+
 from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head
 from tvm_tiny.memory.program import Program, TensorInfo
 
@@ -54,11 +56,20 @@ def _source(program: Program, prefix: str) -> str:
     return (
         "/* Where an input comes from part by part, during the run, so that it need not lie in memory whole (a camera, a decoder).\n"
         " * `fetch` writes pixels [column, column + columns) of rows [row, row + rows) to `out`, channels innermost, without gaps.\n"
-        " * Rows are asked for from top to bottom, each once. It returns 0; anything else ends the run, which returns it. */\n"
+        f" * {_order(program)} It returns 0; anything else ends the run, which returns it. */\n"
         f"struct {prefix}_source {{\n"
         "  int32_t (*fetch)(void *context, int32_t row, int32_t column, int32_t rows, int32_t columns, void *out);\n"
         "  void *context; /* handed to `fetch` as it is */\n};\n"
     )
+
+
+def _order(program: Program) -> str:
+    """In which order parts of an input are asked for."""
+    readers = [c for c in program.calls if any(t.fetched and t.buffer in c.reads for t in program.inputs)]
+    rules = {json.loads(str(program.kernels[c.kernel].attrs.get("tiny.kernel", "{}"))).get("rule") for c in readers}
+    if "patches" in rules:
+        return "Patches are asked for from left to right, then from top to bottom; they overlap."
+    return "Rows are asked for from top to bottom, each once."
 
 
 def _struct(prefix: str, kind: str, tensors: list[TensorInfo]) -> str:

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patch-based inference (MCUNetV2, Lin et al., NeurIPS 2021): a head of the network computed tile by tile of its output.
+"""Patch-based inference (MCUNetV2, Lin et al., NeurIPS 2021): a run of operators computed tile by tile of its output.
 
 For each tile the exact region of every tensor it depends on is known: walking back through any mix of windows, residual
 sums and upsamplings, rows and columns apart, clipped at the true borders. Inside a tile the operators run one after the
 other on compact buffers; the halo between tiles is computed again. Padding with the zero point happens only where a window
 crosses a true border, so every output pixel is the same integer as without patches.
 
-    arena of the head  =  input (if it lies inside)  +  whole output of the head  +  buffers of the largest tile
+    arena of the stage  =  input and whole output (sharing what `stage_distance` allows)  +  buffers of the largest tile
 
 The first operators read the input tensor itself at its own row stride (or, when patches are fetched by a callback of the
-application, a compact input patch), the last one writes into the whole output.
+application, a compact input patch), the last one writes into the whole output. Tiles run row by row of the grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvm_tiny.memory.check import IllegalPlanError, Violation
 from tvm_tiny.memory.plan import Buffer, MemoryPlan, Right, Step
-from tvm_tiny.memory.planner import DEFAULT_EFFORT, plan_memory
+from tvm_tiny.memory.planner import plan_memory
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, union
-from tvm_tiny.memory.segments import Options, Partition, Range, leaving, plan_partition, range_step, tensor_buffer
+from tvm_tiny.memory.segments import leaving
 
 Interval = tuple[int, int]
 Spans = Mapping[str, Interval]
@@ -31,12 +31,12 @@ REASONS = ("halo-too-small", "patch-gap", "outside-tensor")
 
 @dataclass(frozen=True)
 class PatchStage:
-    """The first `depth` operators computed on a grid of tiles.
+    """Operators [first, last) computed on a grid of tiles.
 
     Attributes
     ----------
     output : str
-        The only tensor that leaves the head.
+        The only tensor that leaves the stage.
     rows, columns : tuple of dict
         For each row (column) of tiles: the interval of every tensor's rows (columns) it needs. The tile (i, j) of tensor t
         is ``rows[i][t] × columns[j][t]``.
@@ -44,7 +44,8 @@ class PatchStage:
         Multiply-accumulates with patches, and of the same operators without.
     """
 
-    depth: int
+    first: int
+    last: int
     output: str
     rows: tuple[Spans, ...]
     columns: tuple[Spans, ...]
@@ -66,12 +67,20 @@ class PatchStage:
         height, width = self.tile_shape(tensor)
         return height * width * graph.tensors[tensor].pixel_bytes
 
+    def inputs(self, graph: RowGraph) -> tuple[str, ...]:
+        """Tensors read from outside."""
+        ops = graph.ops[self.first : self.last]
+        made = {op.output for op in ops}
+        return tuple(dict.fromkeys(t for op in ops for t in op.inputs if t not in made))
 
-def can_patch(graph: RowGraph, depth: int) -> bool:
-    """A head can be patched when one tensor leaves it and every operator in it works on windows."""
-    ops = graph.ops[:depth]
-    plain = all(op.kind in ("window", "rows") for op in ops) and not any(_broadcasts(graph, op) for op in ops)
-    return plain and len(leaving(graph, 0, depth)) == 1 and ops[-1].output == leaving(graph, 0, depth)[0]
+
+def can_patch(graph: RowGraph, first: int, last: int) -> bool:
+    """Operators can be patched when one tensor leaves them and every one of them works on windows."""
+    ops = graph.ops[first:last]
+    if not ops or not all(op.kind in ("window", "rows") for op in ops) or any(_broadcasts(graph, op) for op in ops):
+        return False
+    left = leaving(graph, first, last)
+    return len(left) == 1 and ops[-1].output == left[0]
 
 
 def _broadcasts(graph: RowGraph, op: RowOp) -> bool:
@@ -79,22 +88,22 @@ def _broadcasts(graph: RowGraph, op: RowOp) -> bool:
     return any(graph.tensors[t].height < out.height // op.repeat for t in op.inputs[1:])
 
 
-def patch_stage(graph: RowGraph, depth: int, grid: tuple[int, int]) -> PatchStage:
-    """The head of `depth` operators cut into about `grid` equal tiles (fewer where tiles of that size cover the output).
+def patch_stage(graph: RowGraph, first: int, last: int, grid: tuple[int, int]) -> PatchStage:
+    """Operators [first, last) cut into about `grid` equal tiles (fewer where tiles of that size cover the output).
 
     Raises
     ------
     ValueError
-        When the head can't be patched (`can_patch`).
+        When they can't be patched (`can_patch`).
     """
-    if not can_patch(graph, depth):
-        raise ValueError(f"the first {depth} operators can't be computed in patches")
-    ops = graph.ops[:depth]
+    if not can_patch(graph, first, last):
+        raise ValueError(f"operators {first}..{last - 1} can't be computed in patches")
+    ops = graph.ops[first:last]
     out = graph.tensors[ops[-1].output]
     rows = tuple(_spans(graph, ops, tile, True) for tile in _tiles(out.height, grid[0]))
     columns = tuple(_spans(graph, ops, tile, False) for tile in _tiles(out.width, grid[1]))
-    macs = sum(_patched_macs(graph, op, rows, columns) for op in ops)
-    return PatchStage(depth, out.name, rows, columns, macs, sum(op.macs for op in ops))
+    macs = sum(patched_macs(graph, op, rows, columns) for op in ops)
+    return PatchStage(first, last, out.name, rows, columns, macs, sum(op.macs for op in ops))
 
 
 def _tiles(size: int, count: int) -> list[Interval]:
@@ -124,10 +133,20 @@ def axis_reads(graph: RowGraph, op: RowOp, position: int, interval: Interval, al
     return Axis().reads(low, high, size)
 
 
-def _patched_macs(graph: RowGraph, op: RowOp, rows: Sequence[Spans], columns: Sequence[Spans]) -> int:
+def patched_macs(graph: RowGraph, op: RowOp, rows: Sequence[Spans], columns: Sequence[Spans]) -> int:
+    """Multiply-accumulates of one operator over all tiles."""
     out = graph.tensors[op.output]
     covered = [sum(s[op.output][1] - s[op.output][0] for s in spans if op.output in s) for spans in (rows, columns)]
     return op.macs * covered[0] * covered[1] // (out.height * out.width)
+
+
+def has_empty_tiles(graph: RowGraph, stage: PatchStage) -> bool:
+    """Some tile needs nothing of a tensor (its windows lie wholly in the padding, or between the rows a stride skips)."""
+    names = {t for op in graph.ops[stage.first : stage.last] for t in (*op.inputs, op.output)}
+    return any(t not in s or s[t][0] >= s[t][1] for spans in (stage.rows, stage.columns) for s in spans for t in names)
+
+
+# -- what a legal stage is
 
 
 def check_patch_stage(graph: RowGraph, stage: PatchStage) -> None:
@@ -146,7 +165,7 @@ def _axis_violations(graph: RowGraph, stage: PatchStage, along_rows: bool) -> li
         for name, (low, high) in tile.items():
             if low < 0 or high > sizes[name]:
                 found.append(Violation("outside-tensor", "", (name,), f"tile {number}: {what} {low}..{high} of {sizes[name]}"))
-        for op in graph.ops[: stage.depth]:
+        for op in graph.ops[stage.first : stage.last]:
             found += _halo(graph, op, tile, along_rows, f"tile {number}: {what}")
     done = 0
     for low, high in sorted(tile[stage.output] for tile in spans):
@@ -173,100 +192,84 @@ def _halo(graph: RowGraph, op: RowOp, tile: Spans, along_rows: bool, where: str)
     return found
 
 
-def tile_plan(graph: RowGraph, stage: PatchStage, options: Options, effort: float = 2.0) -> MemoryPlan:
-    """Offsets of the tile buffers inside the head's scratch (largest tiles, one operator after the other, in place where granted).
+# -- memory
 
-    The head's input and output are not part of it, unless the input is fetched tile by tile.
+
+def stage_distance(graph: RowGraph, stage: PatchStage, tensor: str) -> int:
+    """Least d with out_base + d <= in_base safe for the whole output over the whole input `tensor`.
+
+    While a row of tiles runs, the output is stored up to the row's last line and the input read from its first line on.
     """
-    ops = graph.ops[: stage.depth]
-    resident = {t for t in graph.inputs if t not in options.fetched} | {stage.output}
-    names = dict.fromkeys(t for op in ops for t in (*op.inputs, op.output) if t not in resident)
-    kinds = {t: "input" if t in graph.inputs else "intermediate" for t in names}
-    buffers = [Buffer(t, max(1, stage.tile_bytes(graph, t)), kinds[t], align=options.align) for t in names]
-    steps = []
-    for op in ops:
-        scratch = options.scratch(op, False)
-        if scratch:
-            buffers.append(Buffer(f"{op.name}.scratch", scratch, "scratch", align=options.align))
-        reads = tuple(t for t in dict.fromkeys(op.inputs) if t in names)
-        writes = tuple(t for t in (op.output,) if t in names)
-        rights = _tile_rights(graph, stage, op, options) if writes else ()
-        scratches = (f"{op.name}.scratch",) if scratch else ()
-        steps.append(Step(op.name, reads, writes, scratches, tuple(r for r in rights if r.input in reads)))
-    return plan_memory(buffers, steps, effort=effort)
-
-
-def _tile_rights(graph: RowGraph, stage: PatchStage, op: RowOp, options: Options) -> tuple[Right, ...]:
-    if "in-place" not in options.layer_rights:
-        return ()
-    fitting = [op.inputs[p] for p in op.in_place if stage.tile_bytes(graph, op.inputs[p]) >= stage.tile_bytes(graph, op.output)]
-    # A sum reads its operand at the tile of the output: in place needs both to be laid out alike.
-    if op.kind == "rows":
-        fitting = [t for t in fitting if stage.tile_shape(t) == stage.tile_shape(op.output)]
-    return tuple(Right(op.output, t, "in-place") for t in fitting)
+    out, inp = graph.tensors[stage.output].row_bytes, graph.tensors[tensor].row_bytes
+    return max(s[stage.output][1] * out - s[tensor][0] * inp for s in stage.rows)
 
 
 @dataclass(frozen=True)
-class PatchChoice:
-    """One way to patch the head: the arena of the whole network, and the extra work of the head against the whole network."""
+class TileKernels:
+    """What the kernels of a stage need: bytes of scratch and rows computed by one call, of each operator."""
 
-    stage: PatchStage
-    arena_bytes: int
-    overhead: float
-
-
-def patch_steps(graph: RowGraph, stage: PatchStage, options: Options, tile_bytes: int) -> tuple[list[Buffer], list[Step]]:
-    """Buffers and steps of the network with its head in patches and the other operators layer by layer."""
-    resident = [t for t in graph.inputs if t not in (*options.fetched, *options.external)]
-    read = [t for t in resident if any(r < stage.depth for r in graph.readers(t))]
-    buffers = {t: tensor_buffer(graph, t, options) for t in (*read, stage.output)}
-    scratch: tuple[str, ...] = ()
-    if tile_bytes:
-        scratch = ("patch.tiles",)
-        buffers["patch.tiles"] = Buffer("patch.tiles", tile_bytes, "scratch", align=options.align)
-    steps = [Step(f"patches 0…{stage.depth - 1}", tuple(read), (stage.output,), scratch)]
-    for i in range(stage.depth, len(graph.ops)):
-        touched, step = range_step(graph, Range(i, i + 1, 0, None), options)
-        buffers |= {b.name: b for b in touched}
-        steps.append(step)
-    return list(buffers.values()), steps
+    scratch: Callable[[RowOp], int] = lambda op: 0
+    together: Callable[[RowOp], int] = lambda op: 1
 
 
-def evaluate(graph: RowGraph, depth: int, grid: tuple[int, int], options: Options, effort: float = DEFAULT_EFFORT) -> PatchChoice:
-    """The arena and the extra work of one choice of depth and grid."""
-    stage = patch_stage(graph, depth, grid)
-    buffers, steps = patch_steps(graph, stage, options, _tile_bytes(graph, stage, options))
-    total = sum(op.macs for op in graph.ops)
-    overhead = (stage.macs - stage.whole_macs) / total if total else 0.0
-    return PatchChoice(stage, plan_memory(buffers, steps, effort=effort).arena_bytes, overhead)
+def tile_plan(
+    graph: RowGraph,
+    stage: PatchStage,
+    kernels: TileKernels = TileKernels(),
+    fetched: Collection[str] = (),
+    align: int = 1,
+    effort: float = 1.0,
+) -> MemoryPlan:
+    """Offsets of the tile buffers and of the kernels' scratch ("<operator>.scratch") inside the stage's scratch, for the largest tiles.
 
-
-def _tile_bytes(graph: RowGraph, stage: PatchStage, options: Options) -> int:
-    plan = tile_plan(graph, stage, options)
-    return plan.arena_bytes if any(s.touches() for s in plan.steps) else 0
-
-
-def patch_curve(graph: RowGraph, options: Options, max_grid: int = 8, max_depth: int | None = None) -> list[PatchChoice]:
-    """Every choice worth having: no other needs both fewer bytes and less extra work. Sorted by extra work.
-
-    Square grids from 2×2 to `max_grid`², every depth at which one tensor leaves the head. A choice is only here when it
-    needs fewer bytes than no patches at all, so an empty list means that patches do not win.
+    The stage's input and output are not part of it, unless the input is `fetched` tile by tile.
     """
-    layers = Partition(tuple(Range(i, i + 1, 0, None) for i in range(len(graph.ops))), 0, options)
-    whole = plan_partition(graph, layers).arena_bytes
-    depths = [d for d in range(1, (max_depth or len(graph.ops)) + 1) if can_patch(graph, d)]
-    tried = [evaluate(graph, d, (g, g), options, effort=0) for d in depths for g in range(2, max_grid + 1)]
-    tried = sorted((c for c in tried if c.arena_bytes < whole), key=lambda c: (c.overhead, c.arena_bytes, c.stage.depth))
-    best: list[PatchChoice] = []
-    for choice in tried:
-        if not best or choice.arena_bytes < best[-1].arena_bytes:
-            best.append(choice)
-    return best
+    ops = graph.ops[stage.first : stage.last]
+    resident = {*stage.inputs(graph), stage.output} - set(fetched)
+    names = dict.fromkeys(t for op in ops for t in (*op.inputs, op.output) if t not in resident)
+    buffers = [Buffer(t, max(1, stage.tile_bytes(graph, t)), align=align) for t in names]
+    steps = []
+    fetches = [t for t in stage.inputs(graph) if t in fetched]
+    if fetches:
+        steps.append(Step("fetch", (), tuple(fetches)))
+    for op in ops:
+        scratch = kernels.scratch(op)
+        if scratch:
+            buffers.append(Buffer(f"{op.name}.scratch", scratch, "scratch", align=align))
+        reads = tuple(t for t in dict.fromkeys(op.inputs) if t in names)
+        writes = tuple(t for t in (op.output,) if t in names)
+        rights = _tile_rights(graph, stage, op, reads, kernels.together(op)) if writes else ()
+        steps.append(Step(op.name, reads, writes, (f"{op.name}.scratch",) if scratch else (), rights))
+    return plan_memory(buffers, [s for s in steps if s.touches()], effort=effort)
 
 
-def best_patches(curve: Sequence[PatchChoice], budget: int | None = None, max_overhead: float | None = None) -> PatchChoice | None:
-    """From a curve: the least extra work within `budget` bytes, else the fewest bytes within `max_overhead`; None when none fits."""
-    fitting = [c for c in curve if max_overhead is None or c.overhead <= max_overhead]
-    if budget is not None:
-        return next((c for c in fitting if c.arena_bytes <= budget), None)
-    return min(fitting, key=lambda c: c.arena_bytes, default=None)
+def _tile_rights(graph: RowGraph, stage: PatchStage, op: RowOp, reads: Collection[str], together: int) -> tuple[Right, ...]:
+    """The row contract inside a tile; a sum may also work in an operand whose tiles are laid out like its own."""
+    rights = []
+    for position, name in enumerate(op.inputs):
+        if name in reads and op.inputs.count(name) == 1:
+            rights.append(Right(op.output, name, "ascending", tile_distance(graph, stage, op, position, together)))
+            alike = all(s[name] == s[op.output] for spans in (stage.rows, stage.columns) for s in spans)
+            if op.kind == "rows" and alike and graph.tensors[name].pixel_bytes == graph.tensors[op.output].pixel_bytes:
+                rights.append(Right(op.output, name, "in-place"))
+    return tuple(rights)
+
+
+def tile_distance(graph: RowGraph, stage: PatchStage, op: RowOp, position: int, together: int = 1) -> int:
+    """Least d with out_base + d <= in_base safe in every tile, `together` output rows computed by one call, in ascending order."""
+    out, inp = graph.tensors[op.output].pixel_bytes, graph.tensors[op.inputs[position]].pixel_bytes
+    found = []
+    for columns in {(s[op.output], s[op.inputs[position]]) for s in stage.columns}:
+        (low, high), (left, right) = columns
+        aside = axis_reads(graph, op, position, (low, high), False)[0] - left
+        for stored, read in _calls(graph, stage, op, position, together):
+            found.append(stored * (high - low) * out - (read * (right - left) + aside) * inp)
+    return max(found)
+
+
+def _calls(graph: RowGraph, stage: PatchStage, op: RowOp, position: int, together: int) -> Iterator[Interval]:
+    """For every call of every tile: rows of the output tile stored after it, and the first row of the input tile it reads."""
+    for (low, high), (top, _) in {(s[op.output], s[op.inputs[position]]) for s in stage.rows}:
+        for begin in range(low, high, together):
+            end = min(high, begin + together)
+            yield end - low, axis_reads(graph, op, position, (begin, end), True)[0] - top

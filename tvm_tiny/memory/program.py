@@ -78,7 +78,7 @@ class KernelCall:
 
 @dataclass
 class Program:
-    """A network ready to be planned and printed. `decisions` is what passes leave for the report: {"stream": …}."""
+    """A network ready to be planned and printed. `decisions` is what passes leave for the report: {"patches": …, "stream": …}."""
 
     name: str
     inputs: list[TensorInfo]
@@ -111,8 +111,8 @@ def model_info(mod: tvm.IRModule) -> dict:
 
 
 def _decisions(mod: tvm.IRModule) -> dict:
-    text = mod.attrs.get("tiny.stream") if mod.attrs is not None else None
-    return {"stream": json.loads(str(text))} if text is not None else {}
+    found = {name: mod.attrs.get(f"tiny.{name}") for name in ("patches", "stream")} if mod.attrs is not None else {}
+    return {name: json.loads(str(text)) for name, text in found.items() if text is not None}
 
 
 class _Extractor:

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
 
 from tvm_tiny.errors import OptionError
-from tvm_tiny.memory.rows import RowGraph, RowOp
+from tvm_tiny.memory.rows import RowGraph, RowOp, RowTensor
 from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, least_peak, leaving, partitions, plan_partition
 from tvm_tiny.memory.tiny_rows import TinyRows
 from tvm_tiny.ops.graph import Node
@@ -106,7 +107,7 @@ def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) ->
     OptionError
         A range can't be streamed, or has several results.
     """
-    cutter = _cutter(rows, costs)
+    cutter = cutter_of(rows, costs)
     ranges = []
     for first, last in segments:
         found = cutter.range(first, last)
@@ -118,16 +119,18 @@ def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) ->
     return Choice(tuple(ranges), "forced", "asked for", {"segments": [list(s) for s in segments]})
 
 
-def _cutter(rows: TinyRows, costs: Costs) -> Cutter:
+def cutter_of(rows: TinyRows, costs: Costs) -> Cutter:
+    """The needs of all ranges of a network, kernel scratch estimated."""
     nodes = {op.name: node for op, node in zip(rows.graph.ops, rows.nodes, strict=True)}
 
-    def scratch(op: RowOp, streamed: bool) -> int:
-        return costs.scratch(nodes[op.name], streamed)
-
-    return Cutter(rows.graph, Options(("in-place", "ascending"), external=_outside(rows), one_scratch=True, scratch=scratch, align=_ALIGN))
+    return _cutter(rows.graph, _outside(rows), lambda op, streamed: costs.scratch(nodes[op.name], streamed))
 
 
-def _with_rights(rows: TinyRows, costs: Costs) -> TinyRows:
+def _cutter(graph: RowGraph, external: tuple[str, ...], scratch: Callable[[RowOp, bool], int]) -> Cutter:
+    return Cutter(graph, Options(("in-place", "ascending"), external=external, one_scratch=True, scratch=scratch, align=_ALIGN))
+
+
+def with_rights(rows: TinyRows, costs: Costs) -> TinyRows:
     """The same rows, windows that run in place marked."""
     ops = [replace(op, in_place=(0,)) if costs.in_place(node) else op for op, node in zip(rows.graph.ops, rows.nodes, strict=True)]
     return replace(rows, graph=RowGraph(rows.graph.tensors, tuple(ops), rows.graph.inputs, rows.graph.outputs))
@@ -153,19 +156,29 @@ def choose(rows: TinyRows, options: StreamOptions, costs: Costs) -> Choice:
     if options.goal == "speed" or len(rows.graph.ops) < 2:
         reason = "layer by layer: the goal is speed" if options.goal == "speed" else "a single operator"
         return Choice((), options.goal, reason, log=(Verdict((), True, reason),))
-    rows = _with_rights(rows, costs)
-    cutter = _cutter(rows, costs)
-    found = sorted(_candidates(rows, cutter, options, costs), key=lambda c: (c.arena_bytes, c.overhead))
+    found = stream_candidates(with_rights(rows, costs), options, costs)
     if not found:
         reason = "layer by layer: no partition could be planned"
         return Choice((), options.goal, reason, log=(Verdict((), True, reason),))
-    best, reason = _pick(found, options)
+    best, reason = pick(found, options)
     log = [_verdict(c, best, reason, found) for c in found]
     curve = [c for i, c in enumerate(found) if c is best or all(c.overhead < other.overhead for other in found[:i])]
     return Choice(best.partition.ranges, options.goal, reason, best.to_dict(), tuple(c.to_dict() for c in curve), tuple(log))
 
 
-def _pick(found: list[Candidate], options: StreamOptions) -> tuple[Candidate, str]:
+class _Point(Protocol):
+    @property
+    def arena_bytes(self) -> int: ...
+
+    @property
+    def overhead(self) -> float: ...
+
+
+Point = TypeVar("Point", bound=_Point)
+
+
+def pick(found: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
+    """The candidate for the goal, and why; `found` is sorted by bytes, then work."""
     smallest = found[0]
     if options.goal == "sram":
         return smallest, "the least arena"
@@ -181,9 +194,45 @@ def _pick(found: list[Candidate], options: StreamOptions) -> tuple[Candidate, st
     ), f"the knee: the least work near the smallest arena within {options.max_overhead:.0%} extra work"
 
 
-def _candidates(rows: TinyRows, cutter: Cutter, options: StreamOptions, costs: Costs) -> Iterator[Candidate]:
+@dataclass(frozen=True)
+class _Problem:
+    """All that the search for partitions depends on, by operator: scratch (whole, streamed), instructions (whole, streamed)."""
+
+    tensors: tuple[RowTensor, ...]
+    ops: tuple[RowOp, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    external: tuple[str, ...]
+    scratch: tuple[tuple[int, int], ...]
+    work: tuple[tuple[float, float], ...]
+    options: StreamOptions
+
+    @property
+    def graph(self) -> RowGraph:
+        return RowGraph({t.name: t for t in self.tensors}, self.ops, self.inputs, self.outputs)
+
+
+def stream_candidates(rows: TinyRows, options: StreamOptions, costs: Costs) -> tuple[Candidate, ...]:
+    """Partitions of the whole network, sorted by bytes, then work. The last search is remembered: two passes ask for it in turn."""
+    graph, nodes = rows.graph, rows.nodes
+    tensors = tuple(graph.tensors[t] for t in sorted(graph.tensors))
+    scratch = tuple((costs.scratch(n, False), costs.scratch(n, True)) for n in nodes)
+    work = tuple(costs.work(graph, op, node) for op, node in zip(graph.ops, nodes, strict=True))
+    return _search(_Problem(tensors, graph.ops, graph.inputs, graph.outputs, _outside(rows), scratch, work, options))
+
+
+@lru_cache(maxsize=1)
+def _search(problem: _Problem) -> tuple[Candidate, ...]:
+    scratch = {op.name: pair for op, pair in zip(problem.ops, problem.scratch, strict=True)}
+    cutter = _cutter(problem.graph, problem.external, lambda op, streamed: scratch[op.name][streamed])
+    return tuple(sorted(_candidates(problem, cutter), key=lambda c: (c.arena_bytes, c.overhead)))
+
+
+def _candidates(problem: _Problem, cutter: Cutter) -> Iterator[Candidate]:
+    graph, options = cutter.graph, problem.options
+
     def allowed(first: int, last: int) -> bool:
-        return _allowed(rows.graph, first, last)
+        return _allowed(graph, first, last)
 
     least = least_peak(cutter, allowed)
     layers = least_peak(cutter, _alone)
@@ -196,8 +245,8 @@ def _candidates(rows: TinyRows, cutter: Cutter, options: StreamOptions, costs: C
             cuts = tuple(r.first for r in partition.ranges)
             if cuts not in seen:
                 seen.add(cuts)
-                plan = plan_partition(rows.graph, partition, _EFFORT)
-                yield Candidate(partition, plan.arena_bytes, _overhead(rows, partition, costs))
+                plan = plan_partition(graph, partition, _EFFORT)
+                yield Candidate(partition, plan.arena_bytes, _overhead(problem.work, partition))
                 if plan.arena_bytes <= partition.peak:
                     break
 
@@ -206,9 +255,8 @@ def _alone(first: int, last: int) -> bool:
     return last == first + 1
 
 
-def _overhead(rows: TinyRows, partition: Partition, costs: Costs) -> float:
+def _overhead(work: Sequence[tuple[float, float]], partition: Partition) -> float:
     """Estimated extra work of the streamed operators, as a fraction of the whole network's."""
-    work = [costs.work(rows.graph, op, node) for op, node in zip(rows.graph.ops, rows.nodes, strict=True)]
     extra = sum(work[i][1] - work[i][0] for r in partition.ranges if r.streamed for i in range(r.first, r.last))
     return extra / (sum(whole for whole, _ in work) or 1.0)
 

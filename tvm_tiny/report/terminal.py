@@ -41,10 +41,24 @@ def summary(report: Report) -> str:
         f"arena: {report.arena_bytes:,} bytes ({proof}; decided by {report.peak_layer})",
         f"constants: {report.constants_bytes:,} bytes    work: {report.macs:,} MAC",
     ]
+    lines += _patches(report.decisions.get("patches", {}))
     lines += _streaming(report.decisions.get("stream", {}))
     if report.float_layers:
         lines.append(f"left in float: {', '.join(report.float_layers)}")
     return "\n".join(lines)
+
+
+def _patches(decision: dict[str, Any]) -> list[str]:
+    """What runs in patches and why, and the trade-off: grid and depth against bytes and multiply-accumulates done again."""
+    if not decision:
+        return []
+    lines = [f"patches (optimize={decision['goal']}): {'' if decision['chosen'] else 'none, '}{decision['reason']}"]
+    for point in decision["curve"]:
+        (first, last), (down, across) = point["operators"], point["grid"]
+        mark = "*" if point == decision["chosen"] else " "
+        more = f"{100 * point['extra_macs']:+6.1f} % MAC  {100 * point['extra_work']:+6.1f} % work"
+        lines.append(f"  {mark} {point['arena_bytes']:>10,} bytes  {more}  operators {first}..{last - 1} in {down}x{across} patches")
+    return lines
 
 
 def _streaming(decision: dict[str, Any]) -> list[str]:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""patch-inference: the first stages of the network are computed patch by patch (MCUNetV2), so that their large tensors never exist whole.
+
+Where it may stand: after the last pass that changes operators or their channels, before `stream-rows` (which takes what is left) and
+`lower-ops`.
+
+What it matches: the first run of operators, up to any depth, that
+  1. are convolutions, depthwise convolutions, average or max pooling of any window, stride, padding and dilation, or elementwise over
+     tensors of one shape (residual sums, products, tables, requantisation), and
+  2. leave one tensor.
+What it does: searches grid and depth (`tvm_tiny.memory.patch_choice`), kernel scratch included, for the least arena, or for the least work
+within a budget of bytes, recomputing at most `max_overhead` of the network's multiply-accumulates; replaces the run by one `tiny.stage`
+call whose attribute `schedule` holds the grid and an estimate of its scratch. Regions and halos follow from the grid exactly
+(`tvm_tiny.memory.patches`): rows and columns apart, clipped at the true borders, where alone there is padding; so every output pixel is the
+same integer.
+What it leaves: a network that patches do not make smaller, or that `stream-rows` makes as small for less work (reasons told).
+
+The trade-off curve and the choice are written to the module attribute `tiny.patches` (JSON) for the report.
+
+rewrite:
+    a = tiny.conv2d(x, w, b, m, s, …)
+    y = tiny.depthwise_conv2d(a, v, …)     →   y = tiny.stage(x, w, b, m, s, v, …, program=[…], schedule={"grid": [4, 4], …})
+"""
+
+from __future__ import annotations
+
+import json
+
+import tvm
+
+from tvm_tiny.explain import Explainer
+from tvm_tiny.memory.patch_choice import PatchChoice, choose_patches, forced_patches
+from tvm_tiny.memory.stream_choice import StreamOptions
+from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
+from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.ops.grouping import Group, group_nodes
+from tvm_tiny.schedules.patch_costs import PATCH_COSTS
+
+PATCH_ATTR = "tiny.patches"
+WHY = Explainer("patch-inference")
+
+
+@tvm.transform.module_pass(opt_level=0, name="patch-inference")
+class PatchInference:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    goal : str
+        "sram", "balanced" or "speed" (see `tvm_tiny.memory.stream_choice`).
+    budget : int, optional
+        Bytes of SRAM; the least work that fits is enough.
+    max_overhead : float
+        Multiply-accumulates that may be computed again, as a fraction of the network's; under "balanced" also the estimated extra work.
+    rows : bool
+        `stream-rows` follows: patches are taken only where they win against it.
+    stage : (first, last, (down, across)), optional
+        Exactly these operators on this grid instead of searching: for experiments and tests.
+    """
+
+    def __init__(
+        self,
+        goal: str = "balanced",
+        budget: int | None = None,
+        max_overhead: float = 0.1,
+        rows: bool = True,
+        stage: tuple[int, int, tuple[int, int]] | None = None,
+    ) -> None:
+        self.options = StreamOptions(goal, budget, max_overhead)
+        self.rows = rows
+        self.stage = stage
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the module with the chosen operators as one `tiny.stage` call."""
+        tiny = TinyGraph(mod["main"])
+        rows = tiny_rows(tiny)
+        if rows is None:
+            WHY.rejected("", "patches", "main has variables that are no tensors")
+            return mod
+        if self.stage is None:
+            choice = choose_patches(rows, self.options, PATCH_COSTS, against_rows=self.rows)
+        else:
+            choice = forced_patches(rows, self.stage, PATCH_COSTS)
+        _tell(rows, choice)
+        out = mod.clone()
+        if choice.stage is not None:
+            nodes = rows.nodes[choice.stage.first : choice.stage.last]
+            group = Group(nodes, {"grid": list(choice.stage.grid), "scratch": choice.scratch})
+            out.update_func(mod.get_global_var("main"), group_nodes(tiny, [group], rows.tensor))
+        return out.with_attr(PATCH_ATTR, json.dumps(choice.to_dict()))
+
+
+def _tell(rows: TinyRows, choice: PatchChoice) -> None:
+    for verdict in choice.log:
+        (down, across), nodes = verdict.stage.grid, rows.nodes[verdict.stage.first : verdict.stage.last]
+        tell = WHY.accepted if verdict.chosen else WHY.rejected
+        tell("", f"{nodes[0].name} to {nodes[-1].name} in {down}×{across} patches", verdict.reason, bytes=verdict.bytes)
+    if not choice.log:
+        (WHY.accepted if choice.stage is not None else WHY.rejected)("", "patches", choice.reason)
