@@ -9,8 +9,8 @@ from tvm import tirx
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import Core, MulLayer, gate_mul
+from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
 
@@ -28,7 +28,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
         f"{PREFIX}mul", math.prod(out) // channels, channels, layer_of(layer, wide[0]), Core.of(target.mcpu), gate_first=gates == [0]
     )
     # Pairs of channels are walked over all pixels: an element is read just before its own byte is stored.
-    return None if kernel is None else extern_schedule(kernel, func, "mul", rights={wide[0]: [["in-place", 0]]})
+    return None if kernel is None else tensorized(kernel, func, "mul", rights={wide[0]: [["in-place", 0]]})
 
 
 def layer_of(layer: Layer, wide: int) -> MulLayer:

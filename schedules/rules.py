@@ -11,7 +11,7 @@ from typing import Any
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from tvm_tiny.schedules import add, conv2d, dense, depthwise, fallback, fetch, mul, patches, quantize, stream, winograd
+from tvm_tiny.schedules import add, conv2d, dense, depthwise, fallback, fetch, mul, patches, pool, quantize, stream, winograd
 from tvm_tiny.schedules.base import Rule
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
@@ -23,6 +23,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("depthwise", depthwise.apply),
     ("add", add.apply),
     ("mul", mul.apply),
+    ("pool", pool.apply),
     ("quantize", quantize.apply),
     ("fetch", fetch.apply),
     ("patches", patches.apply),

@@ -31,6 +31,7 @@ from .depthwise import DepthwiseChoice, DepthwiseShape, depthwise
 from .gemm_layer import BlockChoice
 from .layer import Core, LayerParameters, MicroKernel
 from .mul import MulLayer, gate_mul
+from .pool import MeanLayer, PoolShape, average_pool, max_pool, mean_pool
 from .scheduler import RegisterPressureError
 from .winograd import WinogradChoice, winograd
 
@@ -44,15 +45,20 @@ __all__ = [
     "DepthwiseChoice",
     "DepthwiseShape",
     "LayerParameters",
+    "MeanLayer",
     "MicroKernel",
     "MulLayer",
+    "PoolShape",
     "RegisterPressureError",
     "WinogradChoice",
     "add",
+    "average_pool",
     "conv2d",
     "dense",
     "depthwise",
     "gate_mul",
+    "max_pool",
+    "mean_pool",
     "merge",
     "paired_dense",
     "winograd",
