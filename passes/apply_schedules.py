@@ -113,8 +113,7 @@ class _Schedules:
             room = {"tiny.scratch_room": self.room.get(name, 0), "tiny.room_binds": self.binds}
             func = self.funcs[name].with_attr({**room, "tiny.small_code": key[1]})
             default = default_schedule(func, self.target).mod["main"]
-            tuned = None if key[1] else recorded_schedule(func, self.target, self.records, default)
-            self._made[key] = default if tuned is None else tuned.mod["main"]
+            self._made[key] = default if key[1] else recorded_schedule(func, self.target, self.records, default)
         return self._made[key]
 
     def code_bytes(self) -> int:

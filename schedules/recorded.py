@@ -7,24 +7,27 @@ A record says what was fast, never what is right: the kernel is generated for th
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import tvm
 from tvm import tirx
-from tvm.s_tir import Schedule
 
 from tvm_tiny.errors import ToolchainError
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import RegisterPressureError
 from tvm_tiny.schedules.rules import realise
 from tvm_tiny.target import TinyTarget
+from tvm_tiny.tuning.candidate import Candidate
 from tvm_tiny.tuning.records import Record, Records, kernel_version
 from tvm_tiny.tuning.workload import Workload
 
 
-def recorded_schedule(func: tirx.PrimFunc, target: TinyTarget, records: Records, default: tirx.PrimFunc) -> Schedule | None:
-    """Return the schedule of the best record for `func`; None when there is none or the default is the best.
+def recorded_schedule(func: tirx.PrimFunc, target: TinyTarget, records: Records, default: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Return the scheduled function of the best record for `func`, or `default` where there is none or the default is the best.
+
+    What was measured, and the next best, is added to `tiny.kernel` of either. Records whose decisions the rules no longer have are passed
+    over, and counted in a note.
 
     Parameters
     ----------
@@ -33,38 +36,69 @@ def recorded_schedule(func: tirx.PrimFunc, target: TinyTarget, records: Records,
     """
     layer = Layer.of(func)
     if layer is None:
-        return None
-    taken = sum(int(n) for n in default.attrs.get("tiny.scratch", []))
+        return default
+    taken, macs = _scratch(default), int(func.attrs.get("tiny.macs", 0))
     candidates = records.candidates(Workload.of(layer, target), scratch=max(layer.scratch_room, taken))
+    passed_over = 0
     for i, record in enumerate(candidates):
-        if not record.choice:
-            return None
-        try:
-            schedule = realise(func, target, record.choice)
-        except (RegisterPressureError, KeyError, ValueError):  # the rule has changed since
-            continue
-        if schedule is not None and _scratch(schedule) <= max(layer.scratch_room, taken):
-            return _tell(schedule, record, candidates[i + 1 :], int(func.attrs.get("tiny.macs", 0)))
-    return None
+        made = _realised(func, target, record, default)
+        if made is not None and _scratch(made) <= max(layer.scratch_room, taken):
+            return _tell(made, record, candidates[i + 1 :], macs, passed_over)
+        passed_over += made is None
+    return _with_notes(default, {}, [_stale(passed_over)])
 
 
-def _scratch(schedule: Schedule) -> int:
-    return sum(int(n) for n in schedule.mod["main"].attrs.get("tiny.scratch", []))
+def _realised(func: tirx.PrimFunc, target: TinyTarget, record: Record, default: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    """The function a record stands for; None when the rules no longer make it."""
+    if not record.choice:
+        return default
+    try:
+        schedule = realise(func, target, record.choice)
+    except (RegisterPressureError, KeyError, ValueError):
+        return None
+    return None if schedule is None else schedule.mod["main"]
 
 
-def _tell(schedule: Schedule, record: Record, others: list[Record], macs: int) -> Schedule:
+def _scratch(func: tirx.PrimFunc) -> int:
+    return sum(int(n) for n in func.attrs.get("tiny.scratch", []))
+
+
+def _stale(count: int) -> str:
+    return f"records the kernels no longer have: {count}" if count else ""
+
+
+def _tell(func: tirx.PrimFunc, record: Record, others: list[Record], macs: int, passed_over: int) -> tirx.PrimFunc:
     """Add to `tiny.kernel` where the choice comes from, what was measured, and the next best."""
-    func = schedule.mod["main"]
-    told: dict[str, Any] = {**json.loads(str(func.attrs["tiny.kernel"])), "source": record.source, **_figures(record, macs)}
-    notes = [
-        f"measured with {record.compiler}, compiled with {compiler()}" if compiler() and compiler() != record.compiler else "",
-        "measured with another version of the kernels" if record.kernels != kernel_version() else "",
-    ]
-    if any(notes):
-        told["note"] = "; ".join(n for n in notes if n)
+    told = _figures(record, macs)
+    if record.choice:
+        told["source"] = record.source
     if others:
         told["next_best"] = {**_figures(others[0], macs), **(dict(others[0].choice) or {"rule": "default"})}
-    return Schedule(tvm.IRModule({"main": func.with_attr("tiny.kernel", json.dumps(told))}))
+    elif record.runner_up is not None:
+        cycles, choice = float(record.runner_up["cycles"]), record.runner_up["choice"]
+        told["next_best"] = {**_figures(replace(record, cycles=cycles), macs), **(dict(choice) or {"rule": "default"})}
+    return _with_notes(func, told, [_other_compiler(record), _other_kernels(func, record), _stale(passed_over)])
+
+
+def _other_compiler(record: Record) -> str:
+    known = compiler()
+    return f"measured with {record.compiler}, compiled with {known}" if known and known != record.compiler else ""
+
+
+def _other_kernels(func: tirx.PrimFunc, record: Record) -> str:
+    """Of a choice other than the default, unless its code is the one that was measured."""
+    if not record.choice or record.kernels == kernel_version():
+        return ""
+    made = Candidate.of(func)
+    return "" if made is not None and made.digest == record.code else "measured with another version of the kernels"
+
+
+def _with_notes(func: tirx.PrimFunc, told: dict[str, Any], notes: list[str]) -> tirx.PrimFunc:
+    if any(notes):
+        told["note"] = "; ".join(n for n in notes if n)
+    if not told or "tiny.kernel" not in func.attrs:
+        return func
+    return func.with_attr("tiny.kernel", json.dumps({**json.loads(str(func.attrs["tiny.kernel"])), **told}))
 
 
 def _figures(record: Record, macs: int) -> dict[str, Any]:

@@ -29,6 +29,8 @@ Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed
 Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB"; exceeding it is an error.')]
 MaxOverhead = Annotated[float, typer.Option("--max-overhead", help="Work that may be added to save memory, as a fraction.")]
 Disable = Annotated[list[str] | None, typer.Option("--disable", metavar="PASS", help="Leave an optional pass out; may be repeated.")]
+RECORDS_HELP = "File of tuning records that choose kernels, besides the shipped ones; none: not even those."
+RecordsFile = Annotated[str | None, typer.Option("--records", help=RECORDS_HELP)]
 Explain = Annotated[bool, typer.Option("--explain", help="Print what every pass considered, took and left, and why.")]
 
 Camera = Annotated[str, typer.Option("--camera", help=CAMERA_HELP)]
@@ -48,6 +50,11 @@ def camera_of(option: str) -> bool | str:
     if option not in known:
         raise OptionError(f"--camera {option}: not known", remedy=f"use one of {', '.join(known)}")
     return known[option]
+
+
+def records_of(option: str | None) -> bool | str:
+    """`records=` of `tvm_tiny.build` for what the command line takes."""
+    return True if option is None else False if option == "none" else option
 
 
 @contextmanager

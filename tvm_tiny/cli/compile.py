@@ -18,11 +18,13 @@ from tvm_tiny.cli.building import (
     Model,
     Name,
     Optimize,
+    RecordsFile,
     Sram,
     Target,
     build_model,
     camera_of,
     explanation_of,
+    records_of,
 )
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 
@@ -38,6 +40,7 @@ def compile_model(
     camera: Camera = "no",
     max_overhead: MaxOverhead = 0.1,
     disable: Disable = None,
+    records: RecordsFile = None,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Write the IR after each phase to this directory.")] = None,
     explain: Explain = False,
     as_json: AsJson = False,
@@ -47,7 +50,7 @@ def compile_model(
     from tvm_tiny.report.terminal import render
 
     memory = {"optimize": optimize, "sram": sram, "max_overhead": max_overhead, "disable": disable or (), "camera": camera_of(camera)}
-    compiled = build_model(model, target, board, name, dump_dir=dump_ir, **memory)
+    compiled = build_model(model, target, board, name, dump_dir=dump_ir, records=records_of(records), **memory)
     where = compiled.save(output)
 
     def show(console: Console) -> None:

@@ -17,11 +17,13 @@ from tvm_tiny.cli.building import (
     MaxOverhead,
     Model,
     Optimize,
+    RecordsFile,
     Sram,
     Target,
     build_model,
     camera_of,
     explanation_of,
+    records_of,
 )
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.errors import InputError
@@ -36,6 +38,7 @@ def report(
     camera: Camera = "no",
     max_overhead: MaxOverhead = 0.1,
     disable: Disable = None,
+    records: RecordsFile = None,
     memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write everything as one page, pictures included, into this .html.")] = None,
     explain: Explain = False,
@@ -44,7 +47,7 @@ def report(
 ) -> None:
     """Print the layers of MODEL with their kernels, work, SRAM and flash."""
     memory = {"optimize": optimize, "sram": sram, "max_overhead": max_overhead, "disable": disable or (), "camera": camera_of(camera)}
-    compiled = build_model(model, target, board, None, **memory)
+    compiled = build_model(model, target, board, None, records=records_of(records), **memory)
     if memory_map is not None:
         from tvm_tiny.memory.chart import memory_svg
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -23,15 +24,38 @@ def render(report: Report) -> RenderableType:
         shape = "x".join(str(d) for d in row.shape)
         numbers = (f"{row.macs:,}", f"{row.sram:,}", f"{row.scratch:,}", f"{row.flash:,}")
         table.add_row(str(row.index), _short(row.source[0]), row.op, shape, *numbers, kernel_text(row))
-    return Group(table, summary(report))
+    measured = [row for row in report.layers if "cycles" in row.kernel]
+    return Group(table, *([chosen(measured)] if measured else []), summary(report))
+
+
+def chosen(rows: Sequence[LayerRow]) -> Table:
+    """What chose the kernel of each measured layer, what it takes, and the next best with what it would take more."""
+    board_terms = ", ".join(dict.fromkeys(str(row.kernel["board_term"]) for row in rows))
+    table = Table(title=f"kernels as measured ({board_terms})", title_justify="left")
+    for column in ("#", "rule", "block", "unroll", "chosen by", "cycles", "per MAC", "next best", "costs"):
+        table.add_column(column, justify="right" if column in ("cycles", "per MAC", "costs") else "left")
+    for row in rows:
+        k = row.kernel
+        figures = (f"{k['cycles']:,}", f"{k['cycles_per_mac']:.3f}" if "cycles_per_mac" in k else "–")
+        table.add_row(str(row.index), *(str(k.get(n, "–")) for n in ("rule", "block", "unroll", "source")), *figures, *_next_best(k))
+    return table
+
+
+def _next_best(kernel: dict[str, Any]) -> tuple[str, str]:
+    other = kernel.get("next_best")
+    if not other:
+        return "–", "–"
+    told = ("rule", "cycles", "cycles_per_mac", "board_term")
+    words = " ".join([str(other["rule"]), *(f"{k}={v}" for k, v in other.items() if k not in told)])
+    return words, f"{other['cycles'] / kernel['cycles'] - 1:+.1%}"
 
 
 def kernel_text(row: LayerRow) -> str:
     """What runs a layer: rule, kernel and block, and where the choice comes from unless it is the default."""
     kernel = " ".join(str(row.kernel[k]) for k in ("rule", "kernel", "block") if k in row.kernel)
-    if row.kernel.get("source", "default") != "default":
-        kernel += f" ({row.kernel['source']}{', ' + row.kernel['note'] if 'note' in row.kernel else ''})"
-    return kernel
+    source, note = row.kernel.get("source", "default"), row.kernel.get("note")
+    notes = [text for text in (source if source != "default" else None, note) if text]
+    return f"{kernel} ({', '.join(notes)})" if notes else kernel
 
 
 def summary(report: Report) -> str:

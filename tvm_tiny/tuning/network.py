@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tvm_tiny.tuning.runner import Runner
 from tvm_tiny.tuning.task import Limits, Task
 
 DEFAULT_TERMS = {"cortex-m7": "stm32h7a3@280", "cortex-m4": "stm32l4r5@120"}
+_EARLIER = 3  # candidates of earlier records measured again when kernels, compiler or conditions have changed
 Progress = Callable[[Task, Record], None]
 
 
@@ -93,6 +93,7 @@ def tune(
     tracker: str = "",
     key: str = "",
     workers: int = 1,
+    disable: Iterable[str] = (),
 ) -> TuningResult:
     """Tune the layers of a network; equal layers once.
 
@@ -108,7 +109,7 @@ def tune(
     board : str or Board
         An emulated board; with `runner="rpc"` what the devices are, a real one or not.
     trials : int
-        Candidates a layer.
+        Candidates a layer; 0 measures only the default and what earlier records say was fast.
     records : path, optional
         A file of JSON lines, made if absent, continued if there.
     layers : iterable of str, optional
@@ -128,6 +129,8 @@ def tune(
         With "rpc": "HOST:PORT" of the tracker, and the key of the devices (default: the board's name).
     workers : int
         With "rpc": devices used at a time.
+    disable : iterable of str
+        Passes to leave out, as for `build`.
 
     Raises
     ------
@@ -140,7 +143,9 @@ def tune(
     TinyError
         As for `build`; the toolchain is missing.
     """
-    _check_counts(trials=trials, batch=batch)
+    if trials < 0:
+        raise OptionError(f"trials={trials} is below zero")
+    _check_counts(batch=batch)
     found = find_board(board)
     chosen = found.target if target is None else parse_target(target)
     if chosen.mcpu != found.mcpu:
@@ -149,7 +154,7 @@ def tune(
     known = Records(read_records(path) if path is not None and path.exists() else ())
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_tune_") as temp:
         used = make_runner(runner, found, Path(temp), board_term, tracker, key, workers) if isinstance(runner, str) else runner
-        tasks = tasks_of(model, chosen, used, known, path, layers)
+        tasks = tasks_of(model, chosen, used, known, path, layers, disable)
         if not tasks:
             raise OptionError("no layer to tune", remedy="leave out `layers`, or name parts of the tensor names `tvm-tiny profile` prints")
         done = [
@@ -185,11 +190,12 @@ def tasks_of(
     records: Records,
     path: Path | None,
     layers: Iterable[str] | None,
+    disable: Iterable[str] = (),
 ) -> list[Task]:
     """One task for every distinct layer that has something to tune, most multiply-accumulates first."""
     wanted = None if layers is None else tuple(layers)
     tasks: dict[str, Task] = {}
-    for func in lowered_layers(model, target):
+    for func in lowered_layers(model, target, disable):
         name = str(func.attrs.get("tiny.source", ""))
         if wanted is not None and not any(part in name for part in wanted):
             continue
@@ -199,15 +205,16 @@ def tasks_of(
     return sorted(tasks.values(), key=lambda t: -int(t.func.attrs["tiny.macs"]))
 
 
-def lowered_layers(model: tvm.IRModule | str | Path | bytes, target: TinyTarget) -> list[tirx.PrimFunc]:
+def lowered_layers(model: tvm.IRModule | str | Path | bytes, target: TinyTarget, disable: Iterable[str] = ()) -> list[tirx.PrimFunc]:
     """The layers of a network as the schedule rules get them, in order, with the scratch that is free beside each."""
     from tvm_tiny.api import load
 
-    mod, options = model if isinstance(model, tvm.IRModule) else load(model), Options(target, optimize="speed")  # every layer by itself
+    mod = model if isinstance(model, tvm.IRModule) else load(model)
+    options = Options(target, frozenset(disable), optimize="speed")  # every layer by itself
     for phase in PIPELINE:
         if phase.name == "apply-schedules":
             break
-        mod = phase.make(options)(mod)
+        mod = mod if phase.name in options.disable else phase.make(options)(mod)
     room, found = scratch_room(mod["main"]), []
     for block in mod["main"].body.blocks:
         for binding in block.bindings:
@@ -226,17 +233,17 @@ def tune_task(
     progress: Progress | None,
     limits: tuple[int | None, int | None] = (None, None),
 ) -> TunedLayer:
-    """Measure the default, then search."""
+    """Measure the default and what earlier records say was fast, then search."""
     from tvm_tiny.tuning.search import search
 
-    default = task.measure_default()
+    default = task.measure_first(_EARLIER)
     scratch, flash = limits
     if scratch is None and default is not None and default.status == "ok":
         scratch = max(task.layer.scratch_room, default.scratch)
     task.limits = Limits(scratch, flash)
     work_dir.mkdir(parents=True)
-    logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.ERROR)
-    search(task, trials, batch, str(work_dir), seed, lambda record: progress(task, record) if progress else None)
+    if trials:
+        search(task, trials, batch, str(work_dir), seed, lambda record: progress(task, record) if progress else None)
     records = [r for r in task.records.of(task.workload) if r.choice]
     return TunedLayer(
         str(task.workload),

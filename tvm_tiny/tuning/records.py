@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tvm_tiny.errors import InputError
 from tvm_tiny.tuning.workload import Workload
@@ -40,8 +41,12 @@ class Record:
         Executed instructions (exact); bytes of code and packed constants; bytes of scratch.
     board_term, compiler, flags, kernels : str
         What it was measured with; `kernels` names the version of the kernel generator.
+    code : str
+        Digest of the candidate's code and data: while the generator makes the same, the figures hold whatever its version.
     message : str
         Why it was refused.
+    runner_up : dict or None
+        Of shipped records: choice and cycles of the next best candidate.
     source : str
         Where the record was read from (not stored).
     """
@@ -57,7 +62,9 @@ class Record:
     compiler: str = ""
     flags: str = ""
     kernels: str = ""
+    code: str = ""
     message: str = ""
+    runner_up: Mapping[str, Any] | None = None
     source: str = field(default=YOURS, compare=False)
 
     @property
@@ -68,6 +75,7 @@ class Record:
     def to_json(self) -> str:
         """One line."""
         data = {k: v for k, v in asdict(replace(self, choice=dict(self.choice))).items() if k not in ("source", "workload")}
+        data = {k: v for k, v in data.items() if k in ("choice", "status", "cycles") or v not in ("", None)}
         return json.dumps({"format": FORMAT, "workload": self.workload.to_dict(), **data}, separators=(",", ":"))
 
     @staticmethod
@@ -113,6 +121,8 @@ class Records:
     def candidates(self, workload: Workload, *, scratch: int | None = None, flash: int | None = None) -> list[Record]:
         """Exact candidates within the limits, best first: your own before shipped ones, then fewest cycles, scratch and flash.
 
+        Cycles are compared within one set of conditions only (board term, compiler, flags); the set measured last comes first.
+
         Parameters
         ----------
         scratch, flash : int, optional
@@ -123,7 +133,12 @@ class Records:
             for r in self.of(workload)
             if r.status == "ok" and (scratch is None or r.scratch <= scratch) and (flash is None or r.flash <= flash)
         ]
-        return sorted(fitting, key=lambda r: (r.source != YOURS, r.cycles, r.scratch, r.flash))
+        latest = {_conditions(r): i for i, r in enumerate(fitting)}
+        return sorted(fitting, key=lambda r: (r.source != YOURS, -latest[_conditions(r)], r.cycles, r.scratch, r.flash))
+
+
+def _conditions(record: Record) -> tuple[str, str, str]:
+    return record.board_term, record.compiler, record.flags
 
 
 def read_records(path: str | Path, source: str = YOURS) -> list[Record]:

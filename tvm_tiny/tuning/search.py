@@ -8,6 +8,7 @@ and runner look every candidate up in the records first, so an interrupted searc
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -126,7 +127,7 @@ def features(choice: Choice, spaces: dict[str, Space]) -> np.ndarray:
             if isinstance(alternatives[0], str):
                 row += [float(value == word) for word in alternatives]
             else:
-                numbers.append(0.0 if value is None else float(np.log2(float(value))))
+                numbers.append(0.0 if value is None else float(np.log2(1.0 + float(value))))
         row += [*numbers, *(a + b for i, a in enumerate(numbers) for b in numbers[:i])]
     return np.array(row, np.float64)
 
@@ -190,7 +191,7 @@ def search(task: Task, trials: int, batch: int, work_dir: str, seed: int, done: 
         population_size=4 * small, init_measured_ratio=0.2, init_min_unmeasured=small, max_fail_count=3, genetic_num_iters=3,
         genetic_mutate_prob=0.85, genetic_max_fail_count=10, eps_greedy=0.1,
     )  # fmt: skip
-    with _without_tensor_intrinsics():
+    with _quiet_logger(), _without_tensor_intrinsics():
         ms.tir_integration.tune_tir(
             mod=task.outline,
             target=task.target.tvm_target(),
@@ -207,6 +208,20 @@ def search(task: Task, trials: int, batch: int, work_dir: str, seed: int, done: 
             num_tuning_cores=1,  # the pieces above are Python
             seed=seed,
         )
+
+
+@contextlib.contextmanager
+def _quiet_logger() -> Iterator[None]:
+    """MetaSchedule configures its logger anew each time, with files in the work folder; what it finds there must have names."""
+    logger = logging.getLogger("tvm.s_tir.meta_schedule")
+    own, logger.handlers[:] = list(logger.handlers), []
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers[:] = own
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tvm import tirx
@@ -17,7 +17,7 @@ from tvm_tiny.schedules.rules import default_schedule, realise, spaces
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
 from tvm_tiny.tuning.candidate import Candidate, Case, Measurement
-from tvm_tiny.tuning.records import Record, Records, append_records, kernel_version
+from tvm_tiny.tuning.records import YOURS, Record, Records, append_records, kernel_version
 from tvm_tiny.tuning.runner import Runner
 from tvm_tiny.tuning.workload import Workload
 
@@ -106,19 +106,37 @@ class Task:
     def measure(self, names: Sequence[str]) -> list[Record]:
         """Measure prepared candidates, those without a record in one image, and write their records at once."""
         choices = [json.loads(name) for name in names]
-        fresh = [c for c in choices if self.known(c) is None]
+        fresh = [c for c in choices if self.known(c) is None and not self._recall(c)]
         for choice, result in zip(fresh, self.runner.measure(self.case, [self._ready[self.name(c)] for c in fresh]), strict=True):
             self._note(self._record(choice, result))
         self.flush()
         found = [self.known(choice) for choice in choices]
         return [r for r in found if r is not None]
 
-    def measure_default(self) -> Record | None:
-        """What the rules choose by themselves; None when that is no microkernel."""
-        if self.prepare(DEFAULT) is not None:
-            self.flush()
-            return None
-        return self.measure([self.name(DEFAULT)])[0]
+    def measure_first(self, others: int) -> Record | None:
+        """Measure what the rules choose by themselves and, beside it, the `others` fastest candidates of earlier records, in one image.
+
+        Returns
+        -------
+        Record or None
+            Of the default; None when that is no microkernel.
+        """
+        earlier = sorted((r for r in self.records.of(self.workload) if r.status == "ok" and r.choice), key=lambda r: r.cycles)
+        names = list(dict.fromkeys([self.name(DEFAULT), *(r.candidate for r in earlier)]))[: 1 + others]
+        ready = [name for name in names if self.prepare(json.loads(name)) is None]
+        found = self.measure(ready) if ready else []
+        self.flush()
+        return found[0] if ready[:1] == names[:1] else None
+
+    def _recall(self, choice: Choice) -> bool:
+        """Whether the candidate's code and data were measured before, by another version of the generator; its figures then hold."""
+        name, known = self.name(choice), self.runner.conditions
+        code = self._ready[name].digest
+        for r in self.records.of(self.workload):
+            if (r.candidate, r.code, r.board_term, r.compiler, r.flags) == (name, code, known.board_term, known.compiler, known.flags):
+                self._note(replace(r, kernels=kernel_version(), source=YOURS, runner_up=None))
+                return True
+        return False
 
     def best(self) -> Record | None:
         """The fastest candidate within the limits, the default included."""
@@ -150,6 +168,10 @@ class Task:
         self._note(self._record(choice, Measurement("illegal", message=why)))
         return why
 
+    def _code(self, choice: Choice) -> str:
+        candidate = self._ready.get(self.name(choice))
+        return candidate.digest if candidate is not None else ""
+
     def _note(self, record: Record) -> None:
         self.records.add(record)
         self._unwritten.append(record)
@@ -158,5 +180,5 @@ class Task:
         known = self.runner.conditions
         return Record(
             self.workload, dict(choice), m.status, m.cycles, m.instructions, m.flash, m.scratch,
-            known.board_term, known.compiler, known.flags, kernel_version(), m.message,
+            known.board_term, known.compiler, known.flags, kernel_version(), self._code(choice), m.message,
         )  # fmt: skip
