@@ -64,11 +64,15 @@ def _is_plain_nhwc(layer: Layer) -> bool:
 
 
 def element_distance(layer: Layer) -> int:
-    """The distance of loops that compute one element at a time: channel c of a pixel is stored before channel c + 1 of it is read."""
+    """The distance of loops that compute one element at a time: channel c of a pixel is stored before channel c + 1 of it is read.
+
+    A maximum that is not clamped is gathered where it will stay: its element is stored before its own window is read.
+    """
     x, y, attrs = layer.shapes[0], layer.shapes[-1], layer.attrs
     starts = window_starts(x[1:3], y[1:3], attrs["strides"], attrs["padding"])
     pixels = np.arange(starts.size)
-    within = int(np.max(pixels - starts)) * x[3] if x[3] > 1 else ALL_READ_FIRST
+    gathered = layer.op == "tiny.max_pool2d" and (attrs["clamp_min"], attrs["clamp_max"]) == (-128, 127)
+    within = int(np.max(pixels - starts)) * x[3] + gathered if x[3] > 1 or gathered else ALL_READ_FIRST
     return max(within, ascending_distance(starts * x[3], (pixels + 1) * x[3]))
 
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tvm
 from tvm import relax
 
 import tvm_tiny
-from tests.support.tiny_builder import TinyBuilder
+from tests.support.guarded import GuardedModel
+from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.explain import collecting
 from tvm_tiny.memory.plan import Right
 from tvm_tiny.memory.rights import Rights, grant, granted, promised
@@ -96,6 +98,23 @@ def test_the_planner_uses_what_is_granted_and_nothing_else() -> None:
     assert not any(s.rights for s in plain.steps)
     assert all(isinstance(r, Right) for s in shared.steps for r in s.rights)
     assert shared.arena_bytes < plain.arena_bytes
+
+
+@pytest.mark.host_cc
+@pytest.mark.parametrize(("op", "clamp"), [("max_pool2d", {}), ("max_pool2d", {"clamp_min": -100}), ("avg_pool2d", {})], ids=str)
+@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("padding", [[0, 0, 0, 0], [1, 0, 1, 1], [0, 1, 1, 0]], ids=str)
+def test_poolings_over_their_input_are_exact(
+    op: str, clamp: dict[str, int], channels: int, padding: list[int], rng: np.random.Generator
+) -> None:
+    """Loops that gather in the result's place store it before they read their window."""
+    b = TinyBuilder((1, 6, 7, channels))
+    mod = b.finish(b.call(op, b.x, kernel=[2, 3], padding=padding, **clamp))
+    library = GuardedModel(tvm_tiny.build(mod, "c", name="net"))
+    for _ in range(3):
+        x = rng.integers(-128, 128, (1, 6, 7, channels)).astype(np.int8)
+        np.testing.assert_array_equal(library(x)[0], evaluate(mod, x)[0])
+        assert not library.faults
 
 
 def test_it_can_be_turned_off() -> None:
