@@ -7,8 +7,8 @@ from tvm import tirx
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import AddLayer, Core, add
+from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
 
@@ -25,7 +25,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
         count *= extent
     kernel = add(f"{PREFIX}add", count, layer_of(layer), Core.of(target.mcpu))
     # A block of eight is read whole before its first byte is stored, blocks in ascending order.
-    return extern_schedule(kernel, func, "add", rights=[["in-place", 0], ["ascending", 0]])
+    return tensorized(kernel, func, "add", rights=[["in-place", 0], ["ascending", 0]])
 
 
 def layer_of(layer: Layer) -> AddLayer:

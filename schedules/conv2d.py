@@ -16,11 +16,11 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d import default_choice
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
+from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
 _MOST_SUMS = 9  # accumulators of a block; more never leave registers for operands
@@ -43,17 +43,17 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
             kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=replace(choice, shared=True, tile=1))
     kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
-    return extern_schedule(kernel, func, "conv2d", rights=[["ascending", _distance(shape, kernel)]])
+    return tensorized(kernel, func, "conv2d", rights=[["ascending", distance(shape, kernel)]])
 
 
 def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
     """The tuning space of the layer, None when the rule does not take it."""
     layer = Layer.of(func)
     shape = shape_of(layer) if layer is not None and layer.op in ("tiny.conv2d", "tiny.dense") else None
-    return None if shape is None else space_of(shape)
+    return None if shape is None or (shape.is_pointwise and layer is not None and layer.op == "tiny.conv2d") else space_of(shape)
 
 
-def space_of(shape: Conv2DShape) -> Space:
+def space_of(shape: Conv2DShape, rule: str = "conv2d") -> Space:
     """Block of channels and pixels, operand form, groups an iteration, and pixel groups a walk over the weights."""
     pixels, groups = shape.out_height * shape.out_width, -(-shape.k // 4)
     decisions: dict[str, tuple[int | str, ...]] = {
@@ -68,7 +68,7 @@ def space_of(shape: Conv2DShape) -> Space:
         channels, together = int(choice["channels"]), int(choice["pixels"])
         return channels * together <= (6 if choice["operand"] == "w8" else _MOST_SUMS) and int(choice["tile"]) * together <= pixels
 
-    return Space("conv2d", decisions, legal)
+    return Space(rule, decisions, legal)
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:
@@ -86,7 +86,7 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     channels, pixels, unroll, tile = (int(choice[name]) for name in ("channels", "pixels", "unroll", "tile"))
     block = BlockChoice(channels, pixels, str(choice["operand"]), unroll, tile)
     kernel = conv2d(f"{PREFIX}gemm", shape, parameters_of(layer, shape), Core.of(target.mcpu), choice=block)
-    return extern_schedule(kernel, func, "conv2d", rights=[["ascending", _distance(shape, kernel)]])
+    return tensorized(kernel, func, "conv2d", rights=[["ascending", distance(shape, kernel)]])
 
 
 def shape_of(layer: Layer) -> Conv2DShape | None:
@@ -109,8 +109,11 @@ def parameters_of(layer: Layer, shape: Conv2DShape) -> LayerParameters:
     return LayerParameters(weights, bias, multiplier, shift, a["x_zp"], a["y_zp"], (a["clamp_min"], a["clamp_max"]), a["rounding"])
 
 
-def _distance(shape: Conv2DShape, kernel: MicroKernel) -> int:
-    """Columns of a tile of pixel groups are complete before the first of its outputs is stored; pixels left over are done one by one."""
+def distance(shape: Conv2DShape, kernel: MicroKernel) -> int:
+    """How far the output must lie below the input.
+
+    Columns of a tile of pixel groups are complete before the first of its outputs is stored; pixels left over are done one by one.
+    """
     group = int(str(kernel.choices["block"]).split("x")[1])
     out = (shape.out_height, shape.out_width)
     starts = window_starts((shape.height, shape.width), out, shape.stride, shape.padding) * shape.channels

@@ -8,11 +8,11 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import Core, DenseChoice, LayerParameters, MicroKernel, paired_dense
 from tvm_tiny.schedules.microkernels.dense import default_choice
 from tvm_tiny.schedules.overlap import ALL_READ_FIRST
 from tvm_tiny.schedules.space import Choice, Space
+from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
 
@@ -68,10 +68,17 @@ def _kernel(layer: Layer, target: TinyTarget, choice: DenseChoice) -> MicroKerne
     parameters = LayerParameters(
         weights, bias, multiplier, shift, a["x_zp"], a["y_zp"], (a["clamp_min"], a["clamp_max"]), a["rounding"]
     )  # fmt: skip
-    return paired_dense(f"{PREFIX}dense", parameters, Core.of(target.mcpu), batch=layer.shapes[0][0], choice=choice)
+    batch = 1 if _row_by_row(layer) else layer.shapes[0][0]
+    return paired_dense(f"{PREFIX}dense", parameters, Core.of(target.mcpu), batch=batch, choice=choice)
+
+
+def _row_by_row(layer: Layer) -> bool:
+    """Whether the schedule loops over the rows of inputs."""
+    rows, outputs = layer.shapes[-1]
+    return rows > 1 and outputs > 1
 
 
 def _schedule(func: tirx.PrimFunc, kernel: MicroKernel, layer: Layer) -> Schedule:
     """Widened inputs of a single row are read before anything is stored; otherwise input and output lie apart."""
     rights = [["ascending", ALL_READ_FIRST]] if kernel.scratch_bytes and layer.shapes[0][0] == 1 else []
-    return extern_schedule(kernel, func, "dense", rights=rights)
+    return tensorized(kernel, func, "dense", rows=1 if _row_by_row(layer) else None, rights=rights)

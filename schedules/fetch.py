@@ -11,10 +11,10 @@ from tvm import tirx
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
 from tvm_tiny.schedules.quantize import quantize_functions
 from tvm_tiny.schedules.stream_costs import fetch_scratch
+from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
 NAME = "tiny.fetch"
@@ -38,7 +38,7 @@ def apply(func: tirx.PrimFunc, _target: TinyTarget, _tunable: bool) -> Applied:
         reference=lambda x: x,
         choices={"operand": "callback"},
     )
-    return extern_schedule(kernel, func, "fetch", fetched=[0])
+    return tensorized(kernel, func, "fetch", fetched=[0])
 
 
 def _is_float(layer: Layer) -> bool:

@@ -75,12 +75,19 @@ def per_element(func: tirx.PrimFunc, activations: int, buffers: KernelBuffers) -
     here = [tvm.ir.Range.from_min_extent(iv.var, 1) for iv in last.iter_vars]
     writes = [*([tirx.BufferRegion(sums, here)] if sums is not None else []), tirx.BufferRegion(output, here), *map(whole, scratch)]
     body = tirx.SeqStmt([*before, last.body]) if before else last.body
-    block = s_tir.SBlock(last.iter_vars, reads, writes, BLOCK, body)
-    loops = [tirx.Var(f"i{n}", "int32") for n in range(len(last.iter_vars))]
+    return _function([*arguments, *packed, output, *scratch], _nest(last.iter_vars, reads, writes, body), [] if sums is None else [sums])
+
+
+def _nest(iter_vars: Sequence[tirx.IterVar], reads: Sequence[TensorRegion], writes: Sequence[TensorRegion], body: tirx.Stmt) -> tirx.Stmt:
+    """The block under its loops; axes of length one are gone."""
+    long = [iv for iv in iter_vars if int(iv.dom.extent) > 1]
+    block = s_tir.SBlock(long, reads, writes, BLOCK, body)
+    block = substitute(block, {iv.var: iv.dom.min for iv in iter_vars if int(iv.dom.extent) == 1})
+    loops = [tirx.Var(f"i{n}", "int32") for n in range(len(long))]
     nest: tirx.Stmt = s_tir.SBlockRealize(loops, True, block)
-    for loop, iv in reversed(list(zip(loops, last.iter_vars, strict=True))):
+    for loop, iv in reversed(list(zip(loops, long, strict=True))):
         nest = tirx.For(loop, iv.dom.min, iv.dom.extent, tirx.ForKind.SERIAL, nest)
-    return _function([*arguments, *packed, output, *scratch], nest, [] if sums is None else [sums])
+    return nest
 
 
 def substitute(node: Any, mapping: Mapping[tirx.Var, Any]) -> Any:

@@ -23,11 +23,11 @@ from tvm_tiny.memory.rows import RowOp
 from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule, named_by_content
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
 from tvm_tiny.schedules.patch_costs import rows_together
 from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, tile_kernel
 from tvm_tiny.schedules.stage_layers import StageLayers
+from tvm_tiny.schedules.tensorize import named_by_content, tensorized
 from tvm_tiny.target import TinyTarget
 
 _ALIGN = 4
@@ -44,7 +44,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     shared = {i: stage_distance(stage.graph, stage.stage, name) for i, name in enumerate(stage.graph.inputs) if i not in fetched}
     rights = {i: [["ascending", d]] for i, d in shared.items()}
     notes: dict[str, Any] = {"operators": len(stage.graph.ops), "patches": f"{down}x{across}", "kernels": len(stage.kernels)}
-    return extern_schedule(stage.kernel(), func, "patches", rights=rights, fetched=fetched, **notes)
+    return tensorized(stage.kernel(), func, "patches", rights=rights, fetched=fetched, **notes)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from tvm_tiny.codegen.c_text import float_literal
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.ops import registry
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
+from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
 _MARGIN = 64  # units of 2^-16; the error is below 8
@@ -42,7 +42,7 @@ def apply(func: tirx.PrimFunc, _target: TinyTarget, _tunable: bool) -> Applied:
         reference=lambda x: registry.get("quantize").numpy(x, **layer.attrs),
         choices={"operand": "float"},
     )
-    return extern_schedule(kernel, func, "quantize", rights=[["ascending", 0]])  # an element is read before its byte, below it, is stored
+    return tensorized(kernel, func, "quantize", rights=[["ascending", 0]])  # an element is read before its byte, below it, is stored
 
 
 def quantize_functions(name: str, count: int, attrs: dict[str, Any]) -> tuple[CFunction, CFunction]:

@@ -11,7 +11,7 @@ from typing import Any
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from tvm_tiny.schedules import add, conv2d, dense, depthwise, fallback, fetch, mul, patches, pool, quantize, stream, winograd
+from tvm_tiny.schedules import add, conv2d, dense, depthwise, fallback, fetch, mul, patches, pointwise, pool, quantize, stream, winograd
 from tvm_tiny.schedules.base import Rule
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
@@ -19,6 +19,7 @@ from tvm_tiny.target import TinyTarget
 RULES: tuple[tuple[str, Rule], ...] = (
     ("winograd", winograd.apply),
     ("dense", dense.apply),
+    ("pointwise", pointwise.apply),
     ("conv2d", conv2d.apply),
     ("depthwise", depthwise.apply),
     ("add", add.apply),
@@ -31,7 +32,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("fallback", fallback.apply),
 )
 
-TUNABLE: dict[str, Any] = {"winograd": winograd, "dense": dense, "conv2d": conv2d, "depthwise": depthwise}
+TUNABLE: dict[str, Any] = {"winograd": winograd, "dense": dense, "pointwise": pointwise, "conv2d": conv2d, "depthwise": depthwise}
 
 
 def default_schedule(func: tirx.PrimFunc, target: TinyTarget) -> Schedule:

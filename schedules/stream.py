@@ -22,9 +22,9 @@ from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.ops.registry import TensorInfo
 from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule, named_by_content
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
 from tvm_tiny.schedules.row_kernels import SIGNATURE, row_kernel
+from tvm_tiny.schedules.tensorize import named_by_content, tensorized
 from tvm_tiny.target import TinyTarget
 
 _ALIGN = 4
@@ -42,7 +42,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     rights = {i: [["ascending", d]] for i, d in stage.distances.items()}
     slide = {int(i): [["ascending", d]] for i, d in stage.layout.distances.items()} if stage.layout.nbytes else {}
     fetched = [stage.activations[k] for k in stage.fetched]
-    return extern_schedule(kernel, func, "stream", rights=rights, scratch_rights=slide, fetched=fetched, **notes)
+    return tensorized(kernel, func, "stream", rights=rights, scratch_rights=slide, fetched=fetched, **notes)
 
 
 @dataclass(frozen=True)

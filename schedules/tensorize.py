@@ -52,7 +52,8 @@ def tensorized(
     ----------
     rows : int, optional
         What the kernel computes of the outermost axis of the output that is longer than one: an even part, and the schedule loops over
-        the parts. None = all of the layer in one call. Only layers without padding have parts that are all alike.
+        the parts. None = all of the layer in one call. Only layers without padding have parts that are all alike; they have two axes at
+        least that are longer than one.
     rights : sequence of [order, distance], or a mapping from the activation's number to one
         How the output may lie over any of the activations (`tvm_tiny.memory.plan.Right`); alternatives.
     scratch_rights : mapping
@@ -70,12 +71,13 @@ def tensorized(
     else:
         sch, intrinsic = _in_parts(func, name, kernel.inputs, buffers, rows)
     body = without(sch.mod["main"], sch.mod["main"].params[kernel.inputs : len(func.params) - 1])
+    choices = kernel.choices if rows is None else {**kernel.choices, "rows": rows}
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
     each = rights if isinstance(rights, Mapping) else {i: list(rights) for i in range(kernel.inputs)}
     pairs = {f"0:{i}": each[i] for i in each if each[i]} | {f"1:{i}": alternatives for i, alternatives in (scratch_rights or {}).items()}
     return annotate(
         Schedule(tvm.IRModule({"main": body.with_attrs(keep)})),
-        {"rule": rule, "kernel": name.removeprefix(PREFIX), **{k: str(v) for k, v in kernel.choices.items()}, **notes},
+        {"rule": rule, "kernel": name.removeprefix(PREFIX), **{k: str(v) for k, v in choices.items()}, **notes},
         args=[*(f"arg:{i}" for i in range(kernel.inputs)), *(f"packed:{i}" for i in range(len(buffers.packed)))],
         packed=[tvm.runtime.tensor(np.frombuffer(kernel.packed, np.uint8))] if kernel.packed else [],
         c_sources=[["preamble", PREAMBLE], *([f.name, f.source] for f in functions)],
@@ -100,8 +102,9 @@ def _in_parts(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelB
     assert layer is not None, name
     assert form is not None, f"{name}: the layer is no nest over its elements"
     sch = Schedule(tvm.IRModule({"main": form}))
-    outermost = next(loop for loop in sch.get_loops(sch.get_sblock(BLOCK)) if int(sch.get(loop).extent) > 1)
-    _, inner = sch.split(outermost, [None, rows])
+    outermost, inner, *_ = sch.get_loops(sch.get_sblock(BLOCK))
+    if rows > 1:
+        _, inner = sch.split(outermost, [None, rows])
     part = sch.blockize(inner)
     shapes = {region.source: tuple(int(r.extent) for r in region.region) for region in sch.get(part).reads}
     infos = [TensorInfo(shapes[p], str(p.ty.dtype)) for p in func.params[:-1]]

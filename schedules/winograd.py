@@ -14,11 +14,11 @@ from tvm.s_tir import Schedule
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.conv2d import parameters_of, shape_of
-from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import Conv2DShape, Core, WinogradChoice, winograd
 from tvm_tiny.schedules.microkernels.winograd import winograd_applies
 from tvm_tiny.schedules.overlap import ascending_distance
 from tvm_tiny.schedules.space import Choice, Space
+from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
 _LEAST_SCRATCH = 4096  # what one tile group may take in any case
@@ -45,7 +45,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
             break
     if kernel is None or kernel.scratch_bytes > max(layer.scratch_room, _LEAST_SCRATCH):
         return None
-    return extern_schedule(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
+    return tensorized(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
 
 
 def space(func: tirx.PrimFunc, target: TinyTarget) -> Space | None:
@@ -68,7 +68,7 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
         return None
     wanted = WinogradChoice(int(choice["tiles"]), int(choice["groups"]))
     kernel = winograd(f"{PREFIX}winograd", shape, parameters_of(layer, shape), Core.of(target.mcpu), choice=wanted)
-    return None if kernel is None else extern_schedule(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
+    return None if kernel is None else tensorized(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
 
 
 def _choices(shape: Conv2DShape) -> list[WinogradChoice]:

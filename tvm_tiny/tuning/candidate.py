@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import tvm
 from tvm import tirx
+from tvm_ffi import structural_walk
 
+from tvm_tiny.codegen.primfunc_to_c import to_c
 from tvm_tiny.ops import registry
 from tvm_tiny.schedules.base import Layer
 
@@ -39,7 +42,7 @@ class Candidate:
 
     @staticmethod
     def of(scheduled: tirx.PrimFunc) -> Candidate | None:
-        """None for a schedule that is no single call of a microkernel: it has loops of TVM's own and nothing to tune."""
+        """None for a schedule without a microkernel: it has loops of TVM's own only, and nothing to tune."""
         attrs = scheduled.attrs
         if "tiny.c_sources" not in attrs or "tiny.args" not in attrs:
             return None
@@ -49,8 +52,11 @@ class Candidate:
         if len(blobs) > 1 or len(scratch) > 1:
             return None
         inputs = sum(str(a).startswith("arg:") for a in attrs["tiny.args"])
-        text = "\n".join(text for _name, text in sources)
-        return Candidate(sources[-1][0], text, blobs[0] if blobs else b"", scratch[0] if scratch else 0, inputs)
+        symbol, text = sources[-1][0], "\n".join(text for _name, text in sources)
+        if _has_loops(scheduled):
+            text = text.replace(f"void {symbol}(", f"static void {symbol}(") + _driver(scheduled, inputs)
+            symbol = _DRIVER
+        return Candidate(symbol, text, blobs[0] if blobs else b"", scratch[0] if scratch else 0, inputs)
 
     @cached_property
     def digest(self) -> str:
@@ -61,6 +67,29 @@ class Candidate:
     def entry(self) -> str:
         """The symbol in the object file: candidates of the same code and other data lie in one image."""
         return f"candidate_{self.digest}"
+
+
+_DRIVER = "tvm_tiny_candidate"
+
+
+def _has_loops(scheduled: tirx.PrimFunc) -> bool:
+    """Whether the schedule calls its microkernel more than once."""
+    loops: list[tirx.For] = []
+    structural_walk(scheduled.body, [(tirx.For, loops.append)])
+    return bool(loops)
+
+
+def _driver(scheduled: tirx.PrimFunc, inputs: int) -> str:
+    """C of the schedule's loops, behind a function with a kernel's parameters."""
+    names = [str(p.name) for p in scheduled.params]
+    output = len(scheduled.attrs["tiny.args"])
+    loops = to_c(scheduled.with_attr("tiny.outputs", names[output:]), f"{_DRIVER}_loops", tvm.target.Target({"kind": "c"}))
+    packed, scratch = (["packed"] if output > inputs else []), (["scratch"] if len(names) > output + 1 else [])
+    sources = [f"x{i}" for i in range(inputs)]
+    unused = "".join(f"  (void){name};\n" for name in ("packed", "scratch") if name not in (*packed, *scratch))
+    signature = f"void {_DRIVER}({', '.join(f'const int8_t *{x}' for x in sources)}, int8_t *out, const void *packed, void *scratch)"
+    call = f"  {loops.name}({', '.join([*sources, *packed, 'out', *scratch])});\n"
+    return f"static {loops.definition}\n{signature};\n{signature} {{\n{unused}{call}}}\n"
 
 
 @dataclass(frozen=True)
