@@ -47,7 +47,7 @@ _LAYER_ATTRS = (
     "tiny.attrs",
     "tiny.scratch_room",
     "tiny.small_code",
-    "tiny.room_binds",
+    "tiny.step_room",
     "tiny.intrinsics",
 )
 
@@ -100,7 +100,7 @@ class _Schedules:
         self.target = target
         self.records = records
         arena = _planned_arena(mod)
-        self.room, self.binds = scratch_room(mod["main"], arena), arena is not None
+        self.room, self.binds = step_room(mod["main"], arena), arena is not None
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
         self.small: set[str] = set()
@@ -110,8 +110,9 @@ class _Schedules:
         """The scheduled function of the call bound to `name`."""
         key = (name, name in self.small)
         if key not in self._made:
-            room = {"tiny.scratch_room": self.room.get(name, 0), "tiny.room_binds": self.binds}
-            func = self.funcs[name].with_attr({**room, "tiny.small_code": key[1]})
+            room = self.room.get(name, 0)
+            func = self.funcs[name].with_attr({"tiny.scratch_room": max(0, room), "tiny.small_code": key[1]})
+            func = func.with_attr("tiny.step_room", room) if self.binds else func
             default = default_schedule(func, self.target).mod["main"]
             self._made[key] = default if key[1] else recorded_schedule(func, self.target, self.records, default)
         return self._made[key]
@@ -213,10 +214,16 @@ def _planned_arena(mod: tvm.IRModule) -> int | None:
     return None
 
 
-def scratch_room(main: relax.Function, arena: int | None = None) -> dict[str, int]:
-    """By the name of each call's result: bytes between what is live in that step and the peak; tensors whole, none sharing.
+def scratch_room(main: relax.Function) -> dict[str, int]:
+    """By the name of each call's result: bytes of scratch that cost no memory, those between what is live in that step and the peak."""
+    return {name: max(0, room) for name, room in step_room(main).items()}
 
-    A tensor under another name or shape is the same bytes. The peak is `arena` when that is known.
+
+def step_room(main: relax.Function, arena: int | None = None) -> dict[str, int]:
+    """By the name of each call's result: the peak less what is live in that step, tensors whole, none sharing.
+
+    A tensor under another name or shape is the same bytes. The peak is `arena` when that is known; a step may then be short of bytes, which
+    its kernel has to find by sharing.
     """
     bindings = [b for block in main.body.blocks for b in block.bindings]
     root: dict[relax.Var, relax.Var] = {}
@@ -236,7 +243,7 @@ def scratch_room(main: relax.Function, arena: int | None = None) -> dict[str, in
         totals[str(binding.var.name)] = sum(live.values())
         live = {var: size for var, size in live.items() if last_use.get(var, -1) > step}
     peak = max(totals.values(), default=0) if arena is None else arena
-    return {name: max(0, peak - total) for name, total in totals.items()}
+    return {name: peak - total for name, total in totals.items()}
 
 
 def _renamed(value: relax.Expr) -> relax.Var | None:

@@ -33,12 +33,12 @@ from tvm import relax
 
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.segments import Range, leaving
-from tvm_tiny.memory.stream_choice import Choice, Costs, StreamOptions, choose, forced
+from tvm_tiny.memory.stream_choice import Choice, StreamOptions, choose, forced
 from tvm_tiny.memory.stream_scratch import first_uses
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.ops.grouping import Group, activations, group_nodes
-from tvm_tiny.schedules.stream_costs import runs_in_place, scratch_bytes, streaming_work
+from tvm_tiny.schedules.stream_costs import COSTS
 
 STREAM_ATTR = "tiny.stream"
 WHY = Explainer("stream-rows")
@@ -77,8 +77,7 @@ class StreamRows:
         if rows is None:
             WHY.rejected("", "streaming", "main has variables that are no tensors")
             return mod
-        costs = Costs(scratch_bytes, streaming_work, runs_in_place)
-        choice = choose(rows, self.options, costs) if self.segments is None else forced(rows, self.segments, costs)
+        choice = choose(rows, self.options, COSTS) if self.segments is None else forced(rows, self.segments, COSTS)
         for candidate in choice.log:
             tell = WHY.accepted if candidate.chosen else WHY.rejected
             tell("", f"stream {_titles(rows, candidate.segments)}", candidate.reason, bytes=candidate.bytes)

@@ -40,9 +40,10 @@ Rule = Callable[[tirx.PrimFunc, TinyTarget, bool], Applied]
 class Layer:
     """What `lower-ops` wrote on a function: the operator, its attributes and its constant arguments.
 
-    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `room_binds`: the peak
-    was chosen (by streaming), so a kernel should rather be slower than exceed it. `small_code` asks for the kernel with the least code of
-    its own, because the code of all kernels together would exceed its budget.
+    `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `step_room` is set where
+    the peak was chosen (by streaming), so that a kernel should rather be slower than exceed it: the peak less all tensors of this step,
+    negative where some have to share bytes. `small_code` asks for the kernel with the least code of its own, because the code of all
+    kernels together would exceed its budget.
     """
 
     op: str
@@ -52,7 +53,7 @@ class Layer:
     dtypes: tuple[str, ...]
     scratch_room: int = 0
     small_code: bool = False
-    room_binds: bool = False
+    step_room: int | None = None
 
     @property
     def is_nhwc(self) -> bool:
@@ -69,8 +70,8 @@ class Layer:
         dtypes = tuple(str(p.ty.dtype) for p in func.params)
         room = int(func.attrs.get("tiny.scratch_room", 0))
         small = bool(func.attrs.get("tiny.small_code", False))
-        binds = bool(func.attrs.get("tiny.room_binds", False))
-        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes, room, small, binds)
+        step = int(func.attrs["tiny.step_room"]) if "tiny.step_room" in func.attrs else None
+        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes, room, small, step)
 
 
 def annotate(sch: s_tir.Schedule, kernel: dict[str, Any], **extra: Any) -> s_tir.Schedule:

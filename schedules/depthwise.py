@@ -35,7 +35,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     if 0 in layer.attrs.get("in_place", ()):
         in_place = depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=shape.out_height))
         kernel = in_place if in_place.choices["operand"] == "planes" else kernel
-    if layer.room_binds:
+    if layer.step_room is not None:
 
         def make(strip: int) -> MicroKernel:
             return depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=strip))
@@ -47,7 +47,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
 def _within(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel, make: Callable[[int], MicroKernel]) -> MicroKernel:
     """The kernel of most rows a strip, at most those of `kernel`, that keeps to the room; where none does, of the least bytes."""
     before, after = shape.height * shape.width * shape.channels, shape.out_height * shape.out_width * shape.outputs
-    room = before + after + layer.scratch_room
+    room = before + after + (layer.step_room or 0)
 
     def need(candidate: MicroKernel) -> int:
         """Input, output as far as it may not lie over the input, and scratch."""

@@ -8,17 +8,15 @@ import numpy as np
 from tvm_tiny.memory.patch_choice import PatchCosts
 from tvm_tiny.memory.patches import PatchStage, patched_macs
 from tvm_tiny.memory.rows import RowGraph, RowOp
-from tvm_tiny.memory.stream_choice import Costs
 from tvm_tiny.ops.graph import Node
 from tvm_tiny.schedules.stream_costs import (
+    COSTS,
     FIRING_WORK,
     column_bytes,
     depthwise_work,
     fetch_scratch,
     row_pixels,
     row_work,
-    runs_in_place,
-    scratch_bytes,
     streaming_work,
 )
 
@@ -99,5 +97,5 @@ def _together(graph: RowGraph, stage: PatchStage, op: RowOp, node: Node) -> int:
     return rows_together(graph, stage, op, node.op)
 
 
-PATCH_COSTS = PatchCosts(patch_scratch, _together, patch_work, Costs(scratch_bytes, streaming_work, runs_in_place))
+PATCH_COSTS = PatchCosts(patch_scratch, _together, patch_work, COSTS)
 """What `patch-inference` decides by."""

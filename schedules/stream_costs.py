@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tvm_tiny.memory.rows import RowGraph, RowOp
+from tvm_tiny.memory.stream_choice import Costs
 from tvm_tiny.ops.graph import Node
 from tvm_tiny.schedules.depthwise import bytes_in_place, bytes_in_strips, can_run_in_place, plane_bytes
 from tvm_tiny.schedules.microkernels import DepthwiseChoice, DepthwiseShape
@@ -72,6 +73,31 @@ _WINOGRAD = 0.6
 FIRING_WORK = 150.0
 """Instructions of a firing besides its kernel: the interpreter, row pointers, the kernel's own set-up. Measured order of magnitude."""
 
+CYCLES = 0.57
+"""Cycles an instruction of these kernels takes on a Cortex-M7, as the profiler estimates for whole networks."""
+
+CACHE_BYTES, LINE_BYTES, LINE_CYCLES = 16_384, 32, 12
+"""The data cache before a flash, as of the board term stm32h7a3@280 (`tvm_tiny.profiler.board_terms`)."""
+
+
+def read_again(parts: Sequence[tuple[int, int]]) -> float:
+    """Instructions' worth of waiting for constants that operators taking turns row by row have driven out of the cache since the last row.
+
+    Parameters
+    ----------
+    parts : sequence of (firings, bytes of constants)
+        Of every operator that takes part.
+    """
+    if sum(size for _, size in parts) <= CACHE_BYTES:
+        return 0.0
+    return sum((firings - 1) * size for firings, size in parts) * LINE_CYCLES / LINE_BYTES / CYCLES
+
+
+def constant_bytes(node: Node) -> int:
+    """Bytes of a layer's constants as the model has them; kernels pack weights in about as many."""
+    shapes = [(a.ty.shape.values, str(a.ty.dtype)) for k, a in enumerate(node.args) if node.is_constant(k)]
+    return sum(int(np.prod([int(d) for d in shape], dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in shapes)
+
 
 def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float]:
     """(as a whole layer, as a stream) estimated instructions: a model of the kernels' loops, for ranking."""
@@ -122,3 +148,7 @@ def _out_width(node: Node) -> int:
 
 def _shapes(node: Node) -> list[tuple[int, ...]]:
     return [tuple(int(d) for d in a.ty.shape.values) for a in node.args]
+
+
+COSTS = Costs(scratch_bytes, streaming_work, runs_in_place, constant_bytes, read_again, CYCLES)
+"""What the kernels of this package cost."""

@@ -15,13 +15,15 @@ import tvm_tiny
 from tests.support.demo import MODEL, demo_samples
 from tests.support.host import HostModel
 from tests.support.random_tiny import tiny_chains
-from tests.support.shared import SHARED, needs_shared
-from tests.support.tiny_builder import evaluate
+from tests.support.shared import SHARED, needs_shared, shared_models
+from tests.support.tiny_builder import TinyBuilder, evaluate
 from tests.test_exact_host import assert_exact
 from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.memory.tiny_rows import tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.stream_rows import StreamRows
+from tvm_tiny.profiler import profile_model
+from tvm_tiny.schedules.stream_costs import CYCLES, LINE_BYTES, LINE_CYCLES, constant_bytes, read_again
 
 pytestmark = pytest.mark.host_cc
 
@@ -101,3 +103,44 @@ def test_shared_models_streamed_are_exact_and_small(name: str, rng: np.random.Ge
     path = Path(SHARED) / "models/tflite" / f"{name}.tflite"
     assert tvm_tiny.build(path, "c -mcpu=cortex-m7", optimize="sram").workspace_size <= LIMITS[name]
     assert_exact(path, rng, 1, optimize="sram")
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize(
+    "path",
+    [MODEL, *(pytest.param(p, marks=[pytest.mark.slow, needs_shared]) for p in shared_models("tflite/*.tflite") if p.stem in LIMITS)],
+)
+def test_balanced_costs_a_tenth_at_most(path: Path) -> None:
+    """By the profiler, with a real board's flash, against the same kernels layer by layer."""
+    cycles = []
+    for disabled in ((), ("stream-rows",)):
+        model = tvm_tiny.build(path, "c -mcpu=cortex-m7", optimize="balanced", disable=disabled)
+        cycles.append(profile_model(model, "mps2_an500", board_term="stm32h7a3@280").total.cycles["cortex-m7"])
+    assert cycles[0] <= 1.1 * cycles[1]
+
+
+def test_the_report_draws_the_curve_and_marks_the_choice() -> None:
+    report = tvm_tiny.build(MODEL, "c").report
+    decision = report.decisions["stream"]
+    (chosen,) = [p for p in decision["curve"] if p == decision["chosen"]]
+    lines = [line for line in str(report).splitlines() if "M cycles" in line]
+    assert len(lines) == len(decision["curve"])
+    (marked,) = [line for line in lines if line.strip().startswith("*")]
+    assert f"{chosen['arena_bytes']:,} bytes" in marked
+    assert f"{chosen['cycles'] / 1e6:.2f} M cycles" in marked
+    bars = [line.count("█") for line in lines]
+    assert bars == sorted(bars), "the curve rises with memory"
+    cycles = [p["cycles"] for p in decision["curve"]]
+    assert cycles == sorted(cycles, reverse=True), "and falls with cycles"
+    assert f"the knee ({chosen['arena_bytes']:,} bytes" in decision["reason"]
+
+
+def test_constants_that_exceed_the_cache_are_read_again_every_row() -> None:
+    b = TinyBuilder((1, 8, 8, 32))
+    rows = tiny_rows(TinyGraph(b.finish(b.conv(b.conv(b.x, 96, 3), 32, 1))["main"]))
+    assert rows is not None
+    parts = [(8, constant_bytes(node)) for node in rows.nodes]
+    assert parts == [(8, 96 * (9 * 32 + 12)), (8, 32 * (96 + 12))]
+    lines = 7 * sum(size for _, size in parts) / LINE_BYTES
+    assert CYCLES * read_again(parts) == pytest.approx(lines * LINE_CYCLES)
+    assert read_again(parts[1:]) == 0

@@ -2,7 +2,7 @@
 """Which part of a network is streamed, for a goal: the candidates on the memory / work curve, and the choice among them.
 
 Candidates are the partitions of least streamed work within a row of budgets from the least possible peak up to that of whole layers; each
-is planned for real (offsets, kernel scratch estimated), its extra work estimated by `streaming_work`. The goals:
+is planned for real (offsets, kernel scratch estimated), its cycles estimated (`tvm_tiny.schedules.stream_costs`). The goals:
 
     speed      nothing is streamed
     sram       the least arena, whatever the work
@@ -49,16 +49,18 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A partition, its arena as planned with estimated scratch, and its estimated extra work as a fraction."""
+    """A partition, its arena as planned with estimated scratch, the estimated work that streaming adds as a fraction, and its cycles."""
 
     partition: Partition
     arena_bytes: int
     overhead: float
+    cycles: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form: arena, work, and the streamed ranges of operators."""
         segments = [[r.first, r.last] for r in self.partition.ranges if r.streamed]
-        return {"arena_bytes": self.arena_bytes, "extra_work": round(self.overhead, 4), "segments": segments}
+        figures = {"arena_bytes": self.arena_bytes, "cycles": round(self.cycles), "extra_work": round(self.overhead, 4)}
+        return {**figures, "segments": segments}
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,17 @@ class Choice:
 class Costs:
     """What the kernels cost: `scratch(node, streamed)` bytes; `work(graph, op, node)` instructions as a whole layer and as a stream.
 
+    `constants(node)` is the bytes of a layer's constants, `again` the instructions' worth of reading them again where operators take turns
+    row by row, for the (firings, bytes) of each; `cycles` those of an instruction.
     `in_place(node)` tells whether the whole-layer kernel of a window writes over its input.
     """
 
     scratch: Callable[[Node, bool], int]
     work: Callable[[RowGraph, RowOp, Node], tuple[float, float]]
     in_place: Callable[[Node], bool]
+    constants: Callable[[Node], int] = lambda node: 0
+    again: Callable[[Sequence[tuple[int, int]]], float] = lambda parts: 0.0
+    cycles: float = 1.0
 
 
 def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) -> Choice:
@@ -189,14 +196,15 @@ def pick(found: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
         return smallest, f"nothing fits {options.budget:,} bytes: the least arena"
     cheap = [c for c in found if c.overhead <= options.max_overhead] or [min(found, key=lambda c: c.overhead)]
     near = [c for c in cheap if c.arena_bytes <= cheap[0].arena_bytes * _KNEE]
-    return min(
-        near, key=lambda c: c.overhead
-    ), f"the knee: the least work near the smallest arena within {options.max_overhead:.0%} extra work"
+    knee = min(near, key=lambda c: c.overhead)
+    where = f"{knee.arena_bytes:,} bytes, {knee.overhead:+.1%} estimated cycles"
+    return knee, f"the knee ({where}): the least work near the smallest arena within {options.max_overhead:.0%} more cycles"
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """All that the search for partitions depends on, by operator: scratch (whole, streamed), instructions (whole, streamed)."""
+    """All that the search for partitions depends on, by operator: scratch (whole, streamed), instructions (whole, streamed), constants
+    (firings, bytes)."""
 
     tensors: tuple[RowTensor, ...]
     ops: tuple[RowOp, ...]
@@ -205,6 +213,9 @@ class _Problem:
     external: tuple[str, ...]
     scratch: tuple[tuple[int, int], ...]
     work: tuple[tuple[float, float], ...]
+    read: tuple[tuple[int, int], ...]
+    again: Callable[[Sequence[tuple[int, int]]], float]
+    cycles: float
     options: StreamOptions
 
     @property
@@ -218,7 +229,9 @@ def stream_candidates(rows: TinyRows, options: StreamOptions, costs: Costs) -> t
     tensors = tuple(graph.tensors[t] for t in sorted(graph.tensors))
     scratch = tuple((costs.scratch(n, False), costs.scratch(n, True)) for n in nodes)
     work = tuple(costs.work(graph, op, node) for op, node in zip(graph.ops, nodes, strict=True))
-    return _search(_Problem(tensors, graph.ops, graph.inputs, graph.outputs, _outside(rows), scratch, work, options))
+    read = tuple((graph.firings(op), costs.constants(node)) for op, node in zip(graph.ops, nodes, strict=True))
+    figures = (scratch, work, read, costs.again, costs.cycles)
+    return _search(_Problem(tensors, graph.ops, graph.inputs, graph.outputs, _outside(rows), *figures, options))
 
 
 @lru_cache(maxsize=1)
@@ -246,7 +259,7 @@ def _candidates(problem: _Problem, cutter: Cutter) -> Iterator[Candidate]:
             if cuts not in seen:
                 seen.add(cuts)
                 plan = plan_partition(graph, partition, _EFFORT)
-                yield Candidate(partition, plan.arena_bytes, _overhead(problem.work, partition))
+                yield Candidate(partition, plan.arena_bytes, *_cost(problem, partition))
                 if plan.arena_bytes <= partition.peak:
                     break
 
@@ -255,10 +268,13 @@ def _alone(first: int, last: int) -> bool:
     return last == first + 1
 
 
-def _overhead(work: Sequence[tuple[float, float]], partition: Partition) -> float:
-    """Estimated extra work of the streamed operators, as a fraction of the whole network's."""
-    extra = sum(work[i][1] - work[i][0] for r in partition.ranges if r.streamed for i in range(r.first, r.last))
-    return extra / (sum(whole for whole, _ in work) or 1.0)
+def _cost(problem: _Problem, partition: Partition) -> tuple[float, float]:
+    """What streaming adds, estimated, as a fraction of the whole network's work layer by layer; and all of the partition's cycles."""
+    streamed = [slice(r.first, r.last) for r in partition.ranges if r.streamed]
+    extra = sum(rows - whole for part in streamed for whole, rows in problem.work[part])
+    extra += sum(problem.again(problem.read[part]) for part in streamed)
+    whole = sum(work for work, _ in problem.work)
+    return extra / (whole or 1.0), problem.cycles * (whole + extra)
 
 
 def _verdict(candidate: Candidate, best: Candidate, reason: str, found: Sequence[Candidate]) -> Verdict:

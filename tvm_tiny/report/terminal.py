@@ -85,15 +85,21 @@ def _patches(decision: dict[str, Any]) -> list[str]:
     return lines
 
 
+_BAR = 24
+
+
 def _streaming(decision: dict[str, Any]) -> list[str]:
-    """What was streamed and why, and the memory / work curve."""
+    """What was streamed and why, and the curve of memory against estimated cycles, drawn; `*` marks the choice."""
     if not decision:
         return []
     lines = [f"streaming (optimize={decision['goal']}): {decision['reason']}"]
+    most = max((point["arena_bytes"] for point in decision["curve"]), default=1)
     for point in decision["curve"]:
+        bar = "█" * max(1, round(_BAR * point["arena_bytes"] / most))
         parts = ", ".join(f"{first}..{last - 1}" for first, last in point["segments"]) or "none"
         mark = "*" if point == decision["chosen"] else " "
-        lines.append(f"  {mark} {point['arena_bytes']:>10,} bytes  {100 * point['extra_work']:+6.1f} % work  streamed operators: {parts}")
+        cost = f"{point['cycles'] / 1e6:8.2f} M cycles ({100 * point['extra_work']:+.1f} %)"
+        lines.append(f"  {mark} {point['arena_bytes']:>10,} bytes {bar:<{_BAR}} {cost}  streamed operators: {parts}")
     return lines
 
 
