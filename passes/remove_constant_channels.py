@@ -9,10 +9,13 @@ What it does
   2. Need: from the outputs back, which channels any needed value depends on. A convolution or fully connected layer does not need a
      constant input channel it can fold: one without padding at its taps, or whose value is the zero point (padding then reads the same
      value). A channel with only zero weights to needed outputs is not needed either.
-  3. Channels that stand or fall together (depthwise, additions, pooling, reshapes between them) are dropped together.
+  3. Duplicates: channels made by equal constants throughout are one function of the input; one of them takes over the others' weights in
+     every reader, where the sums stay in range.
+  4. Channels that stand or fall together (depthwise, additions, pooling, reshapes between them) are dropped together.
 What it leaves: channels of model inputs and outputs, of operators that mix channels in other ways, depthwise with a channel multiplier.
 
-Why it is exact: the accumulator of every remaining output is the same integer; the dropped terms `w * (v - zero_point)` are in the bias.
+Why it is exact: the accumulator of every remaining output is the same integer; the dropped terms `w * (v - zero_point)` are in the bias,
+and duplicates are one factor of a sum of products.
 
 rewrite:
     x: 8 channels, 3 of them always -128      →      x: 5 channels
@@ -32,6 +35,7 @@ from tvm_tiny.explain import Explainer
 from tvm_tiny.ops import registry
 from tvm_tiny.ops.graph import Node, TinyGraph, substitute
 from tvm_tiny.ops.requantize_math import requantize
+from tvm_tiny.passes._duplicate_channels import mergeable, merged_weights
 
 WHY = Explainer("remove-constant-channels")
 
@@ -207,6 +211,8 @@ class _Removal:
         self.needed = {root: np.zeros(self._channels(root), bool) for root in set(self.group.values())}
         self._find_needed()
         self.kept = {root: np.flatnonzero(mask) if mask.any() else np.array([0]) for root, mask in self.needed.items()}
+        self.merged = {root: self._duplicates(root) for root in self.kept}
+        self.kept = {root: np.setdiff1d(kept, list(self.merged[root])) for root, kept in self.kept.items()}
 
     def dropped(self) -> int:
         """Number of channels removed from convolutions and fully connected layers."""
@@ -225,7 +231,8 @@ class _Removal:
             constant = int(self.ranges[node.var].constant.sum())
             if len(kept) < channels:
                 fewer = node.constant(1).nbytes * (channels - len(kept)) // channels
-                reason = f"{constant} have one value for every input, the others' weights to all that is needed are zero"
+                twice = len(self.merged[self.group[node.var]])
+                reason = f"{constant} have one value for every input, {twice} are another's duplicate, the others' weights are zero"
                 WHY.accepted(node.name, f"{channels - len(kept)} of {channels} channels removed", reason, bytes=-fewer)
             elif constant:
                 reason = "a model output, an operator that mixes channels, or padding of another value needs them"
@@ -292,6 +299,20 @@ class _Removal:
                 else:
                     self.needed[self.group[var]][:] = True
 
+    def _duplicates(self, root: relax.Var) -> dict[int, int]:
+        """Channels of a group that another one takes the place of: {channel: that one}."""
+        inside = [n for n in self.graph.nodes if n.var in self.group and self.group[n.var].same_as(root)]
+        if len(inside) < len([v for v, r in self.group.items() if r.same_as(root)]) or not all(self._can_drop(n) for n in inside):
+            return {}  # a model input is among them, or something that can't be rewritten
+        if any(v.same_as(n.var) for n in inside for v in self.graph.outputs):
+            return {}
+        names = {n.var for n in inside}
+        reading = [(n, k) for v in names for n, k in self.graph.consumers.get(v, []) if n.var not in names or n.op in _MIXING]
+        if any(k != 0 for _, k in reading):
+            return {}
+        makers = [n for n in inside if n.op in _MIXING or n.op == "depthwise_conv2d"]
+        return mergeable(makers, [n for n, _ in reading], self.kept[root], lambda n: n.op in _MIXING and self._can_drop(n))
+
     def _read(self, node: Node, wanted: np.ndarray) -> np.ndarray:
         """bool (C_in,): channels with a weight towards a wanted output that can't be folded away."""
         weight = node.constant(1)[wanted]
@@ -329,6 +350,7 @@ class _Removal:
         if len(outs) == self._channels(node.var) and len(ins) == channels:
             return None
         weight, bias, multiplier, shift = (node.constant(i)[outs] for i in (1, 2, 3, 4))
+        weight = merged_weights(weight, self.merged[self.group[x]] if len(ins) < channels else {})
         gone = np.setdiff1d(np.arange(channels), ins)
         terms = weight[..., gone].astype(np.int64).sum(axis=tuple(range(1, weight.ndim - 1)))
         folded = np.where(self.ranges[x].constant[gone], self.ranges[x].low[gone] - node.attrs["x_zp"], 0)
