@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK, help="where everything measured is kept")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no layer later than this")
     parser.add_argument("--ship", action="store_true", help="write schedules/records/ from the work folder")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.folder is not None:
         deadline = time.monotonic() + 60 * given.minutes
         for board in given.board or BOARDS:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import tirx
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Schedule, Trace
@@ -212,13 +213,19 @@ def search(task: Task, trials: int, batch: int, work_dir: str, seed: int, done: 
 
 @contextlib.contextmanager
 def _quiet_logger() -> Iterator[None]:
-    """MetaSchedule configures its logger anew each time, with files in the work folder; what it finds there must have names."""
-    logger = logging.getLogger("tvm.s_tir.meta_schedule")
+    """MetaSchedule configures its logger anew each time, with files in the work folder; what it finds there must have names.
+
+    In a notebook it would print tables of its own (and need pandas) instead of logging.
+    """
+    logger, asked = logging.getLogger("tvm.s_tir.meta_schedule"), "s_tir.meta_schedule.using_ipython"
+    using_ipython = tvm.get_global_func(asked)
+    tvm_ffi.register_global_func(asked, lambda: False, override=True)
     own, logger.handlers[:] = list(logger.handlers), []
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        tvm_ffi.register_global_func(asked, using_ipython, override=True)
         for handler in logger.handlers:
             handler.close()
         logger.handlers[:] = own

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from tvm import tirx
@@ -61,9 +62,13 @@ class Task:
         self.layer = layer
         self.workload = Workload.of(layer, self.target)
         self.spaces: dict[str, Space] = spaces(self.func, self.target)
-        self.case = Case.of(layer)
         self._ready: dict[str, Candidate] = {}
         self._unwritten: list[Record] = []
+
+    @cached_property
+    def case(self) -> Case:
+        """What candidates are checked with."""
+        return Case.of(self.layer)
 
     @property
     def outline(self) -> tirx.PrimFunc:
