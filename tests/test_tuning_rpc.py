@@ -75,7 +75,7 @@ def test_candidates_are_checked_and_timed_on_the_device(fleet: Fleet, tmp_path: 
 def test_a_layer_is_tuned_by_two_devices(line: LineSpec, tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     with running_fleet([line] * 2, "pair", **SLOW_LINE) as pair:
-        options = {"runner": "rpc", "tracker": f"{pair.host}:{pair.port}", "key": "pair", "workers": 2}
+        options = {"runner": "rpc", "tracker": f"{pair.host}:{pair.port}", "key": "pair", "jobs": 2}
         result = tune(network(), board=BOARD, trials=6, batch=6, records=path, **options)
     assert result.layers[0].best.cycles > 0
     assert {r.board_term for r in read_records(path)} == {"rpc:pair"}
@@ -86,5 +86,5 @@ def test_options_of_the_runner(tmp_path: Path) -> None:
         make_runner("gpu", BOARD, tmp_path, None, "", "", 1)
     with pytest.raises(OptionError, match="tracker='here' is no address"):
         make_runner("rpc", BOARD, tmp_path, None, "here", "", 1)
-    with pytest.raises(OptionError, match="workers=0"):
+    with pytest.raises(OptionError, match="jobs=0"):
         make_runner("rpc", BOARD, tmp_path, None, "here:1", "", 0)

@@ -19,6 +19,10 @@ class Handler(ProjectHandler):
 
     template = "mps2"
 
+    def tools(self, board: Board) -> tuple[str, ...]:
+        """Make, the cross compiler and the emulator."""
+        return ("make", "arm-gcc", "qemu")
+
     def write_template(self, artifact: Artifact, board: Board, directory: Path, options: ProjectOptions) -> None:
         """Add Makefile, config.mk, board.h, memory.ld and the bare-metal sources."""
         variables = {

@@ -26,6 +26,10 @@ class Handler(ProjectHandler):
 
     template = "native"
 
+    def tools(self, board: Board) -> tuple[str, ...]:
+        """Make and the host's compiler."""
+        return ("make", "host-cc")
+
     def write_template(self, artifact: Artifact, board: Board, directory: Path, options: ProjectOptions) -> None:
         """Add Makefile, config.mk and the port."""
         write_make_project("native", directory, {"CC": find_tool("host-cc").name, **model_variables(artifact, board, options)})

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tvm_tiny.boards import Board
 from tvm_tiny.device.artifact import Artifact
-from tvm_tiny.device.flashing import find_flash_command, run_flash_command
+from tvm_tiny.device.flashing import find_flash_command, flasher_status, run_flash_command
 from tvm_tiny.device.link import Link
 from tvm_tiny.device.process import start_process
 from tvm_tiny.device.project import Project, ProjectHandler, ProjectOptions, does_not_fit, model_variables, template_folder
 from tvm_tiny.device.qemu import boot_with_uart
 from tvm_tiny.device.serial import open_serial
-from tvm_tiny.device.toolchain import BuildFailure, find_tool, run_tool
+from tvm_tiny.device.toolchain import BuildFailure, ToolStatus, find_tool, run_tool
 from tvm_tiny.errors import OptionError, ToolchainError
 
 
@@ -24,6 +24,16 @@ class Handler(ProjectHandler):
     """Handler of the `zephyr` template."""
 
     template = "zephyr"
+
+    def tools(self, board: Board) -> tuple[str, ...]:
+        """CMake, Ninja, a compiler, and QEMU for what it emulates."""
+        compiler = "host-cc" if board.target.is_host else "arm-gcc"
+        return ("cmake", "ninja", compiler, *(["qemu"] if board.emulated else []))
+
+    def needs(self, board: Board) -> list[ToolStatus]:
+        """The programs, a Zephyr tree, and for a real board something to flash it with."""
+        found = [*super().needs(board), zephyr_status()]
+        return found if _boots_here(board) else [*found, flasher_status(board)]
 
     def write_template(self, artifact: Artifact, board: Board, directory: Path, options: ProjectOptions) -> None:
         """Add the Zephyr application, the model's module, and project.cmake."""
@@ -97,6 +107,15 @@ def check_zephyr() -> Path:
     if not (Path(base) / "share" / "zephyr-package" / "cmake" / "ZephyrConfig.cmake").is_file():
         raise ToolchainError(f"ZEPHYR_BASE={base}: no Zephyr tree", remedy=remedy)
     return Path(base)
+
+
+def zephyr_status() -> ToolStatus:
+    """Whether ZEPHYR_BASE names a tree."""
+    purpose = "the operating system's sources"
+    try:
+        return ToolStatus("ZEPHYR_BASE", purpose, str(check_zephyr()), "", "")
+    except ToolchainError as error:
+        return ToolStatus("ZEPHYR_BASE", purpose, None, "", error.remedy)
 
 
 def _write_settings(folder: Path, board: Board, directory: Path, artifact: Artifact, options: ProjectOptions) -> None:

@@ -41,7 +41,9 @@ def test_it_serves_and_ends(tmp_path: Path, rng: np.random.Generator, number: si
 
 def test_wrong_use_is_told() -> None:
     for arguments, words in (
-        ((), "takes a model and a board, or a line"),
+        (("model.tflite", "--line", "tcp:localhost:1"), "takes a model and a board, or a line"),
+        ((), "native is not emulated: its server needs firmware"),
+        (("--board", "nucleo_f746zg"), "nucleo_f746zg is not emulated: its server needs firmware"),
         (("--line", "nonsense"), "names no line to a device"),
     ):
         result = invoke("device-server", *arguments)

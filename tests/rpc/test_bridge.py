@@ -213,7 +213,7 @@ def test_options_of_the_command_are_refused_in_words(tmp_path: Path) -> None:
     for arguments, words in (
         (["--device", "nonsense"], "names no line to a device"),
         (["--device", "tcp:localhost:1", "--host", "0.0.0.0"], "without a key"),
-        (["--device", "tcp:localhost:1", "--key", "k", "--tracker", "nowhere"], "no tracker's address"),
+        (["--device", "tcp:localhost:1", "--key", "k", "--tracker", "nowhere"], "tracker='nowhere' is no address"),
         (["--device", "tcp:localhost:1", "--key", "a b", "--tracker", "localhost:9190"], "no key for a tracker"),
     ):
         command = [sys.executable, "-m", "tvm_tiny.device.rpc", *arguments]

@@ -128,7 +128,7 @@ def test_flash_without_a_tool_shows_the_commands(model: Path, tmp_path: Path, mo
         "openocd -f board/st_nucleo_f7.cfg -c 'program build/zephyr/zephyr.elf verify reset exit'",
     ):
         assert command in str(caught.value)
-    assert "pyocd" not in flash_commands(project)
+    assert "pyocd" not in flash_commands(project.board, "image")
 
 
 def test_emulated_boards_need_no_flashing(model: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from tvm_tiny.boards import Board, find_board, load_boards
 from tvm_tiny.cli.guard import AsJson, Debug, emit
+from tvm_tiny.device.project import find_handler
 
 
 def boards(
@@ -37,7 +38,9 @@ def describe(board: Board) -> dict[str, Any]:
         "mcpu": board.mcpu,
         "clock_hz": board.clock_hz,
         "template": board.template,
+        "zephyr": board.zephyr or None,
         "emulated": board.emulated,
+        "tools": [{"name": t.name, "purpose": t.purpose, "path": t.path, "remedy": t.remedy} for t in find_handler(board).needs(board)],
         "flash": board.limits.flash,
         "sram": board.limits.sram,
         "arena": board.limits.arena,
@@ -48,24 +51,35 @@ def describe(board: Board) -> dict[str, Any]:
 
 
 def _show_all(console: Console, known: dict[str, Board]) -> None:
-    table = Table(Column("board", no_wrap=True), "core", "MHz", "flash KiB", "SRAM KiB", "template", "what it is")
+    table = Table(Column("board", no_wrap=True), "core", "MHz", "flash KiB", "SRAM KiB", "template", "missing here", "what it is")
     for board in known.values():
-        clock = f"{board.clock_hz / 1e6:g}" if board.clock_hz else "–"
-        table.add_row(board.name, board.mcpu, clock, _kib(board.limits.flash), _kib(board.limits.sram), board.template, board.title)
+        missing = ", ".join(tool.name for tool in find_handler(board).needs(board) if tool.path is None) or "–"
+        sizes = (_kib(board.limits.flash), _kib(board.limits.sram))
+        table.add_row(board.name, board.mcpu, _mhz(board), *sizes, board.template, missing, board.title)
     console.print(table)
 
 
 def _show_one(console: Console, board: Board) -> None:
     where = "emulated by QEMU" if board.emulated else "the host" if board.target.is_host else "a real board"
     console.print(f"{board.name}: {board.title} ({where}; template {board.template})", highlight=False)
+    zephyr = f"; in Zephyr {board.zephyr}" if board.zephyr else ""
+    console.print(f"target {board.target}; {_mhz(board)} MHz{zephyr}", highlight=False)
     table = Table("memory", "kind", "address", "KiB", "speed", "holds")
     for region in board.memory:
         table.add_row(region.name, region.kind, f"{region.base:#010x}", _kib(region.size), region.speed, ", ".join(region.sections))
     if board.memory:
         console.print(table)
+    needs = Table("tool", "what for", "where")
+    for tool in find_handler(board).needs(board):
+        needs.add_row(tool.name, tool.purpose, tool.path or f"missing: {tool.remedy}")
+    console.print(needs)
     console.print(f"source: {board.source}", highlight=False)
     if board.note:
         console.print(f"note: {board.note}", highlight=False)
+
+
+def _mhz(board: Board) -> str:
+    return f"{board.clock_hz / 1e6:g}" if board.clock_hz else "–"
 
 
 def _kib(size: int | None) -> str:

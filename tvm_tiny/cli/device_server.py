@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tvm-tiny device-server`: a board with a model as a server of TVM's RPC, alone or in a tracker's fleet, until it is interrupted."""
+"""`tvm-tiny device-server`: a board as a server of TVM's RPC, alone or in a tracker's fleet, until it is interrupted."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ from tvm_tiny.cli.guard import AsJson, Debug
 from tvm_tiny.errors import DeviceError, OptionError
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from tvm_tiny.boards import Board
     from tvm_tiny.device.rpc.line import LineSpec
     from tvm_tiny.device.rpc.session import RunningBridge
+    from tvm_tiny.tuning.emulator import EmulatorSpec
+
+    Device: TypeAlias = LineSpec | EmulatorSpec
 
 
 def device_server(
-    model: Annotated[Path | None, typer.Argument(help="A trained int8 model, or what `compile` wrote, for --board.")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(help="A trained int8 model, or what `compile` wrote. Without: an emulator to tune on.")
+    ] = None,
     board: Annotated[str, typer.Option("--board", "-b", help="The host or an emulated board of `tvm-tiny boards`.")] = "native",
     line: Annotated[str, typer.Option("--line", help="Instead of a model: a running device, e.g. serial:/dev/ttyACM0@115200.")] = "",
     host: Annotated[str, typer.Option("--host", help="Address to listen on; beyond loopback a --key is needed.")] = "127.0.0.1",
@@ -38,7 +46,7 @@ def device_server(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Serve a device to TVM's RPC clients until interrupted."""
+    """Serve a device to TVM's RPC clients until interrupted: a board with MODEL, a running device, or an emulator to tune on."""
     from tvm_tiny.device.rpc.session import running_bridge
 
     with contextlib.ExitStack() as stack:
@@ -50,22 +58,34 @@ def device_server(
         _wait(bridge.pid)
 
 
-def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str, target: str | None, run_code: bool) -> LineSpec:
-    """The line that is named, or that of the model's firmware, built and kept as long as `stack`."""
+def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str, target: str | None, run_code: bool) -> Device:
+    """The line that is named, that of the model's firmware, built and kept as long as `stack`, or an emulator without firmware."""
     from tvm_tiny.boards import find_board
     from tvm_tiny.device.artifact import open_artifact
     from tvm_tiny.device.rpc.boards import RPC_OPTIONS, project_line
     from tvm_tiny.device.rpc.line import parse_line
     from tvm_tiny.device.runner import built_project
 
-    if (model is None) == (not line):
+    if model is not None and line:
         raise OptionError("a device server takes a model and a board, or a line", remedy="give one of the two")
-    if model is None:
+    if line:
         return parse_line(line)
+    if model is None:
+        return _emulator(find_board(board))
     options = replace(RPC_OPTIONS, run_code=run_code)
     artifact = stack.enter_context(open_artifact(stack.enter_context(artifact_of(model, target, board))))
     with progress(f"building for {board}"):
         return project_line(stack.enter_context(built_project(artifact, find_board(board), options)))
+
+
+def _emulator(board: Board) -> Device:
+    from tvm_tiny.tuning.emulator import EmulatorSpec, LocalEmulator
+
+    if not board.emulated:
+        remedy = "give a model, or --line for a device whose firmware runs already"
+        raise OptionError(f"{board.name} is not emulated: its server needs firmware", remedy=remedy)
+    LocalEmulator(board)
+    return EmulatorSpec(board.name)
 
 
 def _announce(bridge: RunningBridge, as_json: bool) -> None:

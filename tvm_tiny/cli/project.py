@@ -34,6 +34,7 @@ def create(
     application: Annotated[str, typer.Option("--app", help="standalone: serves inference; rpc: serves TVM's RPC client.")] = "standalone",
     times: Annotated[bool, typer.Option("--times", help="Measure each layer on the device (standalone only).")] = False,
     stack_bytes: Annotated[int, typer.Option("--stack", help="Bytes of the application's stack.")] = 16384,
+    run_code: Annotated[bool, typer.Option("--run-code", help="With --app rpc: clients may send code and run it, as tuning does.")] = False,
     serial: Serial = "",
     target: Target = None,
     as_json: AsJson = False,
@@ -46,7 +47,7 @@ def create(
 
     chosen = with_template(find_board(board), template)
     line = "uart" if application == "rpc" else "semihosting"
-    options = ProjectOptions(application, "times" if times else "fault", line, stack_bytes, serial=serial)
+    options = ProjectOptions(application, "times" if times else "fault", line, stack_bytes, serial=serial, run_code=run_code)
     with artifact_of(model, target, board) as compiled, open_artifact(compiled) as artifact:
         project = find_handler(chosen).generate(artifact, chosen, directory, options)
     how = "cmake -GNinja -B build && ninja -C build" if chosen.template == "zephyr" else "make"

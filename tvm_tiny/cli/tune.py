@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tvm-tiny tune`: find faster kernels for the layers of a network on an emulated board, and write records that `compile` can use."""
+"""`tvm-tiny tune`: find faster kernels for the layers of a network on emulators or boards, and write records that `compile` can use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def tune(
     model: Model,
     records: Annotated[Path, typer.Option("--records", "-o", help="File of records; continued where it exists.")] = Path("tuning.jsonl"),
-    board: Annotated[str, typer.Option("--board", "-b", help="An emulated board of `tvm-tiny boards`.")] = EMULATED_M7,
+    board: Annotated[str, typer.Option("--board", "-b", help="What is tuned for: a board of `tvm-tiny boards`.")] = EMULATED_M7,
     target: Target = None,
     trials: Annotated[int, typer.Option("--trials", "-n", help="Candidates a layer.")] = 64,
     layer: Annotated[
@@ -32,6 +32,10 @@ def tune(
     board_term: Annotated[str | None, typer.Option("--board-term", help='Memory of a real board, such as "stm32f746@216".')] = None,
     scratch: Annotated[int | None, typer.Option("--scratch", help="Bytes of scratch a kernel may take.")] = None,
     flash: Annotated[int | None, typer.Option("--flash", help="Bytes of code and weights a kernel may take.")] = None,
+    runner: Annotated[str, typer.Option("--runner", help="emulator (estimated cycles) or rpc (devices time themselves).")] = "",
+    tracker: Annotated[str, typer.Option("--tracker", help="HOST:PORT of TVM's RPC tracker: draw emulators or boards from it.")] = "",
+    key: Annotated[str, typer.Option("--key", help="Of the devices in the tracker; by default the board's name.")] = "",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Devices or emulators used at a time.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Of the search.")] = 0,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -42,7 +46,7 @@ def tune(
     with _live(trials) as advance:
         result = tune_network(
             model, target, board=board, trials=trials, records=records, layers=layer, board_term=board_term, scratch=scratch, flash=flash,
-            seed=seed, progress=advance,
+            seed=seed, progress=advance, runner=runner, tracker=tracker, key=key, jobs=jobs,
         )  # fmt: skip
     emit(as_json, result.to_dict(), lambda console: show_result(console, result))
 

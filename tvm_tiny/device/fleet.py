@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from tvm_tiny.device.rpc.line import LineSpec
 from tvm_tiny.device.rpc.session import RunningBridge, running_bridge
+from tvm_tiny.device.rpc.tracker import request_device
 from tvm_tiny.errors import DependencyError, DeviceError
 
 Item = TypeVar("Item")
@@ -27,6 +27,7 @@ Result = TypeVar("Result")
 
 _TRACKER_NEEDS = ("tornado", "psutil", "cloudpickle")
 _TRACKER_START = 60.0
+_PASSED_OVER = 5
 # What TVM's client puts before the text of an exception that came from the other side.
 _FROM_DEVICE = "Error caught from RPC call:\n"
 
@@ -39,12 +40,15 @@ class Fleet:
     ----------
     bridges : tuple[RunningBridge, ...]
         Those started here; other machines' may serve the same key.
+    patience : float
+        Seconds to wait while no device is registered under the key; busy ones are waited for without end.
     """
 
     host: str
     port: int
     key: str
     bridges: tuple[RunningBridge, ...] = ()
+    patience: float = 60.0
 
     def free(self) -> int:
         """How many devices wait for work.
@@ -117,10 +121,16 @@ class Fleet:
             raise DeviceError(f"no tracker at {self.host}:{self.port}: {error}", remedy="start `python -m tvm.exec.rpc_tracker`") from None
 
     def _request(self, session_timeout: float) -> Any:
-        try:
-            return self._tracker().request(self.key, session_timeout=session_timeout, max_retry=2)
-        except RuntimeError as error:
-            raise DeviceError(f"no device under {self.key!r}: {error}", remedy="start one, or see why it does not answer") from None
+        """A session with a free device; one that went away after the tracker gave it out is passed over."""
+        from tvm import rpc
+
+        for _ in range(_PASSED_OVER):
+            offer = request_device((self.host, self.port), self.key, self.patience)
+            try:
+                return rpc.connect(offer.host, offer.port, offer.match_key, session_timeout)
+            except RuntimeError as error:
+                lost = error
+        raise DeviceError(f"no device under {self.key!r} lets anybody in: {lost}", remedy="see their bridges' messages")
 
 
 def is_lost(error: RuntimeError) -> bool:
@@ -147,7 +157,7 @@ def running_tracker(host: str = "127.0.0.1") -> Iterator[tuple[str, int]]:
     """
     missing = [name for name in _TRACKER_NEEDS if find_spec(name) is None]
     if missing:
-        raise DependencyError(f"TVM's RPC tracker needs {', '.join(missing)}", remedy=f"pip install {' '.join(missing)}")
+        raise DependencyError(f"TVM's RPC tracker needs {', '.join(missing)}", remedy="pip install 'tvm_tiny[rpc]'")
     with socket.create_server((host, 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", host, "--port", str(port), "--port-end", str(port + 1)]
@@ -175,7 +185,7 @@ def _wait_for_port(process: subprocess.Popen[bytes], host: str, port: int) -> No
 
 
 @contextlib.contextmanager
-def running_fleet(lines: Sequence[LineSpec], key: str, *, tracker: tuple[str, int] | None = None, **bridge: Any) -> Iterator[Fleet]:
+def running_fleet(lines: Sequence[object], key: str, *, tracker: tuple[str, int] | None = None, **bridge: Any) -> Iterator[Fleet]:
     """A bridge for each line, registered under `key` with `tracker` (default: one of its own); on leaving, all are gone.
 
     Parameters

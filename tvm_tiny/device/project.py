@@ -27,7 +27,7 @@ from tvm_tiny.device.link import Link
 from tvm_tiny.device.model_glue import emit_model_c
 from tvm_tiny.device.rpc.registration import emit_functions_c
 from tvm_tiny.device.rpc.sources import app_sources, copy_server, default_arena_bytes
-from tvm_tiny.device.toolchain import BuildFailure, find_tool, run_tool
+from tvm_tiny.device.toolchain import BuildFailure, ToolStatus, find_tool, run_tool, tool_status
 from tvm_tiny.errors import DoesNotFitError, InputError, OptionError, TargetError
 
 APPS = ("standalone", "oneshot", "rpc")
@@ -108,6 +108,14 @@ class ProjectHandler(ABC):
     """Behaviour of one template. Stateless; the facts are in board, options and project."""
 
     template: ClassVar[str]
+
+    @abstractmethod
+    def tools(self, board: Board) -> tuple[str, ...]:
+        """Keys of the programs (`toolchain.TOOLS`) that building for the board and running there take."""
+
+    def needs(self, board: Board) -> list[ToolStatus]:
+        """What the board takes on this machine, and whether it is here."""
+        return [tool_status(key, version=False) for key in self.tools(board)]
 
     def generate(
         self,

@@ -75,15 +75,17 @@ def install_command(key: str) -> str:
 
 def survey() -> list[ToolStatus]:
     """State of every tool, for `tvm-tiny doctor`."""
-    return [_status(key) for key in TOOLS]
+    return [tool_status(key) for key in TOOLS]
 
 
-def _status(key: str) -> ToolStatus:
+def tool_status(key: str, *, version: bool = True) -> ToolStatus:
+    """State of one tool; its version only when asked for, because that runs it."""
     try:
         path = find_tool(key)
     except ToolchainError as error:
         return ToolStatus(TOOLS[key].name, TOOLS[key].purpose, None, "", error.remedy)
-    return ToolStatus(TOOLS[key].name, TOOLS[key].purpose, str(path), tool_version(path, TOOLS[key].version_option), "")
+    found = tool_version(path, TOOLS[key].version_option) if version else ""
+    return ToolStatus(TOOLS[key].name, TOOLS[key].purpose, str(path), found, "")
 
 
 def tool_version(path: Path, option: str = "--version") -> str:

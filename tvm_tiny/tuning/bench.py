@@ -1,31 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates of one layer on an emulated board: compiled side by side, linked into one image, checked byte by byte, then timed.
+"""Candidates of one layer on emulated boards: compiled side by side, linked into images, checked byte by byte, then timed.
 
-A candidate that is not exact, faults or hangs is found by a plain run first; only the others are in the image that is timed.
+A candidate that is not exact, faults or hangs is found by a plain run first; only the others are in the image that is timed. The emulators
+are of this machine, or those that device servers offer under a key of TVM's tracker; the figures do not depend on which.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from tvm_tiny.boards import Board
-from tvm_tiny.device import measure_objects, qemu_command
+from tvm_tiny.device import measure_objects
+from tvm_tiny.device.fleet import Fleet
 from tvm_tiny.device.toolchain import run_tool
-from tvm_tiny.errors import TargetError, TinyError
-from tvm_tiny.profiler import model_for, profile_elf
+from tvm_tiny.errors import OptionError, TargetError
 from tvm_tiny.tuning.candidate import Candidate, Case, Measurement
+from tvm_tiny.tuning.emulator import Emulator, LocalEmulator, RemoteEmulator
 from tvm_tiny.tuning.objects import Objects, measure_distinct
 from tvm_tiny.tuning.runner import Conditions
 
 _HERE = Path(__file__).parent
 _GUARD = 64
+_SHARE = 4  # candidates of an image where several emulators take part: what one has to give back when it is lost
+_ATTEMPTS = 4  # emulators that may be lost over the same image: it is never its fault
+Result = TypeVar("Result")
 
 
 class Bench:
-    """The runner of one emulated board (`runner.Runner`).
+    """The runner of emulated boards (`runner.Runner`).
 
     Parameters
     ----------
@@ -36,16 +44,28 @@ class Bench:
         Work folder; objects are kept there by the digest of their source.
     timeout : float
         Seconds a candidate may run.
+    jobs : int
+        Emulators used at a time.
+    fleet : Fleet, optional
+        Where they come from; None for this machine.
+
+    Raises
+    ------
+    TargetError
+        The board is not emulated.
+    OptionError
+        `jobs` is not above zero.
     """
 
-    def __init__(self, board: Board, board_term: str, directory: Path, timeout: float = 20.0) -> None:
-        if not board.emulated:
-            raise TargetError(f"{board.name} is not emulated, so nothing counts its instructions", remedy="tune on an mps2 board")
-        model_for(board.mcpu)
-        self.board, self.directory, self.timeout = board, directory, timeout
+    def __init__(
+        self, board: Board, board_term: str, directory: Path, timeout: float = 20.0, *, jobs: int = 1, fleet: Fleet | None = None
+    ) -> None:
+        if jobs < 1:
+            raise OptionError(f"jobs={jobs} is not above zero")
+        self.board, self.directory, self.timeout, self.jobs, self.fleet = board, directory, timeout, jobs, fleet
+        self._here = LocalEmulator(board)
         self.objects = Objects(board.target, directory)
         self.conditions = Conditions(board_term, self.objects.compiler, self.objects.flags)
-        self._images = 0
         self._write_memory_map()
 
     def _write_memory_map(self) -> None:
@@ -59,21 +79,50 @@ class Bench:
         (self.directory / "memory.ld").write_text(f"MEMORY {{\n{''.join(rows)}}}\n")
 
     def measure(self, case: Case, candidates: Sequence[Candidate]) -> list[Measurement]:
-        """Compile, check and time candidates of one layer; one measurement each, in order."""
+        """Compile, check and time candidates of one layer; one measurement each, in order.
 
-        def check_and_time(objects: dict[int, Path]) -> dict[int, Measurement]:
-            refused = self._check(case, candidates, objects, list(objects))
-            return refused | self._time(case, candidates, objects, [i for i in objects if i not in refused])
+        Raises
+        ------
+        DeviceError
+            The tracker can't be reached, it has no device of the key, or every one that took an image was lost.
+        """
 
-        return measure_distinct(self.objects, candidates, check_and_time)
+        def measure_some(objects: dict[int, Path]) -> dict[int, Measurement]:
+            results: dict[int, Measurement] = {}
+            with ThreadPoolExecutor(self.jobs) as pool:
+                shares = self._shares(list(objects))
+                for found in pool.map(lambda share: self._on_any(lambda e: self._measure(e, case, candidates, objects, share)), shares):
+                    results |= found
+            return results
 
-    def _check(self, case: Case, candidates: Sequence[Candidate], objects: dict[int, Path], which: Sequence[int]) -> dict[int, Measurement]:
+        return measure_distinct(self.objects, candidates, measure_some)
+
+    def _shares(self, numbers: list[int]) -> list[list[int]]:
+        """What goes into each image."""
+        alone = self.jobs == 1 and self.fleet is None
+        size = max(1, len(numbers) if alone else min(_SHARE, -(-len(numbers) // self.jobs)))
+        return [numbers[at : at + size] for at in range(0, len(numbers), size)]
+
+    def _on_any(self, work: Callable[[Emulator], Result]) -> Result:
+        if self.fleet is None:
+            return work(self._here)
+        return self.fleet.call(lambda session: work(RemoteEmulator(session, self.board)), attempts=_ATTEMPTS)
+
+    def _measure(
+        self, emulator: Emulator, case: Case, candidates: Sequence[Candidate], objects: dict[int, Path], which: Sequence[int]
+    ) -> dict[int, Measurement]:
+        refused = self._check(emulator, case, candidates, objects, which)
+        return refused | self._time(emulator, case, candidates, objects, [i for i in which if i not in refused])
+
+    def _check(
+        self, emulator: Emulator, case: Case, candidates: Sequence[Candidate], objects: dict[int, Path], which: Sequence[int]
+    ) -> dict[int, Measurement]:
         """Those of `which` that are not exact, fault or hang."""
         refused: dict[int, Measurement] = {}
         left = list(which)
         while left:
             image = self._link(case, [candidates[i] for i in left], [objects[i] for i in left])
-            printed, end = self._run(image, self.timeout * len(left))
+            printed, end = emulator.run(image, self.timeout * len(left))
             for i, wrong in zip(left, re.findall(r"^bad (\d+)$", printed, re.MULTILINE), strict=False):
                 if int(wrong):
                     refused[i] = Measurement("inexact", message=f"{wrong} bytes differ from the operator's meaning")
@@ -84,39 +133,25 @@ class Bench:
             left = left[done:]
         return refused
 
-    def _run(self, image: Path, timeout: float) -> tuple[str, str]:
-        """What the image printed, and how it ended when not well."""
-        try:
-            done = subprocess.run(
-                qemu_command(self.board, image), capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
-            )
-        except subprocess.TimeoutExpired as late:
-            return ((late.stdout or b"") + (late.stderr or b"")).decode(errors="replace"), "timeout"
-        return (done.stdout + done.stderr).decode(errors="replace"), "" if done.returncode == 0 else f"QEMU ended with {done.returncode}"
-
-    def _time(self, case: Case, candidates: Sequence[Candidate], objects: dict[int, Path], which: Sequence[int]) -> dict[int, Measurement]:
+    def _time(
+        self, emulator: Emulator, case: Case, candidates: Sequence[Candidate], objects: dict[int, Path], which: Sequence[int]
+    ) -> dict[int, Measurement]:
         if not which:
             return {}
         image = self._link(case, [candidates[i] for i in which], [objects[i] for i in which])
-        core = self.board.mcpu
-        try:
-            command, seconds = qemu_command(self.board, image), self.timeout * len(which)
-            profile = profile_elf(image, command, core, self.conditions.board_term, timeout=seconds)
-        except TinyError as error:
-            return {i: Measurement("crash", message=error.message) for i in which}
-        timed = [s for s in profile.segments if s.opened_by == 1]
+        segments = emulator.profile(image, self.conditions.board_term, self.timeout * len(which))
+        if isinstance(segments, str):
+            return {i: Measurement("crash", message=segments) for i in which}
         results = {}
-        for i, segment in zip(which, timed, strict=True):
+        for i, timed in zip(which, (s for s in segments if s.opened_by == 1), strict=True):
             code = measure_objects([objects[i]]).flash
             packed, scratch = len(candidates[i].packed), candidates[i].scratch
-            results[i] = Measurement("ok", segment.cycles[core], segment.instructions, code + packed, scratch)
+            results[i] = Measurement("ok", timed.cycles, timed.instructions, code + packed, scratch)
         return results
 
-    def _link(self, case: Case, candidates: Sequence[Candidate], objects: Sequence[Path]) -> Path:
+    def _link(self, case: Case, candidates: Sequence[Candidate], objects: Sequence[Path]) -> bytes:
         """An image of the harness, the case and the candidates."""
-        self._images += 1
-        folder = self.directory / f"image{self._images}"
-        folder.mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="image", dir=self.directory))
         blobs = {f"sample{s}_{a}": x.tobytes() for s, row in enumerate(case.inputs) for a, x in enumerate(row)}
         blobs |= {f"expected{s}": y.tobytes() for s, y in enumerate(case.expected)}
         blobs |= {f"packed{i}": c.packed for i, c in enumerate(candidates) if c.packed}
@@ -128,7 +163,9 @@ class Bench:
         command = [self.objects.gcc, *self.board.target.cflags, "-std=gnu11", "-O2", "-nostartfiles", "-Wl,--no-warn-rwx-segments"]
         command += [f"-I{folder}", f"-L{self.directory}", "-T", str(_HERE / "harness.ld"), str(_HERE / "harness.c"), str(folder / "data.S")]
         run_tool([*command, *map(str, objects), "-o", str(image)], cwd=folder, timeout=300, what="linking candidates")
-        return image
+        linked = image.read_bytes()
+        shutil.rmtree(folder)
+        return linked
 
 
 def _incbin(folder: Path, name: str) -> str:

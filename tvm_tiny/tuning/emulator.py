@@ -20,6 +20,7 @@ from tvm_tiny.device.qemu import qemu_command
 from tvm_tiny.device.rpc.hosted import HostedDevice
 from tvm_tiny.errors import DeviceError, OptionError, TargetError, TinyError, ToolchainError
 from tvm_tiny.profiler import model_for, profile_elf
+from tvm_tiny.profiler.qemu_plugin import RunFailedError
 
 RUN, PROFILE, BOARD = "tvm_tiny.run_image", "tvm_tiny.profile_image", "tvm_tiny.board"
 # How an emulator ends that somebody else has ended; other signals are the image's doing.
@@ -79,7 +80,7 @@ class LocalEmulator:
             try:
                 profile = profile_elf(path, qemu_command(self.board, path), core, board_term, timeout=timeout)
             except TinyError as error:
-                _check_not_killed(getattr(error, "exit_status", 0))
+                _check_not_killed(error.exit_status if isinstance(error, RunFailedError) else 0)
                 return error.message
         return [Timed(s.opened_by, s.instructions, s.cycles[core]) for s in profile.segments]
 
@@ -129,6 +130,16 @@ class RemoteEmulator:
         """See `Emulator`."""
         answer = json.loads(self._session.get_function(PROFILE)(image, board_term, timeout))
         return answer if isinstance(answer, str) else [Timed(*row) for row in answer]
+
+
+@dataclass(frozen=True)
+class EmulatorSpec:
+    """An emulated board as the bridge's command line names it (`--device`)."""
+
+    board: str
+
+    def __str__(self) -> str:
+        return f"emulator:{self.board}"
 
 
 def hosted_emulator(board: str) -> HostedDevice:

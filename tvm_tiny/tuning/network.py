@@ -14,6 +14,7 @@ from tvm import relax, tirx
 
 from tvm_tiny.boards import Board, find_board
 from tvm_tiny.device.fleet import Fleet
+from tvm_tiny.device.rpc.tracker import parse_tracker
 from tvm_tiny.errors import OptionError, TargetError
 from tvm_tiny.passes.apply_schedules import scratch_room
 from tvm_tiny.pipeline import PIPELINE, Options
@@ -89,10 +90,10 @@ def tune(
     batch: int = 16,
     seed: int = 0,
     progress: Progress | None = None,
-    runner: str | Runner = "emulator",
+    runner: str | Runner = "",
     tracker: str = "",
     key: str = "",
-    workers: int = 1,
+    jobs: int = 1,
     disable: Iterable[str] = (),
 ) -> TuningResult:
     """Tune the layers of a network; equal layers once.
@@ -123,12 +124,12 @@ def tune(
     progress : callable, optional
         Called after every candidate with its task and its record.
     runner : str or Runner
-        "emulator": cycles estimated from executed instructions. "rpc": devices of an RPC tracker, timed by their own counters. Or an object
-        with `measure` and `conditions` (`tvm_tiny.tuning.runner`).
+        "emulator", the default where the board is emulated: cycles estimated from executed instructions. "rpc", the default elsewhere:
+        devices of an RPC tracker, timed by their own counters. Or an object with `measure` and `conditions` (`tvm_tiny.tuning.runner`).
     tracker, key : str
-        With "rpc": "HOST:PORT" of the tracker, and the key of the devices (default: the board's name).
-    workers : int
-        With "rpc": devices used at a time.
+        "HOST:PORT" of TVM's RPC tracker, and the key of the devices (default: the board's name). Without, emulators of this machine.
+    jobs : int
+        Devices or emulators used at a time.
     disable : iterable of str
         Passes to leave out, as for `build`.
 
@@ -153,7 +154,7 @@ def tune(
     path = Path(records) if records is not None else None
     known = Records(read_records(path) if path is not None and path.exists() else ())
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_tune_") as temp:
-        used = make_runner(runner, found, Path(temp), board_term, tracker, key, workers) if isinstance(runner, str) else runner
+        used = make_runner(runner, found, Path(temp), board_term, tracker, key, jobs) if isinstance(runner, str) else runner
         tasks = tasks_of(model, chosen, used, known, path, layers, disable)
         if not tasks:
             raise OptionError("no layer to tune", remedy="leave out `layers`, or name parts of the tensor names `tvm-tiny profile` prints")
@@ -164,17 +165,22 @@ def tune(
     return TuningResult(tuple(done), known, path)
 
 
-def make_runner(kind: str, board: Board, directory: Path, board_term: str | None, tracker: str, key: str, workers: int) -> Runner:
+def make_runner(kind: str, board: Board, directory: Path, board_term: str | None, tracker: str, key: str, jobs: int) -> Runner:
     """The runner called `kind`; see `tune`."""
+    _check_counts(jobs=jobs)
+    kind = kind or ("emulator" if board.emulated else "rpc")
+    fleet = Fleet(*parse_tracker(tracker), key or board.name) if tracker else None
     if kind == "emulator":
-        return Bench(board, board_term if board_term is not None else DEFAULT_TERMS.get(board.mcpu, "none"), directory)
+        term = board_term if board_term is not None else DEFAULT_TERMS.get(board.mcpu, "none")
+        return Bench(board, term, directory, jobs=jobs, fleet=fleet)
     if kind != "rpc":
         raise OptionError(f"runner={kind!r} is not known", remedy="say emulator or rpc")
-    from tvm_tiny.tuning.rpc import RpcRunner, parse_tracker
+    if fleet is None:
+        remedy = "start `python -m tvm.exec.rpc_tracker` and `tvm-tiny device-server --run-code`; give tracker and key"
+        raise OptionError(f"{board.name} is tuned on devices of a tracker", remedy=remedy)
+    from tvm_tiny.tuning.rpc import RpcRunner
 
-    _check_counts(workers=workers)
-    host, port = parse_tracker(tracker)
-    return RpcRunner(board, Fleet(host, port, key or board.name), directory, workers=workers)
+    return RpcRunner(board, fleet, directory, workers=jobs)
 
 
 def _check_counts(**counts: int) -> None:

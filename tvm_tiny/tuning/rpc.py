@@ -207,16 +207,3 @@ class _DeviceBench:
 
 _FILL = "tvm.contrib.random.random_fill"
 
-
-def parse_tracker(text: str) -> tuple[str, int]:
-    """Host and port of "HOST:PORT".
-
-    Raises
-    ------
-    OptionError
-        It is none.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise OptionError(f"tracker={text!r} is no address", remedy="say HOST:PORT")
-    return host, int(port)

@@ -18,14 +18,16 @@ import threading
 from collections.abc import Callable
 
 from tvm_tiny.device.rpc.bridge import Bridge, BridgeOptions
-from tvm_tiny.device.rpc.line import parse_line
+from tvm_tiny.device.rpc.hosted import HostedDevice
+from tvm_tiny.device.rpc.line import LineSpec, parse_line
+from tvm_tiny.device.rpc.tracker import parse_tracker
 from tvm_tiny.errors import OptionError, TinyError
 
 
 def _parser() -> argparse.ArgumentParser:
     description = "a TCP port for TVM's RPC client, and a device behind it"
     parser = argparse.ArgumentParser(prog="python -m tvm_tiny.device.rpc", description=description)
-    parser.add_argument("--device", required=True, help="exec:COMMAND, tcp:HOST:PORT or serial:PATH[@BAUD]")
+    parser.add_argument("--device", required=True, help="exec:COMMAND, tcp:HOST:PORT, serial:PATH[@BAUD], or emulator:BOARD")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; beyond loopback a --key is needed")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (0: the system's choice)")
     parser.add_argument("--key", default="", help="what clients must say; with --tracker the name to register under")
@@ -39,13 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _address(text: str) -> tuple[str, int] | None:
-    if not text:
-        return None
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise OptionError(f"{text!r} is no tracker's address", remedy="say HOST:PORT")
-    return host, int(port)
+def _device(text: str) -> LineSpec | HostedDevice:
+    kind, _, board = text.partition(":")
+    if kind != "emulator":
+        return parse_line(text)
+    from tvm_tiny.tuning.emulator import hosted_emulator
+
+    return hosted_emulator(board)
 
 
 def _reset(command: str) -> Callable[[], None] | None:
@@ -75,8 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if given.verbose else logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         timeouts = (given.call_timeout, given.start_timeout, given.health_interval)
-        options = BridgeOptions(given.host, given.port, given.key, _address(given.tracker), *timeouts)
-        bridge = Bridge(parse_line(given.device), options, _reset(given.reset_command))
+        options = BridgeOptions(given.host, given.port, given.key, parse_tracker(given.tracker) if given.tracker else None, *timeouts)
+        bridge = Bridge(_device(given.device), options, _reset(given.reset_command))
     except TinyError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return error.exit_code

@@ -36,7 +36,7 @@ class RunningBridge:
 
 @contextlib.contextmanager
 def running_bridge(
-    line: LineSpec,
+    line: object,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -48,6 +48,11 @@ def running_bridge(
     reset_command: str = "",
 ) -> Iterator[RunningBridge]:
     """Run a bridge to the device; on leaving, bridge, line and (if it is one) device process are gone.
+
+    Parameters
+    ----------
+    line
+        The device as the bridge's option `--device` names it: a LineSpec, or an emulator (`tvm_tiny.tuning.emulator.EmulatorSpec`).
 
     Raises
     ------
