@@ -15,11 +15,11 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.extern_kernel import extern_schedule
 from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
 from tvm_tiny.schedules.microkernels.depthwise import default_strip
 from tvm_tiny.schedules.overlap import element_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
+from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
 
@@ -41,7 +41,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
             return depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=strip))
 
         kernel = _within(layer, shape, kernel, make)
-    return extern_schedule(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
+    return tensorized(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
 
 
 def _within(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel, make: Callable[[int], MicroKernel]) -> MicroKernel:
@@ -117,7 +117,7 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     kernel = depthwise(f"{PREFIX}depthwise", shape, parameters_of(layer), Core.of(target.mcpu), choice=wanted)
     if kernel.choices["operand"] != "planes":
         return None
-    return extern_schedule(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
+    return tensorized(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
 
 
 def shape_of(layer: Layer) -> DepthwiseShape:

@@ -11,7 +11,22 @@ from typing import Any
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from tvm_tiny.schedules import add, conv2d, dense, depthwise, fallback, fetch, mul, patches, pointwise, pool, quantize, stream, winograd
+from tvm_tiny.schedules import (
+    add,
+    conv2d,
+    dense,
+    depthwise,
+    fallback,
+    fetch,
+    lookup,
+    mul,
+    patches,
+    pointwise,
+    pool,
+    quantize,
+    stream,
+    winograd,
+)
 from tvm_tiny.schedules.base import Rule
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
@@ -25,6 +40,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("add", add.apply),
     ("mul", mul.apply),
     ("pool", pool.apply),
+    ("lookup", lookup.apply),
     ("quantize", quantize.apply),
     ("fetch", fetch.apply),
     ("patches", patches.apply),

@@ -33,6 +33,7 @@ from .layer import Core, LayerParameters, MicroKernel
 from .mul import MulLayer, gate_mul
 from .pool import MeanLayer, PoolShape, average_pool, max_pool, mean_pool
 from .scheduler import RegisterPressureError
+from .table import table_map
 from .winograd import WinogradChoice, winograd
 
 __all__ = [
@@ -61,5 +62,6 @@ __all__ = [
     "mean_pool",
     "merge",
     "paired_dense",
+    "table_map",
     "winograd",
 ]

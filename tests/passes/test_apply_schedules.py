@@ -93,6 +93,6 @@ def test_constants_are_not_lost(rng: np.random.Generator) -> None:
     """An operator no rule but the fallback takes keeps its own arguments."""
     table = rng.integers(-128, 128, 256).astype(np.int8)
     b = TinyBuilder((1, 4, 4, 4))
-    _, program = scheduled(b.finish(b.call("lookup", b.x, table)))
+    _, program = scheduled(b.finish(b.call("lookup", b.x, table, x_layout="NCHW")))
     (array,) = program.constants.values()
     np.testing.assert_array_equal(array, table)

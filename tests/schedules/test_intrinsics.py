@@ -111,6 +111,33 @@ def test_addition(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.mark.host_cc
+@settings(max_examples=4, deadline=None, suppress_health_check=QUIET)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_functions_of_one_byte(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    rng = np.random.default_rng(seed)
+    b = TinyBuilder((1, *(int(v) for v in rng.choice([1, 3, 8, 13], 2)), 33))
+    if seed % 2:
+        y = b.call("lookup", b.x, int8s(rng, (256,)))
+    else:
+        x_zp, y_zp, shift = int(rng.choice([-128, 127, 4])), int(rng.choice([-128, 127, -9])), int(rng.integers(-4, 4))
+        y = b.call("requantize", b.x, x_zp=x_zp, y_zp=y_zp, multiplier=int(rng.integers(2**30, 2**31)), shift=shift)
+    (func,) = layers_of(b, y)
+    check(func, TARGETS[seed % 3], rng, tmp_path_factory.mktemp("table"))
+
+
+@pytest.mark.host_cc
+@pytest.mark.parametrize("op", ["avg_pool2d", "max_pool2d", "mul"])
+def test_pools_and_products(op: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    b = TinyBuilder((1, 7, 5, 9), (1, 1, 1, 9))
+    if op == "mul":
+        y = b.call("mul", *b.params, a_zp=127, b_zp=-128, y_zp=3, multiplier=1518500250, shift=-7)
+    else:
+        y = b.call(op, b.x, kernel=[3, 2], strides=[2, 1], padding=[1, 0, 0, 1] if op == "max_pool2d" else [0] * 4)
+    (func,) = layers_of(b, y)
+    check(func, "c -mcpu=cortex-m7", rng, tmp_path)
+
+
+@pytest.mark.host_cc
 @settings(max_examples=3, deadline=None, suppress_health_check=QUIET)
 @given(tiny_chains())
 def test_streamed_stages(mod: Any) -> None:
@@ -143,8 +170,10 @@ def test_a_network_of_all_kinds_on_emulated_cores(mcpu: str, board: str) -> None
     y = b.depthwise(y, x_zp=5)
     y = z = b.conv(y, 12, 1, x_zp=5)
     y = b.conv(y, 12, 3, x_zp=5)
+    y = b.call("lookup", y, np.roll(np.arange(-128, 128), 77).astype(np.int8))
     y = b.call("add", y, z, a_zp=5, b_zp=5, y_zp=-3, **add_op.quantize_params(0.02, 0.03, 0.05))
-    y = b.dense(b.call("reshape", y, shape=[1, 432]), 10)
+    y = b.call("max_pool2d", y, kernel=[2, 2], strides=[2, 2])
+    y = b.dense(b.call("reshape", y, shape=[1, 108]), 10)
     mod = b.finish(y)
     model = tvm_tiny.build(mod, f"c -mcpu={mcpu}", optimize="speed")
     draws = [np.random.default_rng(s).integers(-128, 128, (1, 12, 12, 3)).astype(np.int8) for s in range(2)]
