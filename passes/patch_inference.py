@@ -9,10 +9,10 @@ What it matches: the first run of operators, up to any depth, that
      tensors of one shape (residual sums, products, tables, requantisation), and
   2. leave one tensor.
 What it does: searches grid and depth (`tvm_tiny.memory.patch_choice`), kernel scratch included, for the least arena, or for the least work
-within a budget of bytes, recomputing at most `max_overhead` of the network's multiply-accumulates; replaces the run by one `tiny.stage`
-call whose attribute `schedule` holds the grid and an estimate of its scratch. Regions and halos follow from the grid exactly
-(`tvm_tiny.memory.patches`): rows and columns apart, clipped at the true borders, where alone there is padding; so every output pixel is the
-same integer.
+within a budget of bytes, recomputing at most `max_overhead` of the network's multiply-accumulates (less what the pass `recompute` has);
+replaces the run by one `tiny.stage` call whose attribute `schedule` holds the grid and an estimate of its scratch. Regions and halos follow
+from the grid exactly (`tvm_tiny.memory.patches`): rows and columns apart, clipped at the true borders, where alone there is padding; so
+every output pixel is the same integer.
 What it leaves: a network that patches do not make smaller, or that `stream-rows` makes as small for less work (reasons told).
 
 The trade-off curve and the choice are written to the module attribute `tiny.patches` (JSON) for the report.
@@ -25,6 +25,7 @@ rewrite:
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import tvm
 
@@ -78,7 +79,8 @@ class PatchInference:
             WHY.rejected("", "patches", "main has variables that are no tensors")
             return mod
         if self.stage is None:
-            choice = choose_patches(rows, self.options, PATCH_COSTS, against_rows=self.rows)
+            left = max(0.0, self.options.max_overhead - _done_twice(mod))
+            choice = choose_patches(rows, replace(self.options, max_overhead=left), PATCH_COSTS, against_rows=self.rows)
         else:
             choice = forced_patches(rows, self.stage, PATCH_COSTS)
         _tell(rows, choice)
@@ -88,6 +90,12 @@ class PatchInference:
             group = Group(nodes, {"grid": list(choice.stage.grid), "scratch": choice.scratch})
             out.update_func(mod.get_global_var("main"), group_nodes(tiny, [group], rows.tensor))
         return out.with_attr(PATCH_ATTR, json.dumps(choice.to_dict()))
+
+
+def _done_twice(mod: tvm.IRModule) -> float:
+    """What of the network the pass `recompute` has copied: multiply-accumulates, as a fraction."""
+    text = mod.attrs.get("tiny.recompute") if mod.attrs is not None else None
+    return float(json.loads(str(text))["chosen"]["extra_macs"]) if text is not None else 0.0
 
 
 def _tell(rows: TinyRows, choice: PatchChoice) -> None:

@@ -222,8 +222,20 @@ def _global_average(layer: Layer, _core: Core) -> RowKernel:
 
 
 def _mean(layer: Layer, _core: Core) -> RowKernel:
+    if sorted(layer.attrs["axes"]) == [2]:
+        return _mean_of_row(layer)
     count = layer.shapes[0][1] * layer.shapes[0][2]
     return _reduction(layer, "mean", _rescaled(layer.attrs, f"sum - ({layer.attrs['x_zp'] * count})"))
+
+
+def _mean_of_row(layer: Layer) -> RowKernel:
+    _, _, width, channels = layer.shapes[0]
+    body = (
+        f"  for (int32_t c = 0; c < {channels}; ++c) {{\n    int32_t sum = {-layer.attrs['x_zp'] * width};\n"
+        f"    for (int32_t x = 0; x < {width}; ++x) sum += rows[0][x * {channels} + c];\n"
+        f"    out[c] = {_rescaled(layer.attrs, 'sum')};\n  }}\n"
+    )
+    return RowKernel(*_function("mean_of_row", body))
 
 
 def _reduction(layer: Layer, stem: str, result: str) -> RowKernel:

@@ -81,8 +81,8 @@ def build(
         Which inputs the application hands over row by row through a function, so that the image never lies in memory whole: True, every
         image in the type the model takes; "int8", every image, already quantised; or one of these by input name.
     disable : iterable of str
-        Optional passes to leave out: "fuse-ops", "remove-constant-channels", "order-ops", "patch-inference", "stream-rows", "in-place",
-        "overlap".
+        Optional passes to leave out: "fuse-ops", "remove-constant-channels", "order-ops", "recompute", "patch-inference", "stream-rows",
+        "in-place", "overlap".
     records : bool, path or Records
         Tuning records that choose kernels: those shipped with the package (default), a file that `tune` wrote besides them, just the given
         ones, or none (False). A record made with another compiler is used, and the report says so.

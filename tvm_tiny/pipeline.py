@@ -23,6 +23,7 @@ from tvm_tiny.passes.overlap import Overlap
 from tvm_tiny.passes.patch_inference import PatchInference
 from tvm_tiny.passes.plan_memory import PlanMemory
 from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
+from tvm_tiny.passes.recompute import Recompute
 from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
@@ -83,6 +84,12 @@ PIPELINE: tuple[Phase, ...] = (
         "order-ops",
         lambda o: OrderOps(in_place="in-place" not in o.disable),
         "operators are final; before what groups consecutive ones",
+        optional=True,
+    ),
+    Phase(
+        "recompute",
+        lambda o: Recompute(o.optimize, o.sram, o.max_overhead, rows="stream-rows" not in o.disable),
+        "operators are final; what it copies the next two passes group",
         optional=True,
     ),
     Phase(

@@ -16,11 +16,13 @@ import tvm_tiny
 from tests.schedules.test_fetch import Camera, run
 from tests.support.guarded import GuardedModel
 from tests.support.host import HostModel
+from tests.support.random_inputs import random_values
 from tests.support.random_tiny import tiny_chains
 from tests.support.shared import SHARED, needs_shared
 from tests.support.tiny_builder import TinyBuilder, evaluate
 from tests.test_exact_host import assert_exact
 from tvm_tiny.compiled import CompiledModel
+from tvm_tiny.device import build_image, measure_image
 from tvm_tiny.memory.patches import can_patch, has_empty_tiles, patch_stage
 from tvm_tiny.memory.tiny_rows import tiny_rows
 from tvm_tiny.ops import add as add_op
@@ -28,11 +30,13 @@ from tvm_tiny.ops import registry
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.fetch_rows import FetchRows
 from tvm_tiny.passes.patch_inference import PatchInference
+from tvm_tiny.reference import Reference
 
 pytestmark = pytest.mark.host_cc
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 ALONE = {"disable": ["stream-rows", "remove-constant-channels"], "optimize": "speed"}
+LEAST = {"optimize": "sram", "disable": ["stream-rows"]}
 LIMITS = {  # bytes of the arena with patches alone and at most a tenth of the work done again; image and kernel scratch inside
     "pretrainedResnet_quant": 34_500,
     "vww_96_int8": 40_000,
@@ -173,10 +177,25 @@ def test_float_patches_are_quantised_row_by_row() -> None:
 
 
 @needs_shared
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n.startswith("mcunet") else []) for n in LIMITS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "pretrainedResnet_quant" else [pytest.mark.slow]) for n in LIMITS])
 def test_shared_models_in_patches_are_exact_and_small(name: str, rng: np.random.Generator) -> None:
     path = Path(SHARED) / "models/tflite" / f"{name}.tflite"
-    model = tvm_tiny.build(path, "c -mcpu=cortex-m7", optimize="sram", disable=["stream-rows"])
+    model = tvm_tiny.build(path, "c -mcpu=cortex-m7", **LEAST)
     assert model.workspace_size <= LIMITS[name]
     assert model.report.decisions["patches"]["chosen"]["extra_macs"] <= 0.1
-    assert_exact(path, rng, 1, optimize="sram", disable=["stream-rows"])
+    assert_exact(path, rng, 1, **LEAST)
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", LIMITS)
+def test_shared_models_in_patches_on_the_emulated_m7(name: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    path = Path(SHARED) / "models/tflite" / f"{name}.tflite"
+    model = tvm_tiny.build(path, board="mps2_an500", name="net", **LEAST)
+    linked = measure_image(build_image(model.save(tmp_path / "model"), "mps2_an500", tmp_path / "project"))
+    assert model.workspace_size == linked.workspace("net") <= LIMITS[name]
+    sample = [random_values(rng, t.shape, t.dtype) for t in model.inputs]
+    found = model.run({t.name: x for t, x in zip(model.inputs, sample, strict=True)}, timeout=600.0)
+    for tensor, wanted in zip(model.outputs, Reference(path.read_bytes()).run(sample), strict=True):
+        np.testing.assert_array_equal(found[tensor.name].reshape(-1), wanted.reshape(-1))

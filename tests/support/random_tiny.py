@@ -79,6 +79,14 @@ class RandomNet:
         y = self.b.depthwise(x, 3)
         return self.b.call("mul", y, x, a_zp=3, b_zp=-7, y_zp=1, **mul_params(0.1, 0.1, 0.9))
 
+    def squeeze(self, x: relax.Expr) -> relax.Var:
+        """Squeeze-and-excite: every channel scaled by a value made of its mean over width, then height."""
+        h, w, depth = self._size(x)
+        mean = {"x_zp": -3, "y_zp": -3, "rounding": "gemmlowp"}
+        rows = self.b.call("mean", x, axes=[2], keepdims=True, multiplier=(1 << 30) // w, shift=1, **mean)
+        one = self.b.call("mean", rows, axes=[1], keepdims=True, multiplier=(1 << 30) // h, shift=1, **mean)
+        return self.b.call("mul", x, self.b.conv(one, depth), a_zp=3, b_zp=-7, y_zp=1, **mul_params(0.1, 0.1, 0.9))
+
     def table(self, x: relax.Expr) -> relax.Var:
         if self.draw(st.booleans()):
             return self.b.call("lookup", x, self.b.rng.integers(-128, 128, 256).astype("int8"))
@@ -92,10 +100,10 @@ class RandomNet:
 
 
 @st.composite
-def tiny_chains(draw: st.DrawFn, least: int = 2, most: int = 5) -> tvm.IRModule:
-    """A network of windows, residual blocks, products, tables and poolings, perhaps with a global mean at the end."""
+def tiny_chains(draw: st.DrawFn, least: int = 2, most: int = 5, more: tuple[str, ...] = ()) -> tvm.IRModule:
+    """A network of windows, residual blocks, products, tables and poolings, what `more` names, perhaps with a global mean at the end."""
     net = RandomNet(draw)
     x: relax.Expr = net.b.x
     for _ in range(draw(st.integers(least, most))):
-        x = getattr(net, draw(st.sampled_from(["conv", "conv", "depthwise", "residual", "residual", "product", "pool", "table"])))(x)
+        x = getattr(net, draw(st.sampled_from(["conv", "conv", "depthwise", "residual", "residual", "product", "pool", "table", *more])))(x)
     return net.b.finish(net.end(x) if draw(st.booleans()) else x)

@@ -221,11 +221,19 @@ def _stages(rows: TinyRows, max_overhead: float, *, fetch: bool) -> Iterator[Pat
 
 def _work(rows: TinyRows, stage: PatchStage, costs: PatchCosts) -> float:
     """Estimated extra work as a fraction of the whole network's."""
-    graph = rows.graph
+    graph, nodes, layers = rows.graph, rows.nodes, costs.layers
     inside = range(stage.first, stage.last)
-    extra = [costs.work(graph, stage, graph.ops[i], rows.nodes[i]) for i in inside]
-    rest = sum(costs.layers.work(graph, graph.ops[i], rows.nodes[i])[0] for i in range(len(graph.ops)) if i not in inside)
-    return sum(tiled - whole for whole, tiled in extra) / (rest + sum(whole for whole, _ in extra) or 1.0)
+    both = [costs.work(graph, stage, graph.ops[i], nodes[i]) for i in inside]
+    rest = sum(layers.work(graph, graph.ops[i], nodes[i])[0] for i in range(len(graph.ops)) if i not in inside)
+    calls = [_calls(stage, graph.ops[i], costs.together(graph, stage, graph.ops[i], nodes[i])) for i in inside]
+    again = layers.again([(count, layers.constants(nodes[i])) for count, i in zip(calls, inside, strict=True)])
+    extra = sum(tiled - whole for whole, tiled in both) + again
+    return extra / (rest + sum(whole for whole, _ in both) or 1.0)
+
+
+def _calls(stage: PatchStage, op: RowOp, together: int) -> int:
+    """How often an operator's kernel is called in all tiles."""
+    return len(stage.columns) * sum(-(-(s[op.output][1] - s[op.output][0]) // together) for s in stage.rows)
 
 
 def _head_bytes(rows: TinyRows, stage: PatchStage, options: Options, costs: PatchCosts) -> int:

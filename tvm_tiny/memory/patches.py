@@ -84,8 +84,10 @@ def can_patch(graph: RowGraph, first: int, last: int) -> bool:
 
 
 def _broadcasts(graph: RowGraph, op: RowOp) -> bool:
+    """Some pixel needs more or other pixels than those at its own place (of every input but a window's first)."""
     out = graph.tensors[op.output]
-    return any(graph.tensors[t].height < out.height // op.repeat for t in op.inputs[1:])
+    elementwise = op.inputs[1:] if op.kind == "window" else op.inputs
+    return any(graph.tensors[t].height < out.height // op.repeat or graph.tensors[t].width != out.width for t in elementwise)
 
 
 def patch_stage(graph: RowGraph, first: int, last: int, grid: tuple[int, int]) -> PatchStage:

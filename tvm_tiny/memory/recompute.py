@@ -32,7 +32,7 @@ class Recomputed:
     """A graph with copies, the partition found for it, and the extra work relative to the graph without."""
 
     graph: RowGraph
-    copies: tuple[str, ...]
+    copies: tuple[Copy, ...]
     partition: Partition
     overhead: float
 
@@ -92,26 +92,26 @@ def with_copies(graph: RowGraph, copies: Sequence[Copy]) -> RowGraph:
     return RowGraph(tensors, tuple(ops), graph.inputs, graph.outputs)
 
 
-def recompute_curve(graph: RowGraph, options: Options, max_overhead: float) -> list[Recomputed]:
+def recompute_curve(graph: RowGraph, options: Options, max_overhead: float, copies: Sequence[Copy] | None = None) -> list[Recomputed]:
     """Partitions with more and more recomputation, each of a lower peak than the one before; the first has none.
 
-    Copies are taken in the order of the peak each is responsible for (the peak when all others are taken and it is not),
-    as long as their extra multiply-accumulates stay within `max_overhead` of the graph's.
+    Copies (all `candidates` when None) are taken in the order of the peak each is responsible for (the peak when all others are taken and
+    it is not), as long as their extra multiply-accumulates stay within `max_overhead` of the graph's.
     """
     total = sum(op.macs for op in graph.ops) or 1
-    copies = candidates(graph)
+    copies = candidates(graph) if copies is None else copies
     blame = {c.reader: _peak(graph, [o for o in copies if o is not c], options) for c in copies}
     curve = [_result(graph, (), Cutter(graph, options), 0.0)]
-    taken: list[Copy] = []
+    taken: tuple[Copy, ...] = ()
     for copy in sorted(copies, key=lambda c: (-blame[c.reader], c.reader)):
-        taken.append(copy)
-        overhead = sum(graph.ops[k].macs for c in taken for k in c.ops) / total
+        overhead = sum(graph.ops[k].macs for c in (*taken, copy) for k in c.ops) / total
         if overhead > max_overhead:
             break
+        taken = (*taken, copy)
         cutter = Cutter(with_copies(graph, taken), options)
         peak = least_peak(cutter)
         if peak is not None and peak < curve[-1].partition.peak:
-            curve.append(_result(cutter.graph, tuple(graph.ops[k].name for c in taken for k in c.ops), cutter, overhead))
+            curve.append(_result(cutter.graph, taken, cutter, overhead))
     return curve
 
 
@@ -119,5 +119,5 @@ def _peak(graph: RowGraph, copies: Sequence[Copy], options: Options) -> int:
     return least_peak(Cutter(with_copies(graph, copies), options)) or 0
 
 
-def _result(graph: RowGraph, names: tuple[str, ...], cutter: Cutter, overhead: float) -> Recomputed:
-    return Recomputed(graph, names, next(partitions(cutter)), overhead)
+def _result(graph: RowGraph, copies: tuple[Copy, ...], cutter: Cutter, overhead: float) -> Recomputed:
+    return Recomputed(graph, copies, next(partitions(cutter)), overhead)

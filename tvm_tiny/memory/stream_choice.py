@@ -224,7 +224,7 @@ class _Problem:
 
 
 def stream_candidates(rows: TinyRows, options: StreamOptions, costs: Costs) -> tuple[Candidate, ...]:
-    """Partitions of the whole network, sorted by bytes, then work. The last search is remembered: two passes ask for it in turn."""
+    """Partitions of the whole network, sorted by bytes, then work. Searches are remembered: several passes ask for the same."""
     graph, nodes = rows.graph, rows.nodes
     tensors = tuple(graph.tensors[t] for t in sorted(graph.tensors))
     scratch = tuple((costs.scratch(n, False), costs.scratch(n, True)) for n in nodes)
@@ -234,7 +234,7 @@ def stream_candidates(rows: TinyRows, options: StreamOptions, costs: Costs) -> t
     return _search(_Problem(tensors, graph.ops, graph.inputs, graph.outputs, _outside(rows), *figures, options))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _search(problem: _Problem) -> tuple[Candidate, ...]:
     scratch = {op.name: pair for op, pair in zip(problem.ops, problem.scratch, strict=True)}
     cutter = _cutter(problem.graph, problem.external, lambda op, streamed: scratch[op.name][streamed])

@@ -138,12 +138,20 @@ def row_op(
         if op == "avg_pool2d" and tuple(attrs["kernel"]) == tuple(infos[0].shape[1:3]) and not any(attrs["padding"]):
             return RowOp(name, "reduce", inputs, output, macs=macs)
         return _window(name, op, attrs, attrs["kernel"], inputs, output, macs)
-    if op == "mean" and sorted(attrs["axes"]) == [1, 2]:
-        return RowOp(name, "reduce", inputs, output, macs=macs)
+    if op == "mean":
+        return _mean(name, attrs, infos[0].shape, inputs, output, macs)
     if op in _ELEMENTWISE and _row_by_row(activations, computed, op):
         same = tuple(i for i, info in enumerate(activations) if info.shape == activations[0].shape)
         return RowOp(name, "rows", inputs, output, macs=macs, in_place=same, pointwise=True)
     return None
+
+
+def _mean(name: str, attrs: Mapping[str, Any], shape: Sequence[int], inputs: tuple[str, ...], output: str, macs: int) -> RowOp | None:
+    """Over height and width (or the height of a single column): a reduction; over the width alone: row by row."""
+    axes = sorted(attrs["axes"])
+    if axes == [1, 2] or (axes == [1] and shape[2] == 1):
+        return RowOp(name, "reduce", inputs, output, macs=macs)
+    return RowOp(name, "rows", inputs, output, macs=macs) if axes == [2] and attrs["keepdims"] else None
 
 
 def _row_by_row(activations: Sequence[TensorInfo], computed: Sequence[bool], op: str) -> bool:

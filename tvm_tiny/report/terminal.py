@@ -65,11 +65,20 @@ def summary(report: Report) -> str:
         f"arena: {report.arena_bytes:,} bytes ({proof}; decided by {report.peak_layer})",
         f"constants: {report.constants_bytes:,} bytes    work: {report.macs:,} MAC",
     ]
+    lines += _recomputed(report.decisions.get("recompute", {}))
     lines += _patches(report.decisions.get("patches", {}))
     lines += _streaming(report.decisions.get("stream", {}))
     if report.float_layers:
         lines.append(f"left in float: {', '.join(report.float_layers)}")
     return "\n".join(lines)
+
+
+def _recomputed(decision: dict[str, Any]) -> list[str]:
+    """What is computed twice instead of being kept."""
+    if not decision or not decision["chosen"]["operators"]:
+        return []
+    chosen = decision["chosen"]
+    return [f"computed twice: {', '.join(_short(n) for n in chosen['operators'])} ({100 * chosen['extra_macs']:+.1f} % MAC)"]
 
 
 def _patches(decision: dict[str, Any]) -> list[str]:
