@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.cli import invoke, invoke_json
+from tests.support.demo import MODEL as DEMO
 from tests.support.device_model import HANG, OK, STATUS, expected, sample, write_crasher
 
 pytestmark = pytest.mark.host_cc
@@ -48,6 +51,39 @@ def test_table_shows_outputs_and_sizes(artifact: str, tmp_path: Path) -> None:
     assert "image_out" in text
     assert "and 2 samples more" in text
     assert "flash" in text
+
+
+def test_latency_and_throughput(artifact: str, tmp_path: Path) -> None:
+    inputs = save_inputs(tmp_path, OK, 3)
+    document = invoke_json("run", artifact, "-i", inputs, "-n", "3", "--transport", "rpc")
+    assert document["latency_seconds"] > 0
+    assert document["samples_per_second"] > 0
+    assert "samples a second, transfers included" in invoke("run", artifact, "-i", inputs).stdout
+
+
+@pytest.mark.qemu
+def test_comparison_with_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: str) -> None:
+    """The demo network on an emulated M7 over RPC gives this machine's bytes; a difference is an error that counts them."""
+    arguments = ("run", str(DEMO), "--board", "mps2_an500", "--transport", "rpc", "--compare", "-n", "2")
+    assert invoke_json(*arguments)["compared"] is True
+    assert "--compare takes the model file" in invoke("run", artifact, "--compare").stderr
+    from tvm_tiny import device
+
+    real = device.run
+
+    def wrong_on_the_board(mlf: Path, board: str, samples: list, **options: object) -> device.RunResult:
+        result = real(mlf, "native", samples)
+        if board != "native":
+            result.outputs[1]["image_out"][0, 0] += 1
+        return result
+
+    monkeypatch.setattr(device, "run", wrong_on_the_board)
+    monkeypatch.setattr(sys.modules["tvm_tiny.cli.run"], "artifact_of", lambda *_: contextlib.nullcontext(Path(artifact)))
+    (tmp_path / "m.tflite").touch()
+    inputs = save_inputs(tmp_path, OK, 3)
+    result = invoke("run", str(tmp_path / "m.tflite"), "--board", "mps2_an500", "-i", inputs, "-n", "3", "--compare")
+    assert result.exit_code == 6
+    assert "1 of 3 samples differ from this machine's, the first is 1" in " ".join(result.stderr.split())
 
 
 def test_a_layers_error_is_exit_6_and_names_the_layer(artifact: str, tmp_path: Path) -> None:

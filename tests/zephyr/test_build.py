@@ -13,7 +13,7 @@ import pytest
 import tvm_tiny
 from tests.support.demo import MODEL, demo_samples
 from tests.support.device_model import BAD_WRITE, DIVIDE, OVERFLOW, expected, sample, write_crasher
-from tvm_tiny.boards import find_board
+from tvm_tiny.boards import find_board, load_boards
 from tvm_tiny.device import DeviceFault, ProjectOptions, find_handler, load_project, measure_image, run
 from tvm_tiny.device.artifact import open_artifact
 from tvm_tiny.device.project import with_template
@@ -61,12 +61,16 @@ def test_demo_network_is_exact(board: str, compiled, tmp_path: Path) -> None:
         assert 0 < result.stack_used < result.stack_size == options.stack_bytes
 
 
-@pytest.mark.parametrize("board", ["nucleo_f746zg", "nucleo_h743zi"])
-def test_real_boards_build(board: str, compiled, tmp_path: Path) -> None:
+REAL = [board.name for board in load_boards().values() if board.template == "zephyr" and not board.emulated and not board.target.is_host]
+CHIPS = [*((name, "standalone") for name in REAL), ("nucleo_h743zi", "rpc"), ("nucleo_l4r5zi", "rpc")]
+
+
+@pytest.mark.parametrize(("board", "app"), CHIPS)
+def test_real_boards_build(board: str, app: str, compiled, tmp_path: Path) -> None:
     """The image fits the chip, its arena is the artifact's, and lies where boards.toml says it does."""
     chip = find_board(board)
     with open_artifact(compiled(board)) as artifact:
-        project = find_handler(chip).generate(artifact, chip, tmp_path / "p", ProjectOptions())
+        project = find_handler(chip).generate(artifact, chip, tmp_path / "p", ProjectOptions(app))
         size = measure_image(find_handler(chip).build(project))
         assert size.workspace(NAME) == artifact.workspace_size
     assert size.flash < (chip.limits.flash or 0)

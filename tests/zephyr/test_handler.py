@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -14,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.rpc.test_boards import run_model
 from tests.support.device_model import expected, sample, write_crasher
 from tvm_tiny.boards import find_board, load_boards
-from tvm_tiny.device import ProjectOptions, find_handler, generate_project, load_project, run
+from tvm_tiny.device import ProjectOptions, connect, find_handler, generate_project, load_project, run
 from tvm_tiny.device.artifact import pack_inputs
 from tvm_tiny.device.flashing import flash_commands
 from tvm_tiny.device.link import ChildProcess
@@ -24,6 +26,7 @@ from tvm_tiny.device.project import Project, with_template
 from tvm_tiny.device.runner import run_samples
 from tvm_tiny.device.serial import find_port
 from tvm_tiny.errors import DeviceError, InputError, OptionError, TargetError, ToolchainError
+from tvm_tiny.microtvm_projects.zephyr.handler import Handler
 
 N = 64
 
@@ -156,8 +159,15 @@ def test_port(model: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def board_on_a_port(model: Path, tmp_path: Path) -> Iterator[str]:
-    """The application as a process behind a pseudo-terminal, running long before anyone opens its port: a board."""
-    folder = generate_project(write_crasher(tmp_path / "host", N), tmp_path / "native", "native")
+    """The standalone application as a board."""
+    with played_board(tmp_path) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def played_board(tmp_path: Path, **options: str) -> Iterator[str]:
+    """An application as a process behind a pseudo-terminal, running long before anyone opens its port: a board."""
+    folder = generate_project(write_crasher(tmp_path / "host", N), tmp_path / "native", "native", **options)
     image = find_handler(find_board("native")).build(load_project(folder))
     device, port = pty.openpty()
     tty.setraw(port)
@@ -168,6 +178,25 @@ def board_on_a_port(model: Path, tmp_path: Path) -> Iterator[str]:
         process.close()
         os.close(device)
         os.close(port)
+
+
+@pytest.mark.host_cc
+def test_connect_flashes_a_board_and_finds_its_port(
+    model: Path, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One `with` block: built (here: pretended), flashed, connected; and `run(transport="rpc")`."""
+    fake_tool(tmp_path / "tools", "west")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:{os.environ['PATH']}")
+    monkeypatch.setattr(Handler, "build", lambda _self, project, **_: pretend_elf(project, tmp_path))
+    inputs = sample(rng, N)
+    with played_board(tmp_path, app="rpc") as port:
+        options = ProjectOptions(serial=port)
+        with connect(model, "nucleo_f746zg", options=options) as remote:
+            np.testing.assert_array_equal(run_model(remote, inputs)["sums"], expected(inputs)["sums"])
+        result = run(model, "nucleo_f746zg", inputs, transport="rpc", options=options, project_dir=tmp_path / "kept")
+    np.testing.assert_array_equal(result.outputs[0]["sums"], expected(inputs)["sums"])
+    assert result.latency > 0
+    assert (tmp_path / "kept/west.log").read_text().endswith("west flash --build-dir build\n")
 
 
 @pytest.mark.host_cc

@@ -33,7 +33,7 @@ def device_server(
     model: Annotated[
         Path | None, typer.Argument(help="A trained int8 model, or what `compile` wrote. Without: an emulator to tune on.")
     ] = None,
-    board: Annotated[str, typer.Option("--board", "-b", help="The host or an emulated board of `tvm-tiny boards`.")] = "native",
+    board: Annotated[str, typer.Option("--board", "-b", help="A board of `tvm-tiny boards`; a real one is flashed.")] = "native",
     line: Annotated[str, typer.Option("--line", help="Instead of a model: a running device, e.g. serial:/dev/ttyACM0@115200.")] = "",
     host: Annotated[str, typer.Option("--host", help="Address to listen on; beyond loopback a --key is needed.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 leaves the choice to the system.")] = 0,
@@ -62,7 +62,7 @@ def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str
     """The line that is named, that of the model's firmware, built and kept as long as `stack`, or an emulator without firmware."""
     from tvm_tiny.boards import find_board
     from tvm_tiny.device.artifact import open_artifact
-    from tvm_tiny.device.rpc.boards import RPC_OPTIONS, project_line
+    from tvm_tiny.device.rpc.boards import RPC_OPTIONS, flashed_line
     from tvm_tiny.device.rpc.line import parse_line
     from tvm_tiny.device.runner import built_project
 
@@ -75,7 +75,7 @@ def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str
     options = replace(RPC_OPTIONS, run_code=run_code)
     artifact = stack.enter_context(open_artifact(stack.enter_context(artifact_of(model, target, board))))
     with progress(f"building for {board}"):
-        return project_line(stack.enter_context(built_project(artifact, find_board(board), options)))
+        return flashed_line(stack.enter_context(built_project(artifact, find_board(board), options)))
 
 
 def _emulator(board: Board) -> Device:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from rich.table import Table
 from tvm_tiny.cli.building import ModelOrArtifact, Target, artifact_of, progress
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.cli.inputs import Count, InputFile, Seed, make_samples
-from tvm_tiny.errors import InputError
+from tvm_tiny.errors import DeviceError, InputError, OptionError
 
 if TYPE_CHECKING:
     from tvm_tiny.device import RunResult
@@ -31,6 +32,8 @@ def run(
     seed: Seed = 0,
     target: Target = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds one sample may take.")] = 60.0,
+    transport: Annotated[str, typer.Option("--transport", help="frames, or rpc: through TVM's RPC client.")] = "frames",
+    compare: Annotated[bool, typer.Option("--compare", help="Run the samples on this machine too; a difference is an error.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -42,10 +45,26 @@ def run(
         with open_artifact(directory) as artifact:
             drawn = make_samples(inputs, artifact.inputs, samples, seed)
         with progress(f"running {len(drawn)} samples on {board}"):
-            result = run_on_device(directory, board, drawn, timeout=timeout)
+            result = run_on_device(directory, board, drawn, timeout=timeout, transport=transport)
     if output is not None:
         _write(output, result)
-    emit(as_json, _to_dict(result), lambda console: show_result(console, result))
+    if compare:
+        _compare(model, board, drawn, result)
+    emit(as_json, _to_dict(result) | {"compared": compare}, lambda console: show_result(console, result, compare))
+
+
+def _compare(model: Path, board: str, samples: Sequence[Mapping[str, np.ndarray]], result: RunResult) -> None:
+    """Run what was compiled for this machine on the same samples."""
+    from tvm_tiny.device import run as run_on_device
+
+    if model.is_dir() or model.suffix == ".tar":
+        raise OptionError("--compare takes the model file: what is compiled for a board does not run here", remedy="give the model file")
+    with artifact_of(model, "c", "native") as directory, progress("running the same on this machine"):
+        wanted = run_on_device(directory, "native", samples).outputs
+    pairs = zip(result.outputs, wanted, strict=True)
+    different = [i for i, (ours, host) in enumerate(pairs) if any(not np.array_equal(ours[name], host[name]) for name in host)]
+    if different:
+        raise DeviceError(f"{board}: {len(different)} of {len(samples)} samples differ from this machine's, the first is {different[0]}")
 
 
 def _write(path: Path, result: RunResult) -> None:
@@ -64,12 +83,14 @@ def _to_dict(result: RunResult) -> dict[str, Any]:
         "samples": len(result.outputs),
         "outputs": result.outputs,
         "stack_used": result.stack_used,
+        "latency_seconds": result.latency,
+        "samples_per_second": result.throughput,
         "image": {"flash": result.image.flash, "sram": result.image.sram},
     }
 
 
-def show_result(console: Console, result: RunResult) -> None:
-    """Print outputs and sizes of a run."""
+def show_result(console: Console, result: RunResult, compared: bool = False) -> None:
+    """Print outputs, times and sizes of a run."""
     table = Table("sample", "output", "shape", "largest at", "values")
     for number, sample in enumerate(result.outputs[:SHOWN_SAMPLES]):
         for name, array in sample.items():
@@ -78,6 +99,8 @@ def show_result(console: Console, result: RunResult) -> None:
     console.print(table)
     if len(result.outputs) > SHOWN_SAMPLES:
         console.print(f"… and {len(result.outputs) - SHOWN_SAMPLES} samples more (all of them: --output or --json)")
+    times = f"{1000 * result.latency:,.1f} ms a sample, {result.throughput:,.1f} samples a second, transfers included"
+    console.print(times + (", all equal to this machine's" if compared else ""), highlight=False)
     sizes = f"flash {result.image.flash:,} bytes, SRAM {result.image.sram:,} bytes"
     stack = f", stack used {result.stack_used:,} bytes" if result.stack_used else ""
     console.print(f"{result.board.title}: image {sizes}{stack}", highlight=False)

@@ -51,6 +51,16 @@ class RunResult:
     board: Board
     layer_times: list[LayerTimes] = field(default_factory=list)
 
+    @property
+    def latency(self) -> float:
+        """Median seconds of a sample, transfers included."""
+        return float(np.median(self.seconds)) if self.seconds else 0.0
+
+    @property
+    def throughput(self) -> float:
+        """Samples a second, transfers included."""
+        return len(self.seconds) / sum(self.seconds) if self.seconds else 0.0
+
 
 def run(
     mlf: str | Path,

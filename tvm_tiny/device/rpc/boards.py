@@ -14,11 +14,12 @@ import numpy as np
 
 from tvm_tiny.boards import Board, find_board
 from tvm_tiny.device.artifact import Artifact, open_artifact
-from tvm_tiny.device.project import Project, ProjectOptions
+from tvm_tiny.device.project import Project, ProjectOptions, find_handler
 from tvm_tiny.device.qemu import qemu_command
 from tvm_tiny.device.rpc.line import LineSpec, ProcessSpec, parse_line
 from tvm_tiny.device.rpc.session import connect as connect_line
 from tvm_tiny.device.runner import built_project
+from tvm_tiny.device.serial import find_port
 from tvm_tiny.errors import DeviceError, OptionError
 
 RPC_OPTIONS = ProjectOptions(app="rpc", line="uart")
@@ -30,22 +31,39 @@ def rpc_options(options: ProjectOptions) -> ProjectOptions:
 
 
 def project_line(project: Project) -> LineSpec:
-    """The line to a built project's program: a host process, or an emulated board's UART. Opening it starts the program.
+    """The line to a built project's program: a host process, an emulated board's UART, or the serial port of a real board.
+
+    Opening it starts the program of the first two; a board must have been flashed.
 
     Raises
     ------
     OptionError
-        The project holds another application, or its board is neither: a real board's line is a serial port.
+        The project holds another application, or several serial ports are plugged in and none is named.
+    DeviceError
+        No serial port is plugged in.
     """
     if project.options.app != "rpc":
         raise OptionError(f"{project.directory} holds the application {project.options.app!r}", remedy="generate it with app='rpc'")
     if project.board.target.is_host:
         return ProcessSpec((str(project.elf),))
     if not project.board.emulated:
-        raise OptionError(f"{project.board.name} is a real board", remedy="flash it and name its line, e.g. serial:/dev/ttyACM0@115200")
+        return find_port(project)
     if project.options.line != "uart":
         raise OptionError(f"RPC does not run over line={project.options.line!r}", remedy="generate the project with line='uart'")
     return ProcessSpec(tuple(qemu_command(project.board, project.elf, ("-serial", "stdio"))))
+
+
+def flashed_line(project: Project) -> LineSpec:
+    """The line to a built project's program, which is put on the board first, if it is a real one; see `project_line`.
+
+    Raises
+    ------
+    ToolchainError
+        Nothing is installed that can flash the board, or it failed.
+    """
+    line = project_line(project)
+    find_handler(project.board).flash(project)
+    return line
 
 
 @contextlib.contextmanager
@@ -57,8 +75,8 @@ def connect(
     Parameters
     ----------
     mlf
-        Compiled model (directory or .tar in Model Library Format): its firmware is built and booted on `board`, a host process or an
-        emulated board.
+        Compiled model (directory or .tar in Model Library Format): its firmware is built and started on `board`: a host process, an
+        emulated board, or a real one, which is flashed and found at `options.serial` or the only serial port that is plugged in.
     line
         Instead of `mlf` and `board`: the line to a device whose firmware runs already, e.g. `serial:/dev/ttyACM0@115200`.
     options
@@ -74,9 +92,9 @@ def connect(
     Raises
     ------
     OptionError
-        Neither or both of `mlf` and `line` are given, or the board is a real one and `line` is missing.
+        Neither or both of `mlf` and `line` are given, or a real board's port is not clear.
     ToolchainError, DoesNotFitError
-        The firmware can't be built.
+        The firmware can't be built or flashed.
     DeviceError
         The device does not answer.
     """
@@ -87,7 +105,7 @@ def connect(
             spec = parse_line(line)
         else:
             artifact = stack.enter_context(open_artifact(mlf))
-            spec = project_line(stack.enter_context(built_project(artifact, find_board(board), rpc_options(options))))
+            spec = flashed_line(stack.enter_context(built_project(artifact, find_board(board), rpc_options(options))))
         yield stack.enter_context(connect_line(spec, **bridge))
 
 
@@ -102,7 +120,7 @@ def run_samples_over_rpc(
         The device crashed, hung or reported a failed layer.
     """
     outputs, seconds = [], []
-    with connect_line(project_line(project), call_timeout=timeout) as session:
+    with connect_line(flashed_line(project), call_timeout=timeout) as session:
         for sample in samples:
             start = time.monotonic()
             try:
