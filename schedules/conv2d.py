@@ -17,7 +17,7 @@ from tvm.s_tir import Schedule
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
-from tvm_tiny.schedules.microkernels.conv2d import default_choice
+from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.schedules.tensorize import tensorized

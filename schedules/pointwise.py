@@ -17,7 +17,7 @@ from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.conv2d import distance, parameters_of, shape_of, space_of
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, MicroKernel, RegisterPressureError, conv2d
-from tvm_tiny.schedules.microkernels.conv2d import default_choice
+from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
@@ -90,7 +90,8 @@ def _takes(layer: Layer | None) -> Conv2DShape | None:
 
 
 def _schedule(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: BlockChoice, target: TinyTarget) -> Schedule:
-    rows = strip_rows(shape.height, shape.width, choice.pixels * choice.tile)
+    whole = choice.weights == "layer"  # copied once, not strip by strip
+    rows = shape.height if whole else strip_rows(shape.height, shape.width, choice.pixels * choice.tile)
     kernel = _kernel(layer, shape, rows, choice, target)
     if rows < shape.height and rows * shape.width % _group(kernel):  # the kernel has cut the block down
         rows = strip_rows(shape.height, shape.width, _group(kernel))

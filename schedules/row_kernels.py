@@ -40,7 +40,7 @@ from tvm_tiny.schedules.microkernels import (
     depthwise,
     gate_mul,
 )
-from tvm_tiny.schedules.microkernels.conv2d import default_choice
+from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
 from tvm_tiny.schedules.stream_costs import fetch_scratch, row_pixels
 
@@ -125,7 +125,7 @@ def row_choice(shape: Conv2DShape, core: Core, together: int = 1) -> BlockChoice
     if choice.pixels == 1:
         return choice
     pixels = row_pixels(shape.out_width * together, shape.k, by_words=shape.channels % 4 == 0)
-    return replace(choice, pixels=pixels, tile=1)
+    return replace(choice, pixels=pixels, tile=1, weights="flash")
 
 
 def _depthwise(layer: Layer, core: Core, together: int = 1) -> RowKernel:

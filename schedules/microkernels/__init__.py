@@ -25,7 +25,8 @@ not a matter of testing alone: the requantisation form of every layer is proven 
 
 from .add import AddLayer, add
 from .c_source import CFunction, merge
-from .conv2d import Conv2DShape, conv2d
+from .conv2d import conv2d
+from .conv2d_shape import Conv2DShape
 from .dense import DenseChoice, dense, paired_dense
 from .depthwise import DepthwiseChoice, DepthwiseShape, depthwise
 from .gemm_layer import BlockChoice

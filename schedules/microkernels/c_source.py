@@ -73,7 +73,7 @@ def function_name(prefix: str, family: str, description: object) -> str:
     return f"{prefix}_{family}_{digest}"
 
 
-def naked_function(name: str, parameters: tuple[str, ...], lines: Iterable[str], portable: str) -> CFunction:
+def naked_function(name: str, parameters: tuple[str, ...], lines: Iterable[str], portable: str, result: str = "void ") -> CFunction:
     """Build a static function with an assembly body (naked) and a portable one.
 
     Parameters
@@ -84,6 +84,8 @@ def naked_function(name: str, parameters: tuple[str, ...], lines: Iterable[str],
         The whole assembly, saving and restoring of registers included.
     portable : str
         C statements of the same meaning.
+    result : str
+        What it returns, in r0.
     """
     declared = ", ".join(parameters)
     unused = ", ".join(f"{p} TINY_UNUSED" for p in parameters)
@@ -92,9 +94,9 @@ def naked_function(name: str, parameters: tuple[str, ...], lines: Iterable[str],
     return CFunction(
         name,
         f"#if {ASSEMBLY_CONDITION}\n"
-        f"TINY_NAKED static void {name}({unused}) {{\n  __asm volatile(\n{body}\n  );\n}}\n"
+        f"TINY_NAKED static {result}{name}({unused}) {{\n  __asm volatile(\n{body}\n  );\n}}\n"
         f"#else\n"
-        f"static void {name}({declared}) {{\n{portable}}}\n"
+        f"static {result}{name}({declared}) {{\n{portable}}}\n"
         f"#endif\n",
     )
 
@@ -118,3 +120,13 @@ def add_immediate(register: str, value: int, scratch: str = "r3") -> list[str]:
     if abs(value) > 0xFFFF:
         lines.append(f"movt {scratch}, #{abs(value) >> 16}")
     return [*lines, f"{'add' if value > 0 else 'sub'} {register}, {register}, {scratch}"]
+
+
+def copy_function(prefix: str) -> CFunction:
+    """Emit `static const uint8_t *f(uint8_t *to, const uint8_t *from, uint32_t words)`: copies whole words, returns `to`."""
+    lines = ["push {r0, r4-r11, lr}", "subs r2, r2, #8", "blo 2f"]
+    lines += ["1:", "ldm r1!, {r4-r11}", "subs r2, r2, #8", "stm r0!, {r4-r11}", "bhs 1b"]
+    lines += ["2:", "adds r2, r2, #8", "beq 4f", "3:", "ldr r3, [r1], #4", "subs r2, r2, #1", "str r3, [r0], #4", "bne 3b"]
+    lines += ["4:", "pop {r0, r4-r11, pc}"]
+    parameters = ("uint8_t *to", "const uint8_t *from", "uint32_t words")
+    return naked_function(f"{prefix}_copy", parameters, lines, "  memcpy(to, from, 4 * words);\n  return to;\n", "const uint8_t *")

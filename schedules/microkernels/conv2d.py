@@ -7,96 +7,19 @@ block function. Padding is written into the columns as the input's zero point; t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..requantize_forms import Form
 from . import reference
-from .c_source import CFunction, function_name
+from .c_source import CFunction, copy_function, function_name
+from .conv2d_shape import Conv2DShape, default_choice
 from .expand import Expand, expand_function, expanded_pair
 from .gather import Gather, gather_function
 from .gemm_block import GemmBlock, gemm_function
 from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
 from .layer import Core, LayerParameters, MicroKernel
-
-
-@dataclass(frozen=True)
-class Conv2DShape:
-    """Shape of a convolution: NHWC input of one image, OHWI weights.
-
-    Attributes
-    ----------
-    height, width, channels : int
-        Input.
-    outputs : int
-        Output channels.
-    kernel, stride, dilation : tuple of int
-        Vertical, horizontal.
-    padding : tuple of int
-        Top, left, bottom, right.
-    """
-
-    height: int
-    width: int
-    channels: int
-    outputs: int
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
-
-    @property
-    def out_height(self) -> int:
-        """Output rows."""
-        return (self.height + self.padding[0] + self.padding[2] - (self.kernel[0] - 1) * self.dilation[0] - 1) // self.stride[0] + 1
-
-    @property
-    def out_width(self) -> int:
-        """Output columns."""
-        return (self.width + self.padding[1] + self.padding[3] - (self.kernel[1] - 1) * self.dilation[1] - 1) // self.stride[1] + 1
-
-    @property
-    def k(self) -> int:
-        """Products a sum."""
-        return self.kernel[0] * self.kernel[1] * self.channels
-
-    @property
-    def macs(self) -> int:
-        """Nominal multiply-accumulates."""
-        return self.out_height * self.out_width * self.outputs * self.k
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Output pixel i reads input pixel i only."""
-        return self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0, 0, 0)
-
-
-def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> BlockChoice:
-    """Block for a shape without tuning.
-
-    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long. Weights
-    that the flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as many as fit
-    into `scratch_limit` bytes.
-    """
-    pixels, groups = shape.out_height * shape.out_width, -(-shape.k // 4)
-    if pixels == 1:
-        return BlockChoice(channels=min(6 if shape.outputs % 6 == 0 or shape.outputs > 24 else 4, shape.outputs), pixels=1, unroll=8)
-    together = 3 if core.dual_issue or groups > 16 else 4
-    if core.dual_issue and pixels in (4, 8):
-        together = 4
-    together = min(together, pixels)
-    tile = 1
-    if shape.outputs * shape.k > (4096 if core.dual_issue else 512):
-        most = max(1, scratch_limit // (8 * groups * together))
-        whole = pixels // together
-        tile = -(-whole // -(-whole // most))  # even tiles
-    return BlockChoice(min(2, shape.outputs), together, unroll=_unroll(groups), tile=tile)
-
-
-def _unroll(groups: int) -> int:
-    """Groups an iteration (a dozen are a kilobyte of code): all of short sums, of long ones 10 to 16, which leaves fewest behind."""
-    return groups if groups <= 20 else min(range(16, 9, -1), key=lambda u: groups % u)
 
 
 def conv2d(
@@ -118,7 +41,9 @@ def conv2d(
     rows = layer.weights.reshape(shape.outputs, shape.k)
     matrix = pack_matrix(rows, layer, choice)
     if matrix.requant.form is Form.ACCUMULATOR:
-        choice = replace(choice, tile=1)
+        choice = replace(choice, tile=1, weights="flash")
+    if choice.tile == 1 and choice.weights == "block":
+        choice = replace(choice, weights="flash")
     if matrix.operand == "w8" and choice.channels * choice.pixels > 6:
         choice = replace(choice, pixels=6 // choice.channels)  # unpacked weights need two more registers than r8's
     prefix = name
@@ -138,6 +63,7 @@ def conv2d(
             "block": f"{choice.channels}x{choice.pixels}",
             "unroll": choice.unroll,
             "tile": choice.tile,
+            "weights": choice.weights,
             "requantise": matrix.requant.form.value + ("" if matrix.requant.shift is not None else " per channel"),
         },
         row_name=f"{name}_rows" if row_form else None,
@@ -165,7 +91,17 @@ class _Writer:
     def scratch_bytes(self) -> int:
         """Columns of a tile, then gathered bytes, then (fallback only) the int32 sums of a group."""
         sums = 4 * self.shape.outputs * self.choice.pixels if self.accumulates else 0
-        return self.group_bytes * self.choice.tile + self.byte_column * self.choice.pixels + sums
+        copied = {"flash": 0, "layer": len(self.matrix.stream), "block": self.matrix.block_bytes}[self.choice.weights]
+        return self._copy_at + sums + copied
+
+    @property
+    def _copy_at(self) -> int:
+        """Where copied weights lie in scratch (layers with sums there have none)."""
+        return self.group_bytes * self.choice.tile + self.byte_column * self.choice.pixels
+
+    def _copy(self, source: str, nbytes: int) -> str:
+        """C expression: the address of the weights at `source` after they were copied."""
+        return f"{self._add(copy_function(self.prefix))}((uint8_t *)scratch + {self._copy_at}, {source}, {nbytes // 4}u)"
 
     def functions(self, name: str, *, row_form: bool) -> list[CFunction]:
         forms = [self._form(name, rows=False)]
@@ -296,7 +232,9 @@ class _Writer:
         source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else "const int8_t *in, int8_t *out"
         text = f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch);\n"
         text += f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch) {{\n"
-        text += "  const uint8_t *stream = packed;\n  uint8_t *columns = scratch;\n"
+        resident = self.choice.weights == "layer"
+        text += f"  const uint8_t *stream = {self._copy('packed', len(self.matrix.stream)) if resident else 'packed'};\n"
+        text += "  uint8_t *columns = scratch;\n"
         text += f"  int8_t *bytes = (int8_t *)(columns + {self.group_bytes * self.choice.tile});\n"
         text += f"  int32_t y = {'begin' if rows else '0'}, x = 0;\n"
         if rows:
@@ -358,7 +296,8 @@ class _Writer:
         if m.main_bytes:
             name = self._add(gemm_function(self.prefix, main))
             text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels})\n"
-            text += f"      {name}(columns, block, at, top, {s.outputs});\n"
+            source = self._copy("block", main.stream_bytes) if c.weights == "block" else "block"
+            text += f"      {name}(columns, {source}, at, top, {s.outputs});\n"
         if m.tail_channels:
             name = self._add(gemm_function(self.prefix, replace(main, channels=m.tail_channels, unroll=min(8, c.unroll))))
             text += f"    {name}(columns, block, at, top, {s.outputs});\n"

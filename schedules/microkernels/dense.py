@@ -14,7 +14,8 @@ import numpy as np
 from ..requantize_forms import Form, Requantization, RequantParameters, find_form
 from . import reference
 from .c_source import CFunction
-from .conv2d import Conv2DShape, conv2d
+from .conv2d import conv2d
+from .conv2d_shape import Conv2DShape
 from .dense_block import DenseBlock, common_function, dense_function
 from .expand import Expand, expand_function
 from .gemm_layer import recode_pairs

@@ -36,6 +36,9 @@ class BlockChoice:
     shared : bool
         Use the block that serves layers of every length (`gemm_shared`): a few per cent slower, a kB less code for each layer after
         the first.
+    weights : str
+        Where a block reads its weights: "flash", or in scratch after the whole "layer", or one channel "block" before its walk over a
+        tile, was copied there. For flash that costs a wait at every read.
     """
 
     channels: int = 2
@@ -44,6 +47,7 @@ class BlockChoice:
     unroll: int = 16
     tile: int = 1
     shared: bool = False
+    weights: str = "flash"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,11 @@ class PackedMatrix:
     def groups(self) -> int:
         """Number of groups of four k, padding included."""
         return _padded_groups(self.k, self.multiple)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a full block in the stream."""
+        return self.main_bytes // max(1, self.outputs // self.block_channels)
 
     @property
     def tail_channels(self) -> int:

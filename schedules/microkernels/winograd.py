@@ -10,7 +10,7 @@ import numpy as np
 from ..requantize_forms import Form, RequantParameters, find_form
 from . import reference
 from .c_source import CFunction
-from .conv2d import Conv2DShape
+from .conv2d_shape import Conv2DShape
 from .gemm_layer import recode_weights
 from .layer import Core, LayerParameters, MicroKernel, words
 from .requantize import RequantShape, constant_words

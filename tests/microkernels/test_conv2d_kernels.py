@@ -23,6 +23,7 @@ from tvm_tiny.schedules.microkernels import (
     conv2d,
     dense,
 )
+from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
 
 
 def random_conv(
@@ -41,7 +42,8 @@ def random_conv(
     layer = random_parameters(random_weights((shape.outputs, *kernel, shape.channels), rng), False, rng)
     operand = [None, None, "w8", "w16"][int(rng.integers(4))]
     pixels = int(rng.integers(1, 5 if operand is None else 4))
-    choice = BlockChoice(2, pixels, operand, int(rng.choice([2, 3, 16])), int(rng.choice([1, 1, 2, 3])))
+    weights = str(rng.choice(["flash", "layer", "block"]))
+    choice = BlockChoice(2, pixels, operand, int(rng.choice([2, 3, 16])), int(rng.choice([1, 1, 2, 3])), weights=weights)
     kernel_ = make(name, shape, layer, core, choice=choice if rng.random() < 0.7 else None)
     return kernel_, random_input(kernel_.input_shape, rng)
 
@@ -125,3 +127,11 @@ def test_every_block_and_loop_order_is_exact(mcpu: str, tmp_path: Path) -> None:
                     cases.append((kernel, random_input(kernel.input_shape, rng)))
     assert {str(k.choices["requantise"]).split()[0] for k, _ in cases} == {"single", "double", "accumulator"}
     assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)
+
+
+def test_a_single_issue_core_copies_weights_it_reads_again_as_scratch_allows() -> None:
+    def weights(outputs: int, room: int, core: Core) -> str:
+        return default_choice(Conv2DShape(10, 10, 64, outputs), core, room).weights
+
+    assert [weights(2, 0, Core(False)), weights(64, 0, Core(False)), weights(64, 0, Core(True))] == ["layer", "flash", "flash"]
+    assert [weights(64, room, Core(False)) for room in (8_000, 2_000)] == ["layer", "block"]

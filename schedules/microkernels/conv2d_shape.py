@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The geometry of a convolution, and the block it gets without tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .gemm_layer import BlockChoice
+from .layer import Core
+
+_CONSTANTS = 4  # words of a channel in the stream beside its weights, at most
+_ALWAYS_COPIED = 512  # bytes of weights that are copied even where scratch is not free
+_LEAST_TILE = 2  # pixel groups that pay for copying a block
+
+
+@dataclass(frozen=True)
+class Conv2DShape:
+    """Shape of a convolution: NHWC input of one image, OHWI weights.
+
+    Attributes
+    ----------
+    height, width, channels : int
+        Input.
+    outputs : int
+        Output channels.
+    kernel, stride, dilation : tuple of int
+        Vertical, horizontal.
+    padding : tuple of int
+        Top, left, bottom, right.
+    """
+
+    height: int
+    width: int
+    channels: int
+    outputs: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def out_height(self) -> int:
+        """Output rows."""
+        return (self.height + self.padding[0] + self.padding[2] - (self.kernel[0] - 1) * self.dilation[0] - 1) // self.stride[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        """Output columns."""
+        return (self.width + self.padding[1] + self.padding[3] - (self.kernel[1] - 1) * self.dilation[1] - 1) // self.stride[1] + 1
+
+    @property
+    def k(self) -> int:
+        """Products a sum."""
+        return self.kernel[0] * self.kernel[1] * self.channels
+
+    @property
+    def macs(self) -> int:
+        """Nominal multiply-accumulates."""
+        return self.out_height * self.out_width * self.outputs * self.k
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Output pixel i reads input pixel i only."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0, 0, 0)
+
+
+def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> BlockChoice:
+    """Block for a shape without tuning.
+
+    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long. Weights
+    that the flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as many as fit
+    into `scratch_limit` bytes.
+    """
+    pixels, groups = shape.out_height * shape.out_width, -(-shape.k // 4)
+    if pixels == 1:
+        return BlockChoice(channels=min(6 if shape.outputs % 6 == 0 or shape.outputs > 24 else 4, shape.outputs), pixels=1, unroll=8)
+    together = 3 if core.dual_issue or groups > 16 else 4
+    if core.dual_issue and pixels in (4, 8):
+        together = 4
+    together = min(together, pixels)
+    tile = 1
+    if shape.outputs * shape.k > (4096 if core.dual_issue else 512):
+        most = max(1, scratch_limit // (8 * groups * together))
+        whole = pixels // together
+        tile = -(-whole // -(-whole // most))  # even tiles
+    choice = BlockChoice(min(2, shape.outputs), together, unroll=_unroll(groups), tile=tile)
+    return choice if core.dual_issue else _copied_weights(shape, choice, scratch_limit)
+
+
+def _copied_weights(shape: Conv2DShape, choice: BlockChoice, scratch_limit: int) -> BlockChoice:
+    """Weights in scratch where they are read more than once: all that fit beside the columns of one group, else block by block."""
+    groups = -(-shape.k // 4)
+    columns, a_channel = 8 * groups * choice.pixels, 4 * (groups + _CONSTANTS)
+    if shape.outputs * a_channel <= max(_ALWAYS_COPIED, scratch_limit - columns):
+        return replace(choice, tile=1, weights="layer")
+    most = (scratch_limit - choice.channels * a_channel) // columns
+    if choice.tile == 1 or most < _LEAST_TILE:
+        return choice
+    whole = shape.out_height * shape.out_width // choice.pixels
+    return replace(choice, tile=-(-whole // -(-whole // most)), weights="block")
+
+
+def _unroll(groups: int) -> int:
+    """Groups an iteration (a dozen are a kilobyte of code): all of short sums, of long ones 10 to 16, which leaves fewest behind."""
+    return groups if groups <= 20 else min(range(16, 9, -1), key=lambda u: groups % u)
