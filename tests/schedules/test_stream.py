@@ -109,6 +109,7 @@ def test_shared_models_streamed_are_exact_and_small(name: str, rng: np.random.Ge
 @pytest.mark.parametrize(
     "path",
     [MODEL, *(pytest.param(p, marks=[pytest.mark.slow, needs_shared]) for p in shared_models("tflite/*.tflite") if p.stem in LIMITS)],
+    ids=lambda p: p.stem,
 )
 def test_balanced_costs_a_tenth_at_most(path: Path) -> None:
     """By the profiler, with a real board's flash, against the same kernels layer by layer."""
