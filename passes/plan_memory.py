@@ -17,11 +17,12 @@ rewrite:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import tvm
 
-from tvm_tiny.memory.plan import Buffer, MemoryPlan, Right, Step
+from tvm_tiny.errors import OptionError
+from tvm_tiny.memory.plan import Buffer, MemoryPlan, Region, Right, Step
 from tvm_tiny.memory.planner import plan_memory
 from tvm_tiny.memory.program import KernelCall, Program, extract
 
@@ -31,11 +32,30 @@ _ALIGN = 4  # kernels load words from scratch and from int32 or float tensors; i
 
 @tvm.transform.module_pass(opt_level=0, name="plan-memory")
 class PlanMemory:
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    regions : sequence of Region
+        Memories of the board; the busiest tensors go to the cheapest to access. One without a limit where nothing is said.
+    pins : mapping
+        By name of a model input or output the region it lies in.
+
+    Raises
+    ------
+    OptionError
+        There is no such input, output or region.
+    MemoryDoesNotFitError
+        The network does not fit the regions.
+    """
+
+    def __init__(self, regions: Sequence[Region] = (), pins: Mapping[str, str] | None = None) -> None:
+        self.regions = tuple(regions) or (Region(),)
+        self.pins = dict(pins or {})
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Attach the plan; the code stays as it is."""
-        return mod.with_attr(PLAN_ATTR, plan_program(extract(mod, "model")).to_json())
+        return mod.with_attr(PLAN_ATTR, plan_program(extract(mod, "model"), self.regions, self.pins).to_json())
 
 
 def plan_of(mod: tvm.IRModule) -> MemoryPlan:
@@ -43,11 +63,26 @@ def plan_of(mod: tvm.IRModule) -> MemoryPlan:
     return MemoryPlan.from_json(str(mod.attrs[PLAN_ATTR]))
 
 
-def plan_program(program: Program) -> MemoryPlan:
-    """Plan the buffers of a program."""
+def plan_program(program: Program, regions: Sequence[Region] = (Region(),), pins: Mapping[str, str] | None = None) -> MemoryPlan:
+    """Plan the buffers of a program; `regions` and `pins` as of `PlanMemory`."""
+    pinned = _pinned(program, pins or {})
     steps = [_step(program, call, i) for i, call in enumerate(program.calls)]
-    buffers = [Buffer(b.name, b.nbytes, b.kind, align=_ALIGN) for b in program.buffers.values() if b.kind != "external"]
-    return plan_memory(buffers, steps)
+    buffers = [
+        Buffer(b.name, b.nbytes, b.kind, align=_ALIGN, region=pinned.get(b.name)) for b in program.buffers.values() if b.kind != "external"
+    ]
+    return plan_memory(buffers, steps, regions)
+
+
+def _pinned(program: Program, pins: Mapping[str, str]) -> dict[str, str]:
+    """Regions by buffer, from regions by the model's names."""
+    tensors = {t.name: t for t in (*program.inputs, *program.outputs)}
+    unknown = sorted(set(pins) - set(tensors))
+    if unknown:
+        raise OptionError(f"pins: no input or output is called {', '.join(unknown)}", remedy=f"there are: {', '.join(tensors)}")
+    outside = sorted(name for name in pins if program.is_external(tensors[name]))
+    if outside:
+        raise OptionError(f"pins: {', '.join(outside)} stays in the caller's memory", remedy="leave it out")
+    return {tensors[name].buffer: region for name, region in pins.items()}
 
 
 def _step(program: Program, call: KernelCall, index: int) -> Step:

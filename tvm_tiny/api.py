@@ -14,7 +14,7 @@ from tvm_tiny.boards import Board, find_board
 from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.errors import DoesNotFitError, OptionError
 from tvm_tiny.frontend import load as _load
-from tvm_tiny.memory.plan import MemoryPlan
+from tvm_tiny.memory.plan import MemoryPlan, Region
 from tvm_tiny.memory.program import KernelCall, Program, extract, model_info
 from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.pins import check_pair
@@ -52,6 +52,7 @@ def build(
     sram: int | str | None = None,
     max_overhead: float = 0.1,
     camera: Camera = False,
+    pins: Mapping[str, str] | None = None,
     disable: Iterable[str] = (),
     records: str | Path | Records | bool | None = True,
     dump_dir: str | Path | None = None,
@@ -80,6 +81,9 @@ def build(
     camera : bool, str or dict
         Which inputs the application hands over row by row through a function, so that the image never lies in memory whole: True, every
         image in the type the model takes; "int8", every image, already quantised; or one of these by input name.
+    pins : dict, optional
+        By name of an input or output the memory of the board it lies in, on boards with several memories for the arena: where a DMA
+        controller can reach it.
     disable : iterable of str
         Optional passes to leave out: "fuse-ops", "remove-constant-channels", "order-ops", "recompute", "patch-inference", "stream-rows",
         "in-place", "overlap".
@@ -108,7 +112,8 @@ def build(
     c_name = _c_name(name, model_info(mod).get("name", "model"))
     dump: dict[str, str] = {}
     budget = parse_size("sram", sram) if sram is not None else None
-    options = Options(chosen, frozenset(disable), optimize, budget, max_overhead, camera, load_records(records))
+    regions = _regions(chosen_board) if chosen_board else ()
+    options = Options(chosen, frozenset(disable), optimize, budget, max_overhead, camera, regions, pins or {}, load_records(records))
     with explanation.collecting() as decisions:
         lowered = run_pipeline(mod, options, dump)
     if dump_dir is not None:
@@ -148,6 +153,12 @@ def parse_size(option: str, value: int | str) -> int:
     if match is None or unit is None or isinstance(value, (bool, float)) or int(match.group(1)) == 0:
         raise OptionError(f"{option}={value!r} is no size", remedy="give bytes as a number, or text such as '64KB' or '1MB'")
     return int(match.group(1)) * unit
+
+
+def _regions(board: Board) -> tuple[Region, ...]:
+    """The memories of a board that share the arena; none where there is but one, whose size `_check_fits` compares."""
+    several = board.arena_regions if len(board.arena_regions) > 1 else ()
+    return tuple(Region(r.name, r.arena_bytes, r.access_cost) for r in several)
 
 
 def _check_budget(program: Program, plan: MemoryPlan, budget: int) -> None:

@@ -46,6 +46,8 @@ class MemoryRegion:
         What the linker script puts there, of `SECTIONS`.
     attributes : tuple[str, ...]
         Of `ATTRIBUTES`; a `reserved` region counts in no limit.
+    arena : int
+        Bytes the arena may take of a region among whose sections it is; 0 means all.
     """
 
     name: str
@@ -55,6 +57,7 @@ class MemoryRegion:
     speed: str = ""
     sections: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
+    arena: int = 0
 
     def __post_init__(self) -> None:
         _choose("kind", self.kind, KINDS)
@@ -64,11 +67,23 @@ class MemoryRegion:
             _choose("attribute", attribute, ATTRIBUTES)
         if self.size <= 0 or self.base < 0 or self.end > 1 << 32:
             raise ValueError(f"memory {self.name}: {self.size:#x} bytes at {self.base:#x} do not fit 32-bit addresses")
+        if not 0 <= self.arena <= self.size:
+            raise ValueError(f"memory {self.name}: arena may take {self.arena:#x} bytes of {self.size:#x}")
 
     @property
     def end(self) -> int:
         """First address behind the region."""
         return self.base + self.size
+
+    @property
+    def arena_bytes(self) -> int:
+        """Most bytes the arena may take."""
+        return self.arena or self.size
+
+    @property
+    def access_cost(self) -> int:
+        """Relative price of a byte accessed, for the planner: tightly coupled 1, external 8, other RAM 2."""
+        return 1 if "tcm" in self.attributes else 8 if "external" in self.attributes else 2
 
     @property
     def usable(self) -> bool:
@@ -80,7 +95,7 @@ class MemoryRegion:
 class Limits:
     """What a program may use of a board, in bytes; None means no limit (the host).
 
-    `flash` and `sram` are totals over all usable regions; `arena` is the one region the arena lies in, and so its largest size.
+    `flash` and `sram` are totals over all usable regions; `arena` is the largest size of the arena: of the regions that may hold it.
     """
 
     flash: int | None
@@ -137,8 +152,14 @@ class Board:
         """Totals of flash and SRAM, and the largest arena."""
         if self.target.is_host:
             return Limits(None, None, None)
-        arena = self.region("arena") or max((r for r in self.memory if r.kind == "ram" and r.usable), key=lambda r: r.size)
-        return Limits(_total(self.memory, "flash"), _total(self.memory, "ram"), arena.size)
+        return Limits(_total(self.memory, "flash"), _total(self.memory, "ram"), sum(r.arena_bytes for r in self.arena_regions))
+
+    @property
+    def arena_regions(self) -> tuple[MemoryRegion, ...]:
+        """The regions the arena may lie in, as listed; the largest usable RAM where none is named. None on the host."""
+        named = tuple(r for r in self.memory if "arena" in r.sections)
+        usable = [r for r in self.memory if r.kind == "ram" and r.usable]
+        return named or ((max(usable, key=lambda r: r.size),) if usable else ())
 
 
 def _total(memory: tuple[MemoryRegion, ...], kind: str) -> int:

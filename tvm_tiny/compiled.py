@@ -18,7 +18,8 @@ from tvm_tiny.boards import Board
 from tvm_tiny.codegen.artifact import Files, write_artifact
 from tvm_tiny.codegen.header import emit_header
 from tvm_tiny.codegen.layers import describe_layer, emit_layers_header
-from tvm_tiny.codegen.source import Placement, emit_entry, emit_kernels
+from tvm_tiny.codegen.source import emit_entry, emit_kernels
+from tvm_tiny.codegen.workspace import Workspace
 from tvm_tiny.explain import Decision
 from tvm_tiny.memory.plan import MemoryPlan
 from tvm_tiny.memory.program import Program, TensorInfo
@@ -99,13 +100,13 @@ class CompiledModel:
     def files(self) -> Files:
         """The Model Library Format as {relative path: bytes}."""
         base = f"tvmgen_{self.name}"
-        offsets = {b.name: self.plan.offset(b.name) for b in self.plan.buffers}
+        workspace = Workspace.of(self.plan)
         version = tvm_tiny.__version__
         kernels, prototypes = emit_kernels(self.program, self.target.tvm_target(), version)
         texts = {
-            f"codegen/host/include/{base}.h": emit_header(self.program, self.workspace_size, version, target=str(self.target)),
-            f"codegen/host/include/{base}_layers.h": emit_layers_header(self.program, version),
-            f"codegen/host/src/{base}.c": emit_entry(self.program, Placement(offsets, self.workspace_size), version),
+            f"codegen/host/include/{base}.h": emit_header(self.program, workspace, version, target=str(self.target)),
+            f"codegen/host/include/{base}_layers.h": emit_layers_header(self.program, workspace, version),
+            f"codegen/host/src/{base}.c": emit_entry(self.program, workspace, version),
             f"codegen/host/src/{base}_kernels.c": kernels,
             f"codegen/host/src/{base}_kernels.h": prototypes,
             "metadata.json": json.dumps(self.metadata(), indent=2) + "\n",
@@ -124,6 +125,7 @@ class CompiledModel:
             "target": {"mcpu": self.target.mcpu, "march": self.target.march, "features": sorted(self.target.features)},
             "board": self.board.name if self.board else None,
             "workspace_size": self.workspace_size,
+            "workspaces": {r: n for r, n in Workspace.of(self.plan).sizes.items() if r},
             "workspace_align": WORKSPACE_ALIGN,
             "compile_flags": self.compile_flags,
             "inputs": [_tensor(t, self._offset(t)) for t in self.inputs],

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import tvm
 from tvm import relax
 
 from tvm_tiny.errors import InputError, OptionError
+from tvm_tiny.memory.plan import Region
 from tvm_tiny.memory.stream_choice import StreamOptions
 from tvm_tiny.passes.apply_schedules import ApplySchedules
 from tvm_tiny.passes.fetch_rows import Camera, FetchRows
@@ -45,6 +46,8 @@ class Options:
     sram: int | None = None
     max_overhead: float = 0.1
     camera: Camera = False
+    regions: tuple[Region, ...] = ()
+    pins: Mapping[str, str] = field(default_factory=dict)
     records: Records = field(default_factory=load_records)  # those shipped
 
     @property
@@ -117,7 +120,7 @@ PIPELINE: tuple[Phase, ...] = (
         "kernels decide scratch and overlap rights, which planning needs",
     ),
     Phase("overlap", lambda o: Overlap(), "distances are the kernels'", optional=True),
-    Phase("plan-memory", lambda o: PlanMemory(), "last: every buffer, scratch included, is known"),
+    Phase("plan-memory", lambda o: PlanMemory(o.regions, o.pins), "last: every buffer, scratch included, is known"),
 )
 
 

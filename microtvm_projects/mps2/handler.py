@@ -34,6 +34,7 @@ class Handler(ProjectHandler):
         write_make_project("mps2", directory, variables)
         (directory / "board.h").write_text(board_header(board), encoding="utf-8")
         (directory / "memory.ld").write_text(memory_script(board, options.stack_bytes), encoding="utf-8")
+        (directory / "arenas.ld").write_text(arenas_script(board), encoding="utf-8")
 
     def build(self, project: Project, *, timeout: float = 600) -> Path:
         """Compile and link; a region that overflows becomes a DoesNotFitError that says by how much."""
@@ -75,6 +76,13 @@ def memory_script(board: Board, stack_bytes: int) -> str:
     access = {"flash": "rx", "ram": "rwx"}
     rows = "".join(f"  {r.name} ({access[r.kind]}) : ORIGIN = {r.base:#010x}, LENGTH = {r.size:#x}\n" for r in board.memory)
     return f"/* Generated from boards.toml: {board.title}. */\nMEMORY\n{{\n{rows}}}\n{_aliases(board)}__stack_bytes = {stack_bytes};\n"
+
+
+def arenas_script(board: Board) -> str:
+    """Text of arenas.ld: the parts of an arena that is spread over several memories, each in its own."""
+    regions = [r.name for r in board.arena_regions] if len(board.arena_regions) > 1 else []
+    parts = "".join(f"  .arena_{n} (NOLOAD) : ALIGN(16) {{ *(.bss.tvmgen_*_workspace_{n}) }} > {n}\n" for n in regions)
+    return f"/* Generated from boards.toml: {board.title}. */\n{parts}"
 
 
 def _aliases(board: Board) -> str:

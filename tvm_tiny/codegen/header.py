@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 
 from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head
+from tvm_tiny.codegen.workspace import Workspace
 from tvm_tiny.memory.program import Program, TensorInfo
 
 
-def emit_header(program: Program, workspace_size: int, version: str, *, target: str) -> str:
+def emit_header(program: Program, workspace: Workspace, version: str, *, target: str) -> str:
     """Return the text of `tvmgen_<name>.h`."""
     prefix = f"tvmgen_{program.name}"
     upper = prefix.upper()
@@ -20,11 +21,12 @@ def emit_header(program: Program, workspace_size: int, version: str, *, target: 
     parts = [
         file_head(f"{prefix}.h: interface of the network '{program.name}', compiled for {target}.", version),
         f'#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n',
-        _sizes(program, upper, workspace_size),
+        f"{workspace.macros(upper)}#define {upper}_NUM_LAYERS {len(program.calls)}\n",
+        workspace.struct(prefix),
         _source(program, prefix),
         _struct(prefix, "inputs", program.inputs),
         _struct(prefix, "outputs", program.outputs),
-        _functions(program, prefix, upper),
+        _functions(program, prefix, upper, workspace),
         *(_tensor_macros(t, upper, "INPUT") for t in program.inputs),
         *(_tensor_macros(t, upper, "OUTPUT") for t in program.outputs),
         *(_quantize_helpers(t, prefix, "input") for t in program.inputs),
@@ -40,14 +42,6 @@ def describe(tensor: TensorInfo) -> str:
     layout = " NHWC" if len(tensor.shape) == 4 else ""
     quant = f", real = {tensor.scale!r} * (q - {tensor.zero_point})" if tensor.scale is not None else ""
     return f"{tensor.name}: {tensor.dtype}[{shape}]{layout}{quant}"
-
-
-def _sizes(program: Program, upper: str, workspace_size: int) -> str:
-    return (
-        f"/* Bytes of SRAM the network works in: activations, kernel scratch, inputs and outputs. Aligned to 16. */\n"
-        f"#define {upper}_WORKSPACE_SIZE {workspace_size}u\n"
-        f"#define {upper}_NUM_LAYERS {len(program.calls)}\n"
-    )
 
 
 def _source(program: Program, prefix: str) -> str:
@@ -78,7 +72,7 @@ def _struct(prefix: str, kind: str, tensors: list[TensorInfo]) -> str:
     return f"/* {kind.capitalize()}, by the model's tensor names. */\nstruct {prefix}_{kind} {{\n{fields}\n}};\n"
 
 
-def _functions(program: Program, prefix: str, upper: str) -> str:
+def _functions(program: Program, prefix: str, upper: str, workspace: Workspace) -> str:
     getters = "\n".join(
         f"void *{prefix}_{kind}_{t.c_name}(void);"
         for kind, group in (("input", program.inputs), ("output", program.outputs))
@@ -87,6 +81,8 @@ def _functions(program: Program, prefix: str, upper: str) -> str:
     )
     fetched = " * Inputs with a `fetch` function: it must not be NULL; what it returns, when not 0, is returned.\n"
     fetched = fetched if any(t.fetched for t in program.inputs) else ""
+    parameter = workspace.parameter(prefix)
+    split = " in all" if workspace.several else ""
     return (
         f"/* One inference in the library's own static workspace.\n"
         f" * A pointer in `inputs` (`outputs`) may be NULL or the address of the tensor inside the workspace"
@@ -96,10 +92,10 @@ def _functions(program: Program, prefix: str, upper: str) -> str:
         f"{fetched}"
         f" * Not re-entrant. Returns 0; -1 when `inputs`, `outputs` or a pointer that is needed is NULL. */\n"
         f"int32_t {prefix}_run(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs);\n\n"
-        f"/* The same in the caller's workspace of {upper}_WORKSPACE_SIZE bytes, aligned to 16, which holds nothing between runs:\n"
+        f"/* The same in the caller's workspace of {upper}_WORKSPACE_SIZE bytes{split}, aligned to 16, which holds nothing between runs:\n"
         f" * several models can share it. Re-entrant as long as the workspaces differ.\n"
         f" * A NULL input reads the workspace at the tensor's offset. -1 also when it is NULL. */\n"
-        f"int32_t {prefix}_run_with_workspace(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs, uint8_t *workspace);\n\n"
+        f"int32_t {prefix}_run_with_workspace(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs, {parameter});\n\n"
         + (f"/* Where inputs and outputs lie inside the static workspace. */\n{getters}\n" if getters else "")
     )
 

@@ -7,11 +7,11 @@ they lie, and the workspace that holds its scratch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head
 from tvm_tiny.codegen.names import kernel_symbol, layer_symbol
+from tvm_tiny.codegen.workspace import Workspace
 from tvm_tiny.memory.program import KernelCall, Program
 
 
@@ -34,47 +34,52 @@ def layer_comment(program: Program, call: KernelCall) -> str:
     return comment(f"{call.op.removeprefix('tiny.')} -> {_source(program, call.layer)}{work}")
 
 
-def emit_layers(program: Program, offsets: Mapping[str, int]) -> str:
-    """Definitions of the layer functions; `offsets` places scratch in the workspace, bytes."""
-    return "\n".join(_definition(program, index, call, offsets) for index, call in enumerate(program.calls))
+def emit_layers(program: Program, workspace: Workspace) -> str:
+    """Definitions of the layer functions; `workspace` tells where scratch lies."""
+    return "\n".join(_definition(program, index, call, workspace) for index, call in enumerate(program.calls))
 
 
-def emit_layers_header(program: Program, version: str) -> str:
+def emit_layers_header(program: Program, workspace: Workspace, version: str) -> str:
     """Text of `tvmgen_<name>_layers.h`."""
     base = f"tvmgen_{program.name}"
     guard = f"{base.upper()}_LAYERS_H_"
     rows = [
-        f"/* {index}: {layer_comment(program, call)}\n{_shapes(program, call)} */\nvoid {_signature(program, index, call)};\n"
+        f"/* {index}: {layer_comment(program, call)}\n{_shapes(program, call)} */\nvoid {_signature(program, index, call, workspace)};\n"
         for index, call in enumerate(program.calls)
     ]
     return (
         file_head(f"{base}_layers.h: the layers of the network '{program.name}', each alone, for tests and measurements.", version)
-        + f'#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n'
+        + f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n{_needs(workspace, base)}"
+        + '#ifdef __cplusplus\nextern "C" {{\n#endif\n\n'
         + "/* Tensors may lie anywhere outside the workspace, aligned to 16 bytes and apart from each other.\n"
         " * `workspace` (its size is in the main header; aligned to 16) gives the scratch. */\n\n"
         + "\n".join(rows)
-        + f"\n/* The library's own workspace, free between runs. */\nuint8_t *{base}_workspace_address(void);\n"
+        + f"\n/* The library's own workspace, free between runs. */\n{workspace.own_type(base)}{base}_workspace_address(void);\n"
         + f"\n#ifdef __cplusplus\n}}\n#endif\n\n#endif /* {guard} */\n"
     )
 
 
-def _definition(program: Program, index: int, call: KernelCall, offsets: Mapping[str, int]) -> str:
+def _needs(workspace: Workspace, base: str) -> str:
+    return f'#include "{base}.h"\n\n' if workspace.several else ""
+
+
+def _definition(program: Program, index: int, call: KernelCall, workspace: Workspace) -> str:
     inputs, outputs = layer_buffers(call)
     places = {name: f"x{i}" for i, name in enumerate(inputs)} | {name: f"y{i}" for i, name in enumerate(outputs)}
-    places |= {name: f"({C_TYPES[program.buffers[name].dtype]} *)(void *)(workspace + {offsets[name]})" for name in call.scratch}
+    places |= {name: f"({C_TYPES[program.buffers[name].dtype]} *)(void *)({workspace.address(name)})" for name in call.scratch}
     arguments = ", ".join(name if kind == "constant" else places[name] for kind, name in call.args)
     unused = "" if call.scratch else "  (void)workspace;\n"
     return (
         f"/* {index}: {layer_comment(program, call)} */\n"
-        f"void {_signature(program, index, call)} {{\n{unused}  {kernel_symbol(program.name, call.kernel)}({arguments});\n}}\n"
+        f"void {_signature(program, index, call, workspace)} {{\n{unused}  {kernel_symbol(program.name, call.kernel)}({arguments});\n}}\n"
     )
 
 
-def _signature(program: Program, index: int, call: KernelCall) -> str:
+def _signature(program: Program, index: int, call: KernelCall, workspace: Workspace) -> str:
     inputs, outputs = layer_buffers(call)
     typed = [f"{_c_type(program, name)} *x{i}" for i, name in enumerate(inputs)]
     typed += [f"{C_TYPES[program.buffers[name].dtype]} *y{i}" for i, name in enumerate(outputs)]
-    return f"{layer_symbol(program.name, index)}({', '.join([*typed, 'uint8_t *workspace'])})"
+    return f"{layer_symbol(program.name, index)}({', '.join([*typed, workspace.parameter(f'tvmgen_{program.name}')])})"
 
 
 def _c_type(program: Program, name: str) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import tvm
@@ -12,15 +12,8 @@ from tvm_tiny.codegen.c_text import C_TYPES, file_head, literals
 from tvm_tiny.codegen.layers import emit_layers, layer_buffers, layer_comment
 from tvm_tiny.codegen.names import PREFIX, kernel_symbol, layer_symbol
 from tvm_tiny.codegen.primfunc_to_c import CFunction, to_c
+from tvm_tiny.codegen.workspace import Workspace
 from tvm_tiny.memory.program import KernelCall, Program, TensorInfo
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where every buffer lies: `offsets` in bytes inside the workspace of `size` bytes."""
-
-    offsets: dict[str, int]
-    size: int
 
 
 def emit_kernels(program: Program, target: tvm.target.Target, version: str) -> tuple[str, str]:
@@ -44,17 +37,17 @@ def _named(function: CFunction, program: Program) -> CFunction:
     return replace(function, body=function.body.replace(PREFIX, f"tvmgen_{program.name}_"))
 
 
-def emit_entry(program: Program, placement: Placement, version: str) -> str:
+def emit_entry(program: Program, workspace: Workspace, version: str) -> str:
     """Return the source with constants, workspace and the entry functions."""
     base = f"tvmgen_{program.name}"
     parts = [
         file_head(f"{base}.c: constants and entry of the network '{program.name}'.", version),
         f'#include "{base}.h"\n\n#include <stddef.h>\n#include <string.h>\n\n#include "{base}_kernels.h"\n#include "{base}_layers.h"\n',
-        _hooks(base.upper()),
+        _hooks(base.upper(), workspace),
         *(_constant(base.upper(), name, array) for name, array in program.constants.items()),
-        emit_layers(program, placement.offsets),
-        _run_with_workspace(program, placement, base),
-        _run(program, placement, base),
+        emit_layers(program, workspace),
+        _run_with_workspace(program, workspace, base),
+        _run(program, workspace, base),
     ]
     return "\n".join(parts)
 
@@ -83,7 +76,7 @@ def _microkernels(program: Program) -> list[str]:
     return [text.replace(PREFIX, f"tvmgen_{program.name}_") for text in texts.values()]
 
 
-def _hooks(upper: str) -> str:
+def _hooks(upper: str, workspace: Workspace) -> str:
     return (
         "/* Hooks around every layer, empty unless the build names a header that defines them (profiling, fault location, dumps). */\n"
         "#ifdef TVMGEN_LAYER_HOOK_HEADER\n#include TVMGEN_LAYER_HOOK_HEADER\n#endif\n"
@@ -93,11 +86,7 @@ def _hooks(upper: str) -> str:
         "/* Where constants and the workspace go; define these to name sections of your linker script. */\n"
         f"#ifndef {upper}_CONSTANT\n#if defined(__ELF__)\n"
         f'#define {upper}_CONSTANT __attribute__((section(".rodata.{upper.lower()}"), aligned(16)))\n'
-        f"#else\n#define {upper}_CONSTANT\n#endif\n#endif\n"
-        f"#ifndef {upper}_WORKSPACE\n#if defined(__ELF__)\n"
-        f'#define {upper}_WORKSPACE __attribute__((section(".bss.{upper.lower()}_workspace"), aligned(16)))\n'
-        f"#elif defined(__GNUC__)\n#define {upper}_WORKSPACE __attribute__((aligned(16)))\n"
-        f"#else\n#define {upper}_WORKSPACE\n#endif\n#endif\n"
+        f"#else\n#define {upper}_CONSTANT\n#endif\n#endif\n" + workspace.placement_macros(upper)
     )
 
 
@@ -108,34 +97,34 @@ def _constant(upper: str, name: str, array: np.ndarray) -> str:
     return f"/* {array.dtype.name}[{shape}] */\n{head} = {{\n{literals(array) or '  0'}\n}};\n"
 
 
-def _run_with_workspace(program: Program, placement: Placement, base: str) -> str:
+def _run_with_workspace(program: Program, workspace: Workspace, base: str) -> str:
     lines = [
-        f"int32_t {base}_run_with_workspace(struct {base}_inputs *inputs, struct {base}_outputs *outputs, uint8_t *workspace) {{",
-        "  if (inputs == NULL || outputs == NULL || workspace == NULL) {\n    return -1;\n  }",
+        f"int32_t {base}_run_with_workspace(struct {base}_inputs *inputs, struct {base}_outputs *outputs, {workspace.parameter(base)}) {{",
+        f"  if (inputs == NULL || outputs == NULL || {workspace.missing()}) {{\n    return -1;\n  }}",
     ]
     fetched = [t for t in program.inputs if t.fetched]
     lines += ["  int32_t status = 0;"] if fetched else []
-    lines += [_copy_in(t, program, placement) for t in program.inputs]
+    lines += [_copy_in(t, program, workspace) for t in program.inputs]
     lines += [f"  struct {base}_fetching {_fetching_name(t)} = {{inputs->{t.c_name}, &status}};" for t in fetched]
     lines += [_check_present("outputs", t) for t in program.outputs if program.is_external(t)]
     for index, call in enumerate(program.calls):
         lines.append(f"  /* {index}: {layer_comment(program, call)} */")
         lines.append(f"  TVMGEN_LAYER_BEGIN({index});")
-        lines.append(f"  {layer_symbol(program.name, index)}({_layer_arguments(program, placement, call)});")
+        lines.append(f"  {layer_symbol(program.name, index)}({_layer_arguments(program, workspace, call)});")
         if any(t.buffer in call.reads for t in fetched):
             lines.append("  if (status != 0) {\n    return status;\n  }")
         for out in call.writes:
-            lines.append(f"  TVMGEN_LAYER_OUTPUT({index}, {_address(program, placement, out)}, {program.buffers[out].nbytes}u);")
+            lines.append(f"  TVMGEN_LAYER_OUTPUT({index}, {_address(program, workspace, out)}, {program.buffers[out].nbytes}u);")
     lines.append(f"  TVMGEN_LAYER_END({len(program.calls)});")
-    lines += [_copy_out(t, program, placement) for t in program.outputs if not program.is_external(t)]
+    lines += [_copy_out(t, program, workspace) for t in program.outputs if not program.is_external(t)]
     lines.append("  return 0;\n}\n")
     return "\n".join(lines)
 
 
-def _address(program: Program, placement: Placement, buffer: str) -> str:
+def _address(program: Program, workspace: Workspace, buffer: str) -> str:
     """C expression of where a buffer lies: in the workspace, or where the caller says."""
     if program.buffers[buffer].kind != "external":
-        return f"workspace + {placement.offsets[buffer]}"
+        return workspace.address(buffer)
     for struct, tensors in (("inputs", program.inputs), ("outputs", program.outputs)):
         for tensor in tensors:
             if tensor.buffer == buffer and tensor.fetched:
@@ -145,9 +134,9 @@ def _address(program: Program, placement: Placement, buffer: str) -> str:
     raise KeyError(buffer)
 
 
-def _layer_arguments(program: Program, placement: Placement, call: KernelCall) -> str:
+def _layer_arguments(program: Program, workspace: Workspace, call: KernelCall) -> str:
     inputs, outputs = layer_buffers(call)
-    casts = [f"({C_TYPES[program.buffers[name].dtype]} *)(void *)({_address(program, placement, name)})" for name in (*inputs, *outputs)]
+    casts = [f"({C_TYPES[program.buffers[name].dtype]} *)(void *)({_address(program, workspace, name)})" for name in (*inputs, *outputs)]
     return ", ".join([*casts, "workspace"])
 
 
@@ -159,37 +148,36 @@ def _fetching_name(tensor: TensorInfo) -> str:
     return f"fetching_{tensor.c_name}"
 
 
-def _copy_in(tensor: TensorInfo, program: Program, placement: Placement) -> str:
+def _copy_in(tensor: TensorInfo, program: Program, workspace: Workspace) -> str:
     if tensor.fetched:
         return f"  if (inputs->{tensor.c_name}.fetch == NULL) {{\n    return -1;\n  }}"
     if program.is_external(tensor):
         return _check_present("inputs", tensor)
-    place = _address(program, placement, tensor.buffer)
+    place = _address(program, workspace, tensor.buffer)
     return (
         f"  if (inputs->{tensor.c_name} != NULL && inputs->{tensor.c_name} != (void *)({place})) {{\n"
         f"    memcpy({place}, inputs->{tensor.c_name}, {tensor.nbytes}u);\n  }}"
     )
 
 
-def _copy_out(tensor: TensorInfo, program: Program, placement: Placement) -> str:
-    place = _address(program, placement, tensor.buffer)
+def _copy_out(tensor: TensorInfo, program: Program, workspace: Workspace) -> str:
+    place = _address(program, workspace, tensor.buffer)
     return (
         f"  if (outputs->{tensor.c_name} != NULL && outputs->{tensor.c_name} != (void *)({place})) {{\n"
         f"    memcpy(outputs->{tensor.c_name}, {place}, {tensor.nbytes}u);\n  }}"
     )
 
 
-def _run(program: Program, placement: Placement, base: str) -> str:
-    upper = base.upper()
+def _run(program: Program, workspace: Workspace, base: str) -> str:
     getters = [
-        f"void *{base}_{kind}_{t.c_name}(void) {{ return {base}_workspace + {placement.offsets[t.buffer]}; }}"
+        f"void *{base}_{kind}_{t.c_name}(void) {{ return {workspace.static_address(t.buffer, base)}; }}"
         for kind, group in (("input", program.inputs), ("output", program.outputs))
         for t in group
         if not program.is_external(t)
     ]
     return (
-        f"static uint8_t {base}_workspace[{upper}_WORKSPACE_SIZE] {upper}_WORKSPACE;\n\n"
+        f"{workspace.definitions(base)}\n"
         f"int32_t {base}_run(struct {base}_inputs *inputs, struct {base}_outputs *outputs) {{\n"
-        f"  return {base}_run_with_workspace(inputs, outputs, {base}_workspace);\n}}\n\n"
-        f"uint8_t *{base}_workspace_address(void) {{ return {base}_workspace; }}\n" + "\n".join(getters) + "\n"
+        f"  return {base}_run_with_workspace(inputs, outputs, {workspace.own(base)});\n}}\n\n"
+        f"{workspace.own_type(base)}{base}_workspace_address(void) {{ return {workspace.own(base)}; }}\n" + "\n".join(getters) + "\n"
     )

@@ -45,7 +45,8 @@ class Tensor:
 class Artifact:
     """A compiled model on disk.
 
-    `target` is what its C was made for: a host target (portable C) fits every board.
+    `target` is what its C was made for: a host target (portable C) fits every board. `memories` are those its arena is spread over; empty
+    where it lies in one, whichever.
     """
 
     directory: Path
@@ -56,6 +57,7 @@ class Artifact:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     layers: tuple[Mapping[str, Any], ...]
+    memories: tuple[str, ...] = ()
 
     @property
     def header(self) -> Path:
@@ -150,6 +152,7 @@ def read_metadata(path: Path) -> Artifact:
             inputs=tuple(_tensor(t) for t in data["inputs"]),
             outputs=tuple(_tensor(t) for t in data["outputs"]),
             layers=tuple(data.get("layers", ())),
+            memories=tuple(data.get("workspaces", ())),
         )
     except OSError as error:
         raise InputError(f"{path}: no compiled model: {error.strerror}", remedy="give what `tvm-tiny compile` wrote") from None
@@ -178,6 +181,13 @@ def check_board(artifact: Artifact, board: Board) -> None:
     TargetError
         Naming the core and the features that are missing.
     """
+    places = [r.name for r in board.arena_regions]
+    if set(artifact.memories) - set(places) and not board.target.is_host:
+        planned, there = ", ".join(artifact.memories), ", ".join(places)
+        raise TargetError(
+            f"{artifact.name} was planned for the memories {planned}; the arena of {board.name} lies in {there}",
+            remedy=f"compile it for board {board.name}",
+        )
     made_for = artifact.target
     if made_for.is_host:
         return

@@ -62,8 +62,10 @@ class ImageSize:
 
     def workspace(self, model: str) -> int | None:
         """Bytes of a model's static arena in the image; None when it is not linked."""
-        symbol = self.symbol(f"tvmgen_{model}_workspace")
-        return None if symbol is None else symbol.size
+        whole = self.symbol(f"tvmgen_{model}_workspace")
+        prefix = f"tvmgen_{model}_workspace_"  # one array a memory, where the arena is spread over several
+        parts = [s.size for s in self.symbols if s.name.startswith(prefix) and s.section.startswith((".arena", ".bss"))]
+        return whole.size if whole is not None else sum(parts) or None
 
 
 def measure_image(elf: str | Path) -> ImageSize:

@@ -58,6 +58,7 @@ class Report:
     arena_bytes: int
     arena_optimal: bool
     arena_lower_bound: int
+    memories: dict[str, int]
     peak_layer: str
     constants_bytes: int
     macs: int
@@ -88,6 +89,7 @@ def make_report(
         arena_bytes=plan.arena_bytes,
         arena_optimal=plan.optimal,
         arena_lower_bound=plan.lower_bound,
+        memories=dict(plan.used),
         peak_layer=plan.steps[plan.peak_step()].name if plan.steps else "",
         constants_bytes=sum(a.nbytes for a in program.constants.values()),
         macs=sum(call.macs for call in program.calls),

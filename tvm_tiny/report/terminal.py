@@ -67,6 +67,8 @@ def summary(report: Report) -> str:
     ]
     lines += _recomputed(report.decisions.get("recompute", {}))
     lines += _patches(report.decisions.get("patches", {}))
+    if len(report.memories) > 1:
+        lines.append("of these " + ", ".join(f"{used:,} bytes in {name}" for name, used in report.memories.items()))
     lines += _streaming(report.decisions.get("stream", {}))
     if report.float_layers:
         lines.append(f"left in float: {', '.join(report.float_layers)}")
