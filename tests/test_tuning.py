@@ -188,6 +188,20 @@ def test_inexact_crashing_and_hanging_candidates_are_refused_not_timed(tmp_path:
 
 
 @pytest.mark.qemu
+def test_kernels_that_are_called_part_by_part_are_measured_whole(tmp_path: Path) -> None:
+    """A pointwise layer is a TIR loop over strips: loop and calls are the candidate."""
+    b = TinyBuilder((1, 16, 16, 8))
+    func = lowered_layers(b.finish(b.conv(b.x, 8, 1)), M7)[0]
+    made = [Candidate.of(rules.realise(func, M7, {**POINTWISE, "rows": rows}).mod["main"]) for rows in (4, 16)]
+    found = Bench(find_board("mps2_an500"), "none", tmp_path).measure(Case.of(Layer.of(func)), made)
+    assert [m.status for m in found] == ["ok", "ok"], found
+    assert abs(found[0].cycles / found[1].cycles - 1) < 0.2
+
+
+POINTWISE = {"rule": "pointwise", "channels": 2, "pixels": 2, "operand": "r8", "unroll": 2, "tile": 1}
+
+
+@pytest.mark.qemu
 def test_a_layer_is_tuned_and_the_search_resumes(tmp_path: Path) -> None:
     path, seen = tmp_path / "r.jsonl", []
     first = tune(small_network(), trials=6, batch=3, records=path, progress=lambda _task, r: seen.append(r))

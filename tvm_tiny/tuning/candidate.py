@@ -12,6 +12,7 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_walk
 
+from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.codegen.primfunc_to_c import to_c
 from tvm_tiny.ops import registry
 from tvm_tiny.schedules.base import Layer
@@ -42,7 +43,7 @@ class Candidate:
 
     @staticmethod
     def of(scheduled: tirx.PrimFunc) -> Candidate | None:
-        """None for a schedule without a microkernel: it has loops of TVM's own only, and nothing to tune."""
+        """None for a schedule that calls no microkernel: it has loops of TVM's own alone and nothing to tune."""
         attrs = scheduled.attrs
         if "tiny.c_sources" not in attrs or "tiny.args" not in attrs:
             return None
@@ -54,8 +55,8 @@ class Candidate:
         inputs = sum(str(a).startswith("arg:") for a in attrs["tiny.args"])
         symbol, text = sources[-1][0], "\n".join(text for _name, text in sources)
         if _has_loops(scheduled):
-            text = text.replace(f"void {symbol}(", f"static void {symbol}(") + _driver(scheduled, inputs)
-            symbol = _DRIVER
+            symbol = f"{PREFIX}candidate"
+            text += _loops_in_c(scheduled, symbol, inputs, bool(blobs), bool(scratch))
         return Candidate(symbol, text, blobs[0] if blobs else b"", scratch[0] if scratch else 0, inputs)
 
     @cached_property
@@ -90,6 +91,26 @@ def _driver(scheduled: tirx.PrimFunc, inputs: int) -> str:
     signature = f"void {_DRIVER}({', '.join(f'const int8_t *{x}' for x in sources)}, int8_t *out, const void *packed, void *scratch)"
     call = f"  {loops.name}({', '.join([*sources, *packed, 'out', *scratch])});\n"
     return f"static {loops.definition}\n{signature};\n{signature} {{\n{unused}{call}}}\n"
+
+
+def _has_loops(func: tirx.PrimFunc) -> bool:
+    """Whether the schedule loops over parts of the layer, a call each."""
+    found: list[tirx.For] = []
+    structural_walk(func.body, [(tirx.For, found.append)])
+    return bool(found)
+
+
+def _loops_in_c(func: tirx.PrimFunc, symbol: str, inputs: int, packed: bool, scratch: bool) -> str:
+    """C of the loops, and `symbol`, which calls them with the pointers every candidate takes."""
+    arguments = len(func.attrs["tiny.args"])
+    told = func.with_attr("tiny.outputs", [p.name for p in func.params[arguments:]])
+    for key in ("tiny.constants", "tiny.packed"):
+        told = told.without_attr(key) if key in told.attrs else told
+    loops = to_c(told, f"{PREFIX}loops", tvm.target.Target({"kind": "c"}))
+    declared = [f"const int8_t *x{i}" for i in range(inputs)]
+    passed = [*(f"x{i}" for i in range(inputs)), *(["packed"] if packed else []), "y", *(["scratch"] if scratch else [])]
+    signature = f"void {symbol}({', '.join(declared)}, int8_t *y, const void *packed, void *scratch)"
+    return f"\nstatic {loops.definition}\n{signature};\n{signature} {{ {PREFIX}loops({', '.join(passed)}); }}\n"
 
 
 @dataclass(frozen=True)

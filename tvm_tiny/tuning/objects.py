@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
 
+from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.compiled import COMPILE_FLAGS
 from tvm_tiny.device.toolchain import find_tool, run_tool, tool_version
 from tvm_tiny.errors import ToolchainError
@@ -41,9 +42,10 @@ class Objects:
         made = source.with_suffix(".o")
         if made.is_file():
             return made
-        source.write_text(candidate.source)
+        source.write_text(candidate.source.replace(PREFIX, f"{candidate.entry}_"))  # candidates share an image
+        symbol = candidate.symbol.replace(PREFIX, f"{candidate.entry}_")
         partial = source.with_suffix(".o.part")  # an object is there whole or not at all
-        command = [self.gcc, *self._flags, f"-D{candidate.symbol}={candidate.entry}", "-c", str(source), "-o", str(partial)]
+        command = [self.gcc, *self._flags, f"-D{symbol}={candidate.entry}", "-c", str(source), "-o", str(partial)]
         try:
             run_tool(command, cwd=self.directory, timeout=300, what="compiling a candidate")
         except ToolchainError as error:
