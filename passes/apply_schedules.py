@@ -31,7 +31,7 @@ from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.program import ALIASING_OPS
 from tvm_tiny.memory.rights import Rights, grant, promised
 from tvm_tiny.schedules.code_size import estimate_code_bytes
-from tvm_tiny.schedules.recorded import recorded_schedule
+from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
 from tvm_tiny.schedules.rules import default_schedule
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records
@@ -48,6 +48,7 @@ _LAYER_ATTRS = (
     "tiny.scratch_room",
     "tiny.small_code",
     "tiny.step_room",
+    "tiny.row_choices",
     "tiny.intrinsics",
 )
 
@@ -103,6 +104,7 @@ class _Schedules:
         self.room, self.binds = step_room(mod["main"], arena), arena is not None
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
+        self.row_choices = json.dumps(row_choices(records, target))
         self.small: set[str] = set()
         self._made: dict[tuple[str, bool], tirx.PrimFunc] = {}
 
@@ -113,6 +115,7 @@ class _Schedules:
             room = self.room.get(name, 0)
             func = self.funcs[name].with_attr({"tiny.scratch_room": max(0, room), "tiny.small_code": key[1]})
             func = func.with_attr("tiny.step_room", room) if self.binds else func
+            func = func.with_attr("tiny.row_choices", self.row_choices) if str(func.attrs.get("tiny.op", "")) == "tiny.stage" else func
             default = default_schedule(func, self.target).mod["main"]
             self._made[key] = default if key[1] else recorded_schedule(func, self.target, self.records, default)
         return self._made[key]

@@ -43,7 +43,7 @@ class Layer:
     `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `step_room` is set where
     the peak was chosen (by streaming), so that a kernel should rather be slower than exceed it: the peak less all tensors of this step,
     negative where some have to share bytes. `small_code` asks for the kernel with the least code of its own, because the code of all
-    kernels together would exceed its budget.
+    kernels together would exceed its budget. `by_rows` asks for the row kernel that streamed stages use, to measure it.
     """
 
     op: str
@@ -54,6 +54,7 @@ class Layer:
     scratch_room: int = 0
     small_code: bool = False
     step_room: int | None = None
+    by_rows: bool = False
 
     @property
     def is_nhwc(self) -> bool:
@@ -71,7 +72,8 @@ class Layer:
         room = int(func.attrs.get("tiny.scratch_room", 0))
         small = bool(func.attrs.get("tiny.small_code", False))
         step = int(func.attrs["tiny.step_room"]) if "tiny.step_room" in func.attrs else None
-        return Layer(str(func.attrs["tiny.op"]), json.loads(str(func.attrs["tiny.attrs"])), constants, shapes, dtypes, room, small, step)
+        rows, attrs = bool(func.attrs.get("tiny.by_rows", False)), json.loads(str(func.attrs["tiny.attrs"]))
+        return Layer(str(func.attrs["tiny.op"]), attrs, constants, shapes, dtypes, room, small, step, rows)
 
 
 def annotate(sch: s_tir.Schedule, kernel: dict[str, Any], **extra: Any) -> s_tir.Schedule:

@@ -6,6 +6,7 @@ A record says what was fast, never what is right: the kernel is generated for th
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from functools import lru_cache
@@ -17,6 +18,7 @@ from tvm_tiny.errors import ToolchainError
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import RegisterPressureError
 from tvm_tiny.schedules.rules import realise
+from tvm_tiny.schedules.space import Choice
 from tvm_tiny.target import TinyTarget
 from tvm_tiny.tuning.candidate import Candidate
 from tvm_tiny.tuning.records import Record, Records, kernel_version
@@ -42,10 +44,38 @@ def recorded_schedule(func: tirx.PrimFunc, target: TinyTarget, records: Records,
     passed_over = 0
     for i, record in enumerate(candidates):
         made = _realised(func, target, record, default)
-        if made is not None and _scratch(made) <= max(layer.scratch_room, taken):
+        if made is not None and _costs_no_memory(layer, default, made):
             return _tell(made, record, candidates[i + 1 :], macs, passed_over)
         passed_over += made is None
     return _with_notes(default, {}, [_stale(passed_over)])
+
+
+def row_choices(records: Records, target: TinyTarget) -> dict[str, list[Choice]]:
+    """Recorded candidates of row kernels for a target, by the workload's key, those that beat the default, best first."""
+    found: dict[str, list[Choice]] = {}
+    for workload in {r.workload for r in records if r.workload.mcpu == target.mcpu and '"by_rows"' in r.workload.attrs}:
+        better = itertools.takewhile(lambda r: r.choice, records.candidates(workload))
+        choices = [dict(r.choice) for r in better]
+        if choices:
+            found[workload.key] = choices
+    return found
+
+
+def rights_kept(default: tirx.PrimFunc, made: tirx.PrimFunc) -> bool:
+    """Whether the output may lie as near to every input as the default's may: memory may be planned with that."""
+    theirs, ours = _nearest(default), _nearest(made)
+    return all(key in ours and ours[key] <= distance for key, distance in theirs.items())
+
+
+def _nearest(func: tirx.PrimFunc) -> dict[str, int]:
+    rights = json.loads(str(func.attrs.get("tiny.overlap", "{}")))
+    return {key: min(int(distance) for _order, distance in alternatives) for key, alternatives in rights.items() if alternatives}
+
+
+def _costs_no_memory(layer: Layer, default: tirx.PrimFunc, made: tirx.PrimFunc) -> bool:
+    """It fits beside whole tensors below a peak nobody chose; or needs nothing that the default does not."""
+    free = layer.step_room is None and _scratch(made) <= layer.scratch_room
+    return free or (_scratch(made) <= _scratch(default) and rights_kept(default, made))
 
 
 def _realised(func: tirx.PrimFunc, target: TinyTarget, record: Record, default: tirx.PrimFunc) -> tirx.PrimFunc | None:

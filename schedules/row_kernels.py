@@ -42,6 +42,7 @@ from tvm_tiny.schedules.microkernels import (
 )
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
+from tvm_tiny.schedules.space import Choice
 from tvm_tiny.schedules.stream_costs import fetch_scratch, row_pixels
 
 SIGNATURE = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch"
@@ -75,8 +76,24 @@ class RowKernel:
     kernel: str = "plain C"
 
 
-def row_kernel(layer: Layer, core: Core) -> RowKernel:
-    """The row kernel of an operator that `tvm_tiny.memory.tiny_rows.row_op` takes; shapes NHWC, output last."""
+def row_kernel(layer: Layer, core: Core, choice: Choice | None = None) -> RowKernel:
+    """The row kernel of an operator that `tvm_tiny.memory.tiny_rows.row_op` takes; shapes NHWC, output last.
+
+    Parameters
+    ----------
+    choice : dict, optional
+        Of a convolution: a candidate of `rows.space` instead of the default.
+
+    Raises
+    ------
+    RegisterPressureError
+        The candidate needs more registers than there are.
+    """
+    if choice is not None and layer.op == "tiny.conv2d":
+        block = BlockChoice(*(int(choice[n]) for n in ("channels", "pixels")), str(choice["operand"]), int(choice["unroll"]), 1)
+        return _conv2d_of(layer, core, block)
+    if choice is not None and layer.op == "tiny.depthwise_conv2d":
+        return _depthwise_of(layer, core, DepthwiseChoice(int(choice["pixels"]), 1))
     return _MAKERS[layer.op](layer, core)
 
 
@@ -107,12 +124,17 @@ def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...
 def _conv2d(layer: Layer, core: Core, together: int = 1) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
-    parameters = conv2d_rule.parameters_of(layer, shape)
     choice = replace(row_choice(shape, core, together), shared=layer.small_code)
     try:
-        made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice, row_form=True)
+        return _conv2d_of(layer, core, choice)
     except RegisterPressureError:  # the shared form needs more registers; wide blocks then keep code of their own
-        made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=replace(choice, shared=False), row_form=True)
+        return _conv2d_of(layer, core, replace(choice, shared=False))
+
+
+def _conv2d_of(layer: Layer, core: Core, choice: BlockChoice) -> RowKernel:
+    shape = conv2d_rule.shape_of(layer)
+    assert shape is not None, layer
+    made = conv2d(f"{PREFIX}gemm", shape, conv2d_rule.parameters_of(layer, shape), core, choice=choice, row_form=True)
     assert made.row_name is not None
     return RowKernel(
         made.row_name, reachable(made.row_name, made.functions), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"])
@@ -129,7 +151,11 @@ def row_choice(shape: Conv2DShape, core: Core, together: int = 1) -> BlockChoice
 
 
 def _depthwise(layer: Layer, core: Core, together: int = 1) -> RowKernel:
-    shape, choice = depthwise_rule.shape_of(layer), DepthwiseChoice(strip=together)
+    return _depthwise_of(layer, core, DepthwiseChoice(strip=together))
+
+
+def _depthwise_of(layer: Layer, core: Core, choice: DepthwiseChoice) -> RowKernel:
+    shape = depthwise_rule.shape_of(layer)
     made = depthwise(f"{PREFIX}depthwise", shape, depthwise_rule.parameters_of(layer), core, choice=choice, row_form=True)
     assert made.row_name is not None
     return RowKernel(

@@ -24,6 +24,7 @@ from tvm_tiny.schedules import (
     pointwise,
     pool,
     quantize,
+    rows,
     stream,
     winograd,
 )
@@ -32,6 +33,7 @@ from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
 
 RULES: tuple[tuple[str, Rule], ...] = (
+    ("rows", rows.apply),
     ("winograd", winograd.apply),
     ("dense", dense.apply),
     ("pointwise", pointwise.apply),
@@ -48,7 +50,9 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("fallback", fallback.apply),
 )
 
-TUNABLE: dict[str, Any] = {"winograd": winograd, "dense": dense, "pointwise": pointwise, "conv2d": conv2d, "depthwise": depthwise}
+TUNABLE: dict[str, Any] = {
+    "rows": rows, "winograd": winograd, "dense": dense, "pointwise": pointwise, "conv2d": conv2d, "depthwise": depthwise
+}  # fmt: skip
 
 
 def default_schedule(func: tirx.PrimFunc, target: TinyTarget) -> Schedule:
@@ -62,6 +66,9 @@ def default_schedule(func: tirx.PrimFunc, target: TinyTarget) -> Schedule:
 
 def spaces(func: tirx.PrimFunc, target: TinyTarget) -> dict[str, Space]:
     """The tuning spaces of every rule that takes `func`, by rule; empty for a layer with nothing to tune."""
+    own = rows.space(func, target)
+    if own is not None:
+        return {"rows": own}
     found = {name: rule.space(func, target) for name, rule in TUNABLE.items()}
     return {name: space for name, space in found.items() if space is not None}
 

@@ -8,8 +8,9 @@ holds, in this order, the kernels' common scratch, the sums of reductions, and t
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -22,10 +23,12 @@ from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.ops.registry import TensorInfo
 from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
-from tvm_tiny.schedules.row_kernels import SIGNATURE, row_kernel
+from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel, RegisterPressureError
+from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, row_kernel
+from tvm_tiny.schedules.space import Choice
 from tvm_tiny.schedules.tensorize import named_by_content, tensorized
 from tvm_tiny.target import TinyTarget
+from tvm_tiny.tuning.workload import Workload
 
 _ALIGN = 4
 _LONGEST = 255  # operator numbers, loop counts and body lengths of the program are bytes
@@ -36,13 +39,29 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     layer = Layer.of(func)
     if layer is None or layer.op != stage_op.NAME or "program" not in json.loads(layer.attrs["schedule"]):
         return None
-    stage = StreamedStage(layer, Core.of(target.mcpu))
+    chosen = json.loads(str(func.attrs.get("tiny.row_choices", "{}")))
+    stage = StreamedStage(layer, Core.of(target.mcpu), chosen, target)
     kernel = stage.kernel()
     notes = {"operators": len(stage.ops), "rings": sum(stage.rings.values()), "program": len(stage.program_bytes())}
+    if stage.tuned:
+        notes["recorded_rows"] = stage.tuned
     rights = {i: [["ascending", d]] for i, d in stage.distances.items()}
     slide = {int(i): [["ascending", d]] for i, d in stage.layout.distances.items()} if stage.layout.nbytes else {}
     fetched = [stage.activations[k] for k in stage.fetched]
     return tensorized(kernel, func, "stream", rights=rights, scratch_rights=slide, fetched=fetched, **notes)
+
+
+def inner_layers(stage: Layer) -> list[Layer]:
+    """The operators of a stage as layers of their own, computed by rows."""
+    infos = [TensorInfo(s, d) for s, d in zip(stage.shapes, stage.dtypes, strict=True)][:-1]
+    results, found = stage_op.inner_infos(stage.attrs, infos), []
+    for node, result in zip(stage_op.program_of(stage.attrs), results, strict=True):
+        tensors = [*(results[i] if kind == "node" else infos[i] for kind, i in node.args), result]
+        constants = {k: stage.constants[i] for k, (kind, i) in enumerate(node.args) if kind == "arg" and i in stage.constants}
+        op = node.op if node.op.startswith("tiny.") else f"tiny.{node.op}"
+        shapes, dtypes = tuple(t.shape for t in tensors), tuple(t.dtype for t in tensors)
+        found.append(Layer(op, node.attrs, constants, shapes, dtypes, small_code=stage.small_code, by_rows=True))
+    return found
 
 
 @dataclass(frozen=True)
@@ -59,8 +78,10 @@ class _Place:
 class StreamedStage:
     """A stage read back from its function: operators as rows, their kernels, and where every tensor lies."""
 
-    def __init__(self, layer: Layer, core: Core) -> None:
-        self.layer = layer
+    def __init__(
+        self, layer: Layer, core: Core, chosen: Mapping[str, Sequence[Choice]] | None = None, target: TinyTarget | None = None
+    ) -> None:
+        self.layer, self.target = layer, target
         schedule = json.loads(layer.attrs["schedule"])
         self.inner = stage_op.program_of(layer.attrs)
         self.rings = {int(k): int(v) for k, v in schedule["rings"].items()}
@@ -73,7 +94,8 @@ class StreamedStage:
         self.ops = [self._row_op(j) for j in range(len(self.inner))]
         sources = [n.args[0][1] for n in self.inner if n.op == fetch.NAME]
         self.fetched = [k for k, i in enumerate(self.activations) if i in sources]
-        self.kernels = [row_kernel(self._layer(j), core) for j in range(len(self.inner))]
+        self.tuned, self.layers = 0, inner_layers(layer)
+        self.kernels = [self._kernel(j, core, chosen or {}) for j in range(len(self.inner))]
         self._lay_out()
 
     def _row_op(self, j: int) -> RowOp:
@@ -92,14 +114,18 @@ class StreamedStage:
     def _info(self, ref: tuple[str, int]) -> TensorInfo:
         return self.results[ref[1]] if ref[0] == "node" else self.infos[ref[1]]
 
-    def _layer(self, j: int) -> Layer:
-        """The inner operator as a layer of its own."""
-        node = self.inner[j]
-        infos = [*(self._info(ref) for ref in node.args), self.results[j]]
-        constants = {k: self.layer.constants[ref[1]] for k, ref in enumerate(node.args) if not self._is_computed(ref)}
-        op = node.op if node.op.startswith("tiny.") else f"tiny.{node.op}"
-        shapes, dtypes = tuple(i.shape for i in infos), tuple(i.dtype for i in infos)
-        return Layer(op, node.attrs, constants, shapes, dtypes, small_code=self.layer.small_code)
+    def _kernel(self, j: int, core: Core, chosen: Mapping[str, Sequence[Choice]]) -> RowKernel:
+        """The operator's row kernel: the default, or the fastest recorded one that takes no more scratch."""
+        layer = self.layers[j]
+        default = row_kernel(layer, core)
+        recorded = chosen.get(Workload.of(layer, self.target).key, ()) if chosen and self.target is not None else ()
+        for choice in recorded if not layer.small_code else ():
+            with contextlib.suppress(RegisterPressureError, KeyError, ValueError):  # the rule has changed since
+                made = row_kernel(layer, core, choice)
+                if made.scratch_bytes <= default.scratch_bytes:
+                    self.tuned += 1
+                    return made
+        return default
 
     # -- memory
 

@@ -16,6 +16,7 @@ import pytest
 import tvm
 
 import tvm_tiny
+from tests.support.demo import MODEL
 from tests.support.host import HostModel
 from tests.support.shared import ROOT
 from tests.support.tiny_builder import TinyBuilder
@@ -28,7 +29,7 @@ from tvm_tiny.target import parse_target
 from tvm_tiny.tuning import Record, Records, Workload, read_records
 from tvm_tiny.tuning.bench import Bench
 from tvm_tiny.tuning.candidate import Candidate, Case
-from tvm_tiny.tuning.network import lowered_layers, tune
+from tvm_tiny.tuning.network import lowered_layers, row_layers, tune
 from tvm_tiny.tuning.records import append_records, load_records
 from tvm_tiny.tuning.search import features
 
@@ -128,6 +129,43 @@ def test_builds_with_records_are_exact_and_say_so(rng: np.random.Generator) -> N
     hosts = [HostModel(model) for model in (plain, tuned)]
     for sample in x:
         np.testing.assert_array_equal(hosts[0](sample)[0], hosts[1](sample)[0])
+
+
+@pytest.mark.host_cc
+def test_streamed_layers_use_records_of_their_row_kernels(rng: np.random.Generator) -> None:
+    """The rows of a streamed stage get the recorded blocks, bytes and arena stay; a choice that is none any more is passed over."""
+    target, scale = "c -mcpu=cortex-m7", record()
+    func = row_layers(MODEL, M7)[0]
+    workload = Workload.of(Layer.of(func), M7)
+    assert '"by_rows":true' in workload.attrs
+    narrow = {"rule": "rows", "channels": 2, "pixels": 1, "operand": "w8", "unroll": 3}
+    models = [tvm_tiny.build(MODEL, target, records=False)]
+    for choice in (narrow, {"rule": "rows"}):
+        models.append(tvm_tiny.build(MODEL, target, records=Records([replace(scale, workload=workload, choice=choice)])))
+    assert [m.report.layers[0].kernel.get("recorded_rows") for m in models] == [None, 1, None]
+    assert len({m.workspace_size for m in models}) == 1
+    plain, tuned, _same = map(HostModel, models)
+    image = rng.integers(-128, 128, models[0].inputs[0].shape).astype(np.int8)
+    np.testing.assert_array_equal(plain(image)[0], tuned(image)[0])
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("board", ["mps2_an500", "mps2_an386"])
+def test_row_kernels_are_exact_over_whole_layers(board: str, tmp_path: Path) -> None:
+    """Odd shapes: stride 2, asymmetric padding, prime channels; defaults and corners of the space."""
+    found, networks = find_board(board), []
+    for channels, outputs, kernel, stride in ((3, 5, 3, 2), (7, 11, 1, 1)):
+        b = TinyBuilder((1, 9, 7, channels))
+        networks.append(b.finish(b.conv(b.x, outputs, kernel, strides=(stride, stride))))
+    b = TinyBuilder((1, 9, 7, 5))
+    networks.append(b.finish(b.depthwise(b.x)))
+    bench = Bench(found, "none", tmp_path)
+    for func in (f.with_attr("tiny.by_rows", True) for mod in networks for f in lowered_layers(mod, found.target)):
+        (space,) = rules.spaces(func, found.target).values()
+        corners = [{"rule": "rows", **{k: v[i] for k, v in space.decisions.items()}} for i in (0, -1)]
+        schedules = [rules.default_schedule(func, found.target), *(rules.realise(func, found.target, c) for c in corners if space.legal(c))]
+        measured = bench.measure(Case.of(Layer.of(func)), [Candidate.of(s.mod["main"]) for s in schedules])
+        assert {m.status for m in measured} == {"ok"}, measured
 
 
 def test_a_record_the_rules_no_longer_take_is_passed_over() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from tvm_tiny.boards import Board, find_board
 from tvm_tiny.device.fleet import Fleet
 from tvm_tiny.device.rpc.tracker import parse_tracker
 from tvm_tiny.errors import OptionError, TargetError
+from tvm_tiny.ops import registry
 from tvm_tiny.passes.apply_schedules import scratch_room
 from tvm_tiny.pipeline import PIPELINE, Options
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.stream import inner_layers
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.bench import Bench
 from tvm_tiny.tuning.records import Record, Records, read_records
@@ -201,7 +205,7 @@ def tasks_of(
     """One task for every distinct layer that has something to tune, most multiply-accumulates first."""
     wanted = None if layers is None else tuple(layers)
     tasks: dict[str, Task] = {}
-    for func in lowered_layers(model, target, disable):
+    for func in [*lowered_layers(model, target, disable), *row_layers(model, target, disable)]:
         name = str(func.attrs.get("tiny.source", ""))
         if wanted is not None and not any(part in name for part in wanted):
             continue
@@ -211,23 +215,56 @@ def tasks_of(
     return sorted(tasks.values(), key=lambda t: -int(t.func.attrs["tiny.macs"]))
 
 
+def row_layers(model: tvm.IRModule | str | Path | bytes, target: TinyTarget, disable: Iterable[str] = ()) -> list[tirx.PrimFunc]:
+    """The convolutions that are streamed row by row where memory and speed are balanced, as layers by rows."""
+    found = []
+    for func in _lowered(model, Options(target, frozenset(disable)))[0].values():
+        stage = Layer.of(func)
+        if stage is None or stage.op != "tiny.stage" or "program" not in json.loads(stage.attrs["schedule"]):
+            continue
+        for layer in inner_layers(stage):
+            if layer.op in ("tiny.conv2d", "tiny.depthwise_conv2d"):
+                found.append(_row_function(layer))
+    return found
+
+
+def _row_function(layer: Layer) -> tirx.PrimFunc:
+    op = registry.get(layer.op)
+    infos = [registry.TensorInfo(s, d) for s, d in zip(layer.shapes, layer.dtypes, strict=True)][:-1]
+    return op.primfunc(infos, layer.attrs).with_attr(
+        {
+            "tiny.op": layer.op,
+            "tiny.attrs": json.dumps(layer.attrs),
+            "tiny.macs": op.macs([i.shape for i in infos], layer.attrs),
+            "tiny.constants": {str(i): tvm.runtime.tensor(a) for i, a in layer.constants.items()},
+            "tiny.source": f"{layer.attrs.get('source', '')} (rows)",
+            "tiny.by_rows": True,
+        }
+    )
+
+
 def lowered_layers(model: tvm.IRModule | str | Path | bytes, target: TinyTarget, disable: Iterable[str] = ()) -> list[tirx.PrimFunc]:
     """The layers of a network as the schedule rules get them, in order, with the scratch that is free beside each."""
+    funcs, room = _lowered(model, Options(target, frozenset(disable), optimize="speed"))  # every layer by itself
+    return [func.with_attr("tiny.scratch_room", room.get(name, 0)) for name, func in funcs.items()]
+
+
+def _lowered(model: tvm.IRModule | str | Path | bytes, options: Options) -> tuple[dict[str, tirx.PrimFunc], dict[str, int]]:
+    """Every call's function before schedules are chosen, and the scratch that is free beside it, by the name of its result."""
     from tvm_tiny.api import load
 
     mod = model if isinstance(model, tvm.IRModule) else load(model)
-    options = Options(target, frozenset(disable), optimize="speed")  # every layer by itself
     for phase in PIPELINE:
         if phase.name == "apply-schedules":
             break
         mod = mod if phase.name in options.disable else phase.make(options)(mod)
-    room, found = scratch_room(mod["main"]), []
+    found = {}
     for block in mod["main"].body.blocks:
         for binding in block.bindings:
             call = binding.value
             if isinstance(call, relax.Call) and isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.call_tir":
-                found.append(mod[call.args[0]].with_attr("tiny.scratch_room", room.get(str(binding.var.name), 0)))
-    return found
+                found[str(binding.var.name)] = mod[call.args[0]]
+    return found, scratch_room(mod["main"])
 
 
 def tune_task(

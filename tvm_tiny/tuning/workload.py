@@ -47,6 +47,8 @@ class Workload:
     def of(layer: Layer, target: TinyTarget) -> Workload:
         """The workload of a lowered layer on a target."""
         attrs = {name: layer.attrs[name] for name in _GEOMETRY if name in layer.attrs}
+        if layer.by_rows:
+            attrs["by_rows"] = True  # the kernel of a streamed stage
         shapes = [s for i, s in enumerate(layer.shapes) if i not in layer.constants or len(s) > 1]
         features = tuple(f for f in _INSTRUCTIONS if f in target.features)
         return Workload(layer.op.removeprefix("tiny."), tuple(shapes), _canonical(attrs), target.mcpu, features)
