@@ -55,9 +55,8 @@ def row_choices(records: Records, target: TinyTarget) -> dict[str, list[Choice]]
     found: dict[str, list[Choice]] = {}
     for workload in {r.workload for r in records if r.workload.mcpu == target.mcpu and '"by_rows"' in r.workload.attrs}:
         better = itertools.takewhile(lambda r: r.choice, records.candidates(workload))
-        choices = [dict(r.choice) for r in better]
-        if choices:
-            found[workload.key] = choices
+        if choices := [r.choice for r in better]:
+            found[workload.key] = [dict(choice) for choice in choices]
     return found
 
 

@@ -90,7 +90,8 @@ def row_kernel(layer: Layer, core: Core, choice: Choice | None = None) -> RowKer
         The candidate needs more registers than there are.
     """
     if choice is not None and layer.op == "tiny.conv2d":
-        block = BlockChoice(*(int(choice[n]) for n in ("channels", "pixels")), str(choice["operand"]), int(choice["unroll"]), 1)
+        channels, pixels, unroll = (int(choice[name]) for name in ("channels", "pixels", "unroll"))
+        block = BlockChoice(channels, pixels, str(choice["operand"]), unroll, 1)
         return _conv2d_of(layer, core, block)
     if choice is not None and layer.op == "tiny.depthwise_conv2d":
         return _depthwise_of(layer, core, DepthwiseChoice(int(choice["pixels"]), 1))

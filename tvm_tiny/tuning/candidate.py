@@ -70,29 +70,6 @@ class Candidate:
         return f"candidate_{self.digest}"
 
 
-_DRIVER = "tvm_tiny_candidate"
-
-
-def _has_loops(scheduled: tirx.PrimFunc) -> bool:
-    """Whether the schedule calls its microkernel more than once."""
-    loops: list[tirx.For] = []
-    structural_walk(scheduled.body, [(tirx.For, loops.append)])
-    return bool(loops)
-
-
-def _driver(scheduled: tirx.PrimFunc, inputs: int) -> str:
-    """C of the schedule's loops, behind a function with a kernel's parameters."""
-    names = [str(p.name) for p in scheduled.params]
-    output = len(scheduled.attrs["tiny.args"])
-    loops = to_c(scheduled.with_attr("tiny.outputs", names[output:]), f"{_DRIVER}_loops", tvm.target.Target({"kind": "c"}))
-    packed, scratch = (["packed"] if output > inputs else []), (["scratch"] if len(names) > output + 1 else [])
-    sources = [f"x{i}" for i in range(inputs)]
-    unused = "".join(f"  (void){name};\n" for name in ("packed", "scratch") if name not in (*packed, *scratch))
-    signature = f"void {_DRIVER}({', '.join(f'const int8_t *{x}' for x in sources)}, int8_t *out, const void *packed, void *scratch)"
-    call = f"  {loops.name}({', '.join([*sources, *packed, 'out', *scratch])});\n"
-    return f"static {loops.definition}\n{signature};\n{signature} {{\n{unused}{call}}}\n"
-
-
 def _has_loops(func: tirx.PrimFunc) -> bool:
     """Whether the schedule loops over parts of the layer, a call each."""
     found: list[tirx.For] = []

@@ -33,9 +33,11 @@ class Objects:
         self.flags = " ".join(self._flags)
 
     def compile(self, candidates: Sequence[Candidate]) -> list[Path | str]:
-        """For each candidate the object file, or what the compiler said."""
+        """For each candidate the object file, or what the compiler said; equal ones are compiled once."""
+        distinct = {c.digest: c for c in candidates}
         with ThreadPoolExecutor(cpu_count() or 1) as pool:
-            return list(pool.map(self._compile, candidates))
+            made = dict(zip(distinct, pool.map(self._compile, distinct.values()), strict=True))
+        return [made[c.digest] for c in candidates]
 
     def _compile(self, candidate: Candidate) -> Path | str:
         source = self.directory / f"{candidate.digest}.c"
