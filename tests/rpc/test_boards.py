@@ -14,12 +14,14 @@ import pytest
 import tvm_tiny
 from tests.rpc.test_stock_client import CLAIMS, run_client
 from tests.support.demo import MODEL as DEMO
-from tests.support.device_model import DIVIDE, STATUS, expected, sample, write_crasher
-from tests.support.rpc import DEMO_FUNCTIONS, RawClient
+from tests.support.device_model import DIVIDE, OK, STATUS, expected, sample, write_crasher
+from tests.support.rpc import DEMO_FUNCTIONS, RawClient, wait_until
 from tvm_tiny.boards import find_board, load_boards
 from tvm_tiny.device import Project, find_handler, generate_project, load_project, measure_image, run
 from tvm_tiny.device.faults import DeviceFault
 from tvm_tiny.device.rpc.boards import connect, project_line
+from tvm_tiny.device.rpc.line import Line, LineClosedError, PipesSpec, parse_line
+from tvm_tiny.device.rpc.session import connect as connect_line
 from tvm_tiny.device.rpc.session import running_bridge
 from tvm_tiny.errors import DeviceError, OptionError
 
@@ -117,6 +119,35 @@ def test_run_over_rpc_is_run(model: Path, rng: np.random.Generator, board: str) 
         run(model, board, sample(rng, IMAGE, STATUS), transport="rpc")
 
 
+@pytest.mark.qemu
+def test_rpc_by_semihosting(model: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    """The same server with another port: bytes through semihosting instead of a UART; a crash is told, the next session works."""
+    generate_project(model, tmp_path / "project", "mps2_an500", app="rpc", line="semihosting")
+    project = load_project(tmp_path / "project")
+    find_handler(project.board).build(project)
+    line = parse_line(str(project_line(project)))
+    for mode in (OK, DIVIDE, OK):
+        with connect_line(line) as remote:
+            inputs = sample(rng, IMAGE, mode)
+            if mode == DIVIDE:
+                with pytest.raises(RuntimeError, match="the device crashed: UsageFault"):
+                    run_model(remote, inputs)
+                continue
+            np.testing.assert_array_equal(run_model(remote, inputs)["image_out"], expected(inputs)["image_out"])
+    with pytest.raises(DeviceError, match="can't start the device nothing"):
+        PipesSpec(("nothing",)).open()
+    line = PipesSpec(("true",)).open()
+    assert wait_until(lambda: ended(line))
+    line.close()
+
+
+def ended(line: Line) -> bool:
+    try:
+        return line.read(0.1) != b""
+    except LineClosedError:
+        return True
+
+
 def test_unknown_transport(model: Path, rng: np.random.Generator) -> None:
     with pytest.raises(OptionError, match="transport='usb' is not known"):
         run(model, "native", sample(rng, IMAGE), transport="usb")
@@ -140,8 +171,6 @@ def test_time_on_every_board(model: Path, tmp_path: Path, board: str) -> None:
 
 
 def connect_project(project: Project) -> object:
-    from tvm_tiny.device.rpc.session import connect as connect_line
-
     return connect_line(project_line(project))
 
 
@@ -204,9 +233,6 @@ def test_projects_that_have_no_line(model: Path, tmp_path: Path) -> None:
     other = Path(generate_project(model, tmp_path / "standalone", "native"))
     with pytest.raises(OptionError, match="holds the application 'standalone'"):
         project_line(load_project(other))
-    semihosting = Path(generate_project(model, tmp_path / "semihosting", "mps2_an500", app="rpc"))
-    with pytest.raises(OptionError, match="line='semihosting'"):
-        project_line(load_project(semihosting))
     for arguments in ({}, {"mlf": model, "line": "tcp:localhost:1"}):
         with pytest.raises(OptionError, match="or a line"), connect(**arguments):  # type: ignore[arg-type]
             pass

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--health-interval", type=float, default=10.0, help="with --tracker: seconds between questions to an idle device")
     parser.add_argument("--reset-command", default="", help="command that resets the board when it hangs")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input does: the parent is gone")
+    parser.add_argument("--pipe", type=int, nargs=2, metavar=("READ", "WRITE"), help="serve two file descriptors: for PopenSession")
     parser.add_argument("--verbose", action="store_true", help="log sessions")
     return parser
 
@@ -87,6 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
         return OptionError.exit_code
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: bridge.stop())
+    if given.pipe:
+        bridge.serve_pipe(*given.pipe)
+        return 0
     if given.until_stdin_closes:
         _watch_stdin(bridge)
     print(json.dumps({"host": given.host, "port": bridge.port, "key": given.key}), flush=True)

@@ -16,22 +16,22 @@ from tvm_tiny.boards import Board, find_board
 from tvm_tiny.device.artifact import Artifact, open_artifact
 from tvm_tiny.device.project import Project, ProjectOptions, find_handler
 from tvm_tiny.device.qemu import qemu_command
-from tvm_tiny.device.rpc.line import LineSpec, ProcessSpec, parse_line
+from tvm_tiny.device.rpc.line import LineSpec, PipesSpec, ProcessSpec, parse_line
 from tvm_tiny.device.rpc.session import connect as connect_line
 from tvm_tiny.device.runner import built_project
 from tvm_tiny.device.serial import find_port
 from tvm_tiny.errors import DeviceError, OptionError
 
-RPC_OPTIONS = ProjectOptions(app="rpc", line="uart")
+RPC_OPTIONS = ProjectOptions(app="rpc")
 
 
 def rpc_options(options: ProjectOptions) -> ProjectOptions:
     """The same options for the RPC server."""
-    return dataclasses.replace(options, app="rpc", line="uart")
+    return dataclasses.replace(options, app="rpc")
 
 
 def project_line(project: Project) -> LineSpec:
-    """The line to a built project's program: a host process, an emulated board's UART, or the serial port of a real board.
+    """The line to a built project's program: a host process, an emulated board's UART or semihosting, or the serial port of a real board.
 
     Opening it starts the program of the first two; a board must have been flashed.
 
@@ -48,8 +48,8 @@ def project_line(project: Project) -> LineSpec:
         return ProcessSpec((str(project.elf),))
     if not project.board.emulated:
         return find_port(project)
-    if project.options.line != "uart":
-        raise OptionError(f"RPC does not run over line={project.options.line!r}", remedy="generate the project with line='uart'")
+    if project.options.line == "semihosting" and project.board.template != "zephyr":
+        return PipesSpec(tuple(qemu_command(project.board, project.elf)))
     return ProcessSpec(tuple(qemu_command(project.board, project.elf, ("-serial", "stdio"))))
 
 
@@ -80,7 +80,8 @@ def connect(
     line
         Instead of `mlf` and `board`: the line to a device whose firmware runs already, e.g. `serial:/dev/ttyACM0@115200`.
     options
-        Options of the firmware project; `app` and `line` are those of RPC in any case.
+        Options of the firmware project; `app` is that of RPC in any case. On bare-metal emulated boards bytes go through semihosting, or with
+        `line="uart"` through the slower UART, as on a real board.
     bridge
         Options of `tvm_tiny.device.rpc.session.running_bridge`, e.g. `call_timeout=60`.
 

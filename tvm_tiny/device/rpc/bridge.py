@@ -24,6 +24,7 @@ from tvm_tiny.device.rpc.link import DeviceLink
 from tvm_tiny.device.rpc.packets import (
     ClientGoneError,
     Code,
+    PipeConnection,
     code_of,
     exception_packet,
     packet,
@@ -139,6 +140,14 @@ class Bridge:
         finally:
             self.close()
 
+    def serve_pipe(self, read_fd: int, write_fd: int) -> None:
+        """Serve the one client at the other end of two pipes, until it goes: what `tvm.rpc.PopenSession` starts."""
+        try:
+            with contextlib.suppress(ClientGoneError, OSError):
+                _Session(self, PipeConnection(read_fd, write_fd), None).run()
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Close port, line and tracker connection."""
         self._listener.close()
@@ -238,7 +247,7 @@ class Bridge:
 class _Session:
     """One client's session."""
 
-    def __init__(self, bridge: Bridge, connection: socket.socket, timeout: float | None) -> None:
+    def __init__(self, bridge: Bridge, connection: socket.socket | PipeConnection, timeout: float | None) -> None:
         self._bridge, self._connection = bridge, connection
         self._timeout = timeout
         self._ends_at = None if timeout is None else time.monotonic() + timeout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines: streams of bytes to a device, said in one word: `exec:COMMAND`, `tcp:HOST:PORT`, `serial:PATH[@BAUD]`."""
+"""Lines: streams of bytes to a device, said in one word: `exec:COMMAND`, `pipes:COMMAND`, `tcp:HOST:PORT`, `serial:PATH[@BAUD]`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm_tiny.errors import DeviceError, OptionError
@@ -21,6 +23,7 @@ DEFAULT_BAUD = 115200
 # Bytes a second below which no pipe, socket or emulated UART was seen to fall (QEMU: about 20 kB/s).
 _UNPACED_RATE = 10_000.0
 _KILL_AFTER = 2.0
+_LOOK_AFTER = 0.2
 
 
 class LineClosedError(DeviceError):
@@ -148,15 +151,70 @@ class ProcessSpec(LineSpec):
 
     def open(self) -> Line:
         """Start the process."""
-        die_with_parent = _die_with_parent if sys.platform == "linux" else None
-        try:
-            process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, preexec_fn=die_with_parent)
-        except OSError as error:
-            raise DeviceError(f"can't start the device {self.command[0]}: {error}", remedy="build it first, or mend the command") from None
+        process = _started(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return _ProcessLine(process, self.command[0])
 
     def __str__(self) -> str:
         return "exec:" + shlex.join(self.command)
+
+
+class _PipesLine(Line):
+    boots = True
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str], read_fd: int, write_fd: int) -> None:
+        super().__init__(read_fd, write_fd, _UNPACED_RATE, "the emulator")
+        self._process, self._folder = process, folder
+
+    def read(self, timeout: float) -> bytes:
+        """As of `Line`; this end holds the pipes open, so it looks after the process itself."""
+        data = super().read(min(timeout, _LOOK_AFTER))
+        if not data and self._process.poll() is not None:
+            raise LineClosedError("the emulator has ended")
+        return data
+
+    def close(self) -> None:
+        """Kill the process: an emulator that waits for a byte takes no other signal."""
+        super().close()
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+@dataclass(frozen=True)
+class PipesSpec(LineSpec):
+    """A process that opens the named pipes `to_device` and `from_device` in its working directory: an emulator's semihosting."""
+
+    command: tuple[str, ...]
+
+    def open(self) -> Line:
+        """Start the process in a folder of its own."""
+        folder = tempfile.TemporaryDirectory(prefix="tvm_tiny_line_")
+        descriptors = []
+        for name in ("from_device", "to_device"):
+            path = os.path.join(folder.name, name)
+            os.mkfifo(path)
+            descriptors.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # for both: neither side then waits for a partner
+        try:
+            return _PipesLine(
+                _started(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=folder.name), folder, *descriptors
+            )
+        except DeviceError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            folder.cleanup()
+            raise
+
+    def __str__(self) -> str:
+        return "pipes:" + shlex.join(self.command)
+
+
+def _started(command: Sequence[str], *, stdin: int, stdout: int, cwd: str | None = None) -> subprocess.Popen[bytes]:
+    """A process that ends with this one (Linux)."""
+    die_with_parent = _die_with_parent if sys.platform == "linux" else None
+    try:
+        return subprocess.Popen(command, stdin=stdin, stdout=stdout, bufsize=0, cwd=cwd, preexec_fn=die_with_parent)
+    except OSError as error:
+        raise DeviceError(f"can't start the device {command[0]}: {error}", remedy="build it first, or mend the command") from None
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -227,11 +285,11 @@ def parse_line(text: str) -> LineSpec:
     Raises
     ------
     OptionError
-        It is none of the three forms.
+        It is none of the four forms.
     """
     kind, _, rest = text.partition(":")
-    if kind == "exec" and (command := shlex.split(rest)):
-        return ProcessSpec(tuple(command))
+    if kind in ("exec", "pipes") and (command := shlex.split(rest)):
+        return (ProcessSpec if kind == "exec" else PipesSpec)(tuple(command))
     if kind == "tcp":
         host, _, port = rest.rpartition(":")
         if host and port.isdecimal() and 0 < int(port) < 65536:
@@ -240,4 +298,4 @@ def parse_line(text: str) -> LineSpec:
         path, _, baud = rest.partition("@")
         if not baud or baud.isdecimal():
             return SerialSpec(path, int(baud or DEFAULT_BAUD))
-    raise OptionError(f"{text!r} names no line to a device", remedy="say exec:COMMAND, tcp:HOST:PORT or serial:PATH[@BAUD]")
+    raise OptionError(f"{text!r} names no line to a device", remedy="say exec:COMMAND, pipes:COMMAND, tcp:HOST:PORT or serial:PATH[@BAUD]")

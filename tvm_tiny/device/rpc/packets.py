@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import select
 import socket
 import struct
@@ -59,7 +60,28 @@ class ClientKey:
     session_timeout: float | None
 
 
-def receive_exactly(connection: socket.socket, count: int, deadline: float) -> bytes:
+class PipeConnection:
+    """Two pipes, as much like a socket as packets need."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd, self._write_fd = read_fd, write_fd
+
+    def fileno(self) -> int:
+        """What to wait for."""
+        return self._read_fd
+
+    def recv(self, count: int) -> bytes:
+        """Up to `count` bytes; none when the other end has closed."""
+        return os.read(self._read_fd, count)
+
+    def sendall(self, data: bytes) -> None:
+        """Write all of it."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._write_fd, view) :]
+
+
+def receive_exactly(connection: socket.socket | PipeConnection, count: int, deadline: float) -> bytes:
     """`count` bytes by `deadline` (of time.monotonic()).
 
     Raises
@@ -108,7 +130,7 @@ def send_mismatch(connection: socket.socket) -> None:
     connection.sendall(_I32.pack(MISMATCH))
 
 
-def receive_packet(connection: socket.socket, longest: int, deadline: float) -> bytes:
+def receive_packet(connection: socket.socket | PipeConnection, longest: int, deadline: float) -> bytes:
     """The next packet, whole, its length in front.
 
     Raises
