@@ -112,10 +112,10 @@ def test_every_external_symbol_carries_the_models_name(tmp_path: Path) -> None:
 
 @pytest.mark.host_cc
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
-def test_the_header_is_cpp(compiler: str, tmp_path: Path) -> None:
+def test_the_headers_are_cpp(compiler: str, tmp_path: Path) -> None:
     artifact = built(OWN, "c").save(tmp_path / "model")
     body = "tvmgen_net_inputs in = {}; tvmgen_net_outputs out = {}; return (int)tvmgen_net_run(&in, &out);"
-    (tmp_path / "use.cpp").write_text(f'#include "tvmgen_net.h"\nint main() {{ {body} }}\n')
+    (tmp_path / "use.cpp").write_text(f'#include "tvmgen_net.h"\n#include "tvmgen_net_layers.h"\nint main() {{ {body} }}\n')
     flags = ["-std=c++11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-I", str(artifact / "codegen/host/include")]
     command = [compiler, *flags, "-c", "use.cpp", "-o", "use.o"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -50,7 +50,7 @@ def emit_layers_header(program: Program, workspace: Workspace, version: str) -> 
     return (
         file_head(f"{base}_layers.h: the layers of the network '{program.name}', each alone, for tests and measurements.", version)
         + f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n{_needs(workspace, base)}"
-        + '#ifdef __cplusplus\nextern "C" {{\n#endif\n\n'
+        + '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
         + "/* Tensors may lie anywhere outside the workspace, aligned to 16 bytes and apart from each other.\n"
         " * `workspace` (its size is in the main header; aligned to 16) gives the scratch. */\n\n"
         + "\n".join(rows)
