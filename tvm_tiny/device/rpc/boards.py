@@ -80,8 +80,8 @@ def connect(
     line
         Instead of `mlf` and `board`: the line to a device whose firmware runs already, e.g. `serial:/dev/ttyACM0@115200`.
     options
-        Options of the firmware project; `app` is that of RPC in any case. On bare-metal emulated boards bytes go through semihosting, or with
-        `line="uart"` through the slower UART, as on a real board.
+        Options of the firmware project; `app` is that of RPC in any case. On bare-metal emulated boards bytes go through semihosting, or
+        with `line="uart"` through the slower UART, as on a real board.
     bridge
         Options of `tvm_tiny.device.rpc.session.running_bridge`, e.g. `call_timeout=60`.
 
