@@ -3,7 +3,8 @@
 
 With 16 bits of fraction the product differs from the quotient by at most a few units in the range that matters (|q| ≤ 500: three
 roundings, each of 2^-24 of it, and the cut to an integer), so both round to the same integer unless the fraction lies that close to one
-half; there, and beyond the range, the quotient itself is computed.
+half; there, and beyond the range, the quotient itself is computed. Cores with a floating-point unit do six at a time in assembly, and
+leave the groups with such a value to C.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.ops import registry
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
+from tvm_tiny.schedules.microkernels.quantize_block import GROUP, MARGIN, quantize_function
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
-_MARGIN = 64  # units of 2^-16; the error is below 8
+_REACH = 500  # beyond it, every rounding saturates
 
 
 def apply(func: tirx.PrimFunc, _target: TinyTarget, _tunable: bool) -> Applied:
@@ -45,9 +47,14 @@ def apply(func: tirx.PrimFunc, _target: TinyTarget, _tunable: bool) -> Applied:
     return tensorized(kernel, func, "quantize", rights=[["ascending", 0]])  # an element is read before its byte, below it, is stored
 
 
-def quantize_functions(name: str, count: int, attrs: dict[str, Any]) -> tuple[CFunction, CFunction]:
-    """`void name(const float *x, int8_t *out, const void *packed, void *scratch)` for `count` elements, and what it calls, callee first."""
-    return CFunction(f"{name}_divide", _divide(name, attrs)), CFunction(name, _source(name, count, attrs))
+def quantize_functions(name: str, count: int, attrs: dict[str, Any]) -> tuple[CFunction, ...]:
+    """`void name(const float *x, int8_t *out, const void *packed, void *scratch)` for `count` elements; what it calls comes first."""
+    return (
+        CFunction(f"{name}_divide", _divide(name, attrs)),
+        CFunction(f"{name}_element", _element(name, attrs)),
+        quantize_function(f"{name}_groups"),
+        CFunction(name, _source(name, count, attrs)),
+    )
 
 
 def _divide(name: str, attrs: dict[str, Any]) -> str:
@@ -65,17 +72,34 @@ def _divide(name: str, attrs: dict[str, Any]) -> str:
     )
 
 
-def _source(name: str, count: int, attrs: dict[str, Any]) -> str:
-    scale = np.float32(attrs["scale"])
-    reach, factor = (float_literal(float(np.float32(v)), "f") for v in (np.float32(500) * scale, np.float32(65536) / scale))
-    signature = f"void {name}(const float *x, int8_t *out, const void *packed, void *scratch)"
+def _element(name: str, attrs: dict[str, Any]) -> str:
+    """One element in C, by the product where that is safe."""
+    reach = float_literal(float(np.float32(_REACH) * np.float32(attrs["scale"])), "f")
     return (
-        f"{signature};\n{signature} {{\n  (void)packed;\n  (void)scratch;\n"
-        f"  for (int32_t i = 0; i < {count}; ++i) {{\n"
-        f"    int32_t y;\n    const float v = x[i];\n"
-        f"    if (v > -{reach} && v < {reach}) {{ /* 16 bits of fraction; rounds like the quotient unless it is that close to a tie */\n"
-        f"      const int32_t fixed = (int32_t)(v * {factor}) + 0x8000;\n"
-        f"      y = ((fixed + {_MARGIN}) & 0xffff) < {2 * _MARGIN} ? {name}_divide(v) : fixed >> 16;\n"
-        f"    }} else {{\n      y = {name}_divide(v);\n    }}\n"
-        f"    y += {attrs['zp']};\n    out[i] = (int8_t)(y < -128 ? -128 : y > 127 ? 127 : y);\n  }}\n}}\n"
+        f"static int8_t {name}_element(float v) {{\n"
+        f"  int32_t y;\n"
+        f"  if (v > -{reach} && v < {reach}) {{ /* 16 bits of fraction; rounds like the quotient unless it is that close to a tie */\n"
+        f"    const int32_t fixed = (int32_t)(v * {_factor(attrs)}) + 0x8000;\n"
+        f"    y = ((fixed + {MARGIN}) & 0xffff) < {2 * MARGIN} ? {name}_divide(v) : fixed >> 16;\n"
+        f"  }} else {{\n    y = {name}_divide(v);\n  }}\n"
+        f"  y += {attrs['zp']};\n  return (int8_t)(y < -128 ? -128 : y > 127 ? 127 : y);\n}}\n"
+    )
+
+
+def _factor(attrs: dict[str, Any]) -> str:
+    return float_literal(float(np.float32(65536) / np.float32(attrs["scale"])), "f")
+
+
+def _source(name: str, count: int, attrs: dict[str, Any]) -> str:
+    """Groups by the block function until it meets one it can't do; that one, and the rest, element by element."""
+    signature = f"void {name}(const float *x, int8_t *out, const void *packed, void *scratch)"
+    addend = (int(attrs["zp"]) * 65536 + 0x8000) & 0xFFFFFFFF
+    return (
+        f"{signature};\n{signature} {{\n  const float factor = {_factor(attrs)};\n  uint32_t constants[2] = {{0, {addend:#x}u}};\n"
+        f"  int32_t i = 0;\n  (void)packed;\n  (void)scratch;\n  memcpy(constants, &factor, 4);\n"
+        f"  while (i < {count}) {{\n"
+        f"    const int32_t groups = ({count} - i) / {GROUP};\n"
+        f"    if (groups != 0) i += {GROUP} * (groups - (int32_t){name}_groups(x + i, out + i, constants, (uint32_t)groups));\n"
+        f"    const int32_t end = {count} - i < {GROUP} ? {count} : i + {GROUP};\n"
+        f"    for (; i < end; ++i) out[i] = {name}_element(x[i]);\n  }}\n}}\n"
     )

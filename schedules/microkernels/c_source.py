@@ -73,7 +73,14 @@ def function_name(prefix: str, family: str, description: object) -> str:
     return f"{prefix}_{family}_{digest}"
 
 
-def naked_function(name: str, parameters: tuple[str, ...], lines: Iterable[str], portable: str, result: str = "void ") -> CFunction:
+def naked_function(
+    name: str,
+    parameters: tuple[str, ...],
+    lines: Iterable[str],
+    portable: str,
+    result: str = "void ",
+    condition: str = ASSEMBLY_CONDITION,
+) -> CFunction:
     """Build a static function with an assembly body (naked) and a portable one.
 
     Parameters
@@ -86,6 +93,8 @@ def naked_function(name: str, parameters: tuple[str, ...], lines: Iterable[str],
         C statements of the same meaning.
     result : str
         What it returns, in r0.
+    condition : str
+        Preprocessor condition of the assembly.
     """
     declared = ", ".join(parameters)
     unused = ", ".join(f"{p} TINY_UNUSED" for p in parameters)
@@ -93,7 +102,7 @@ def naked_function(name: str, parameters: tuple[str, ...], lines: Iterable[str],
     body = "\n".join(f'      "{line}\\n"' for line in flat)
     return CFunction(
         name,
-        f"#if {ASSEMBLY_CONDITION}\n"
+        f"#if {condition}\n"
         f"TINY_NAKED static {result}{name}({unused}) {{\n  __asm volatile(\n{body}\n  );\n}}\n"
         f"#else\n"
         f"static {result}{name}({declared}) {{\n{portable}}}\n"

@@ -50,7 +50,13 @@ static void number(uint32_t v) {
 int main(void);
 static void fault(void) { report("fault\\n"); leave(); }
 void reset(void);
-void reset(void) { main(); leave(); }
+void reset(void) {
+  *(volatile uint32_t *)0xe000ed88 |= 0xfu << 20; /* the floating-point unit, where there is one */
+  __asm volatile("dsb" ::: "memory");
+  __asm volatile("isb" ::: "memory");
+  main();
+  leave();
+}
 __attribute__((section(".vectors"), used)) static void *const vectors[16] =
   { (void *)STACK_TOP, (void *)reset, (void *)fault, (void *)fault, (void *)fault, (void *)fault, (void *)fault };
 __attribute__((used)) void *memcpy(void *d, const void *s, size_t n) {
@@ -133,7 +139,7 @@ def _image_source(kernels: list[MicroKernel], inputs: list[np.ndarray], stack_to
             text += _array(f"{name}{i}", data)
         calls += f"  memset(scratch, 0xa5, sizeof scratch);\n  memset(out, 0x11, sizeof out);\n  memcpy(in, x{i}, {x.nbytes});\n"
         second = f"(const int8_t *)in + {x.nbytes // 2}, " if kernel.inputs == 2 else ""
-        calls += f"  {kernel.name}((const int8_t *)in, {second}(int8_t *)out, packed{i}, scratch);\n"
+        calls += f"  {kernel.name}((const void *)in, {second}(int8_t *)out, packed{i}, scratch);\n"
         calls += f"  number(differing((const uint8_t *)expected{i}, {expected.size}, {kernel.scratch_bytes}));\n"
     sizes = {
         "in": max(x.nbytes for x in inputs),
