@@ -66,6 +66,12 @@ class Requantization:
     acc_max: np.ndarray
     rounding: str = "gemmlowp"
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for equal problems."""
+        arrays = (self.multiplier, self.shift, self.acc_min, self.acc_max)
+        return (*(a.astype(np.int64).tobytes() for a in arrays), self.zero_point, *self.clamp, self.rounding)
+
     def __call__(self, acc: np.ndarray) -> np.ndarray:
         """Reference result (int64) of accumulators of shape (channels, ...)."""
         trailing = (1,) * (np.ndim(acc) - 1)
@@ -224,6 +230,10 @@ class _Search:
         return None
 
 
+_FOUND: dict[tuple[object, ...], RequantParameters] = {}
+"""Answers of `find_form`: the same layer is asked about by several passes and for several kernels."""
+
+
 def find_form(problem: Requantization, scale_log2: int = 0) -> RequantParameters:
     """Choose the cheapest exact form of a layer whose registers hold the accumulator times `2**scale_log2`.
 
@@ -232,6 +242,13 @@ def find_form(problem: Requantization, scale_log2: int = 0) -> RequantParameters
     RequantParameters
         Proven by `is_exact`; Form.ACCUMULATOR when no other form is exact for every channel.
     """
+    key = (*problem.key, scale_log2)
+    if key not in _FOUND:
+        _FOUND[key] = _search_form(problem, scale_log2)
+    return _FOUND[key]
+
+
+def _search_form(problem: Requantization, scale_log2: int) -> RequantParameters:
     if problem.overflows.any():
         return _accumulator(problem, scale_log2)
     steps = thresholds(problem)
