@@ -22,23 +22,29 @@ def apply(func: tirx.PrimFunc, _target: TinyTarget, _tunable: bool) -> Applied:
     layer = Layer.of(func)
     rights = loop_rights(layer) if layer is not None else {}
     sch = Schedule(func)
-    for block in _blocks(sch)[:-1]:
-        if not _is_reduction(sch, block) and _read_once(sch, block):
-            _try_inline(sch, block)
-    blocks = _blocks(sch)
-    for block in reversed(blocks[:-1]):
-        _sink(sch, block)
-    for block in _blocks(sch):
-        if _is_reduction(sch, block):
-            _separate_init(sch, block)
+    inline_maps(sch)
+    for block in reversed(blocks_of(sch)[:-1]):
+        sink(sch, block)
+    for block in blocks_of(sch):
+        if is_reduction(sch, block):
+            separate_init(sch, block)
     return annotate(sch, {"rule": "fallback", "kernel": "loops"}, **to_attribute(rights))
 
 
-def _blocks(sch: Schedule) -> list:
+def inline_maps(sch: Schedule) -> None:
+    """Inline every stage that is no reduction and whose value stands once in the code that reads it."""
+    for block in blocks_of(sch)[:-1]:
+        if not is_reduction(sch, block) and _read_once(sch, block):
+            _try_inline(sch, block)
+
+
+def blocks_of(sch: Schedule) -> list[s_tir.schedule.SBlockRV]:
+    """The stages, in order."""
     return list(sch.get_child_blocks(sch.get_sblock("root")))
 
 
-def _is_reduction(sch: Schedule, block: s_tir.schedule.SBlockRV) -> bool:
+def is_reduction(sch: Schedule, block: s_tir.schedule.SBlockRV) -> bool:
+    """Whether a stage sums up (or takes a maximum)."""
     return any(iv.iter_type == tirx.IterVar.CommReduce for iv in sch.get(block).iter_vars)
 
 
@@ -63,7 +69,7 @@ def _try_inline(sch: Schedule, block: s_tir.schedule.SBlockRV) -> None:
         return  # an output, or read by nobody in a form that can be inlined
 
 
-def _sink(sch: Schedule, block: s_tir.schedule.SBlockRV) -> None:
+def sink(sch: Schedule, block: s_tir.schedule.SBlockRV) -> None:
     """Compute `block` in the innermost loop of its consumer that still covers a whole use."""
     consumers = sch.get_consumers(block)
     if len(consumers) != 1:
@@ -78,7 +84,8 @@ def _sink(sch: Schedule, block: s_tir.schedule.SBlockRV) -> None:
             continue
 
 
-def _separate_init(sch: Schedule, block: s_tir.schedule.SBlockRV) -> None:
+def separate_init(sch: Schedule, block: s_tir.schedule.SBlockRV) -> None:
+    """Clear a sum before the first loop of its reduction."""
     loops = sch.get_loops(block)
     ivs = sch.get(block).iter_vars
     spatial = len(loops) - sum(iv.iter_type == tirx.IterVar.CommReduce for iv in ivs)

@@ -18,6 +18,7 @@ from tvm_tiny.schedules import (
     depthwise,
     fallback,
     fetch,
+    float32,
     lookup,
     mul,
     patches,
@@ -47,6 +48,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("fetch", fetch.apply),
     ("patches", patches.apply),
     ("stream", stream.apply),
+    ("float32", float32.apply),
     ("fallback", fallback.apply),
 )
 
