@@ -17,7 +17,7 @@ from tvm.s_tir import Schedule
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
-from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
+from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.schedules.tensorize import tensorized
@@ -29,28 +29,47 @@ _MOST_SUMS = 9  # accumulators of a block; more never leave registers for operan
 def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     """Take ungrouped `tiny.conv2d` of one image and `tiny.dense`, NHWC in and out."""
     layer = Layer.of(func)
-    if layer is None or layer.op not in ("tiny.conv2d", "tiny.dense"):
-        return None
-    shape = shape_of(layer)
-    if shape is None:
+    shape = _takes(layer)
+    if layer is None or shape is None:
         return None
     if tunable:
         return space_of(shape).sample(func)
+    return gemm(func, layer, shape, default_choice(shape, Core.of(target.mcpu), layer.scratch_room), target, "conv2d")
+
+
+def gemm(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: BlockChoice, target: TinyTarget, rule: str) -> Schedule:
+    """The whole layer in one call, or in the form with the least code of its own where the layer asks for that.
+
+    Raises
+    ------
+    RegisterPressureError
+        The block needs more registers than there are.
+    """
     core, parameters = Core.of(target.mcpu), parameters_of(layer, shape)
-    choice = default_choice(shape, core, layer.scratch_room)
     kernel = None
     if layer.small_code:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
-            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=replace(choice, shared=True, tile=1))
+            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=shared_choice(choice))
     kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
-    return tensorized(kernel, func, "conv2d", rights=[["ascending", distance(shape, kernel)]])
+    return tensorized(kernel, func, rule, rights=[["ascending", distance(shape, kernel)]])
+
+
+def is_gathered(shape: Conv2DShape) -> bool:
+    """Whether windows are put together from bytes: a pixel is no whole number of words (rule first_layer)."""
+    return shape.channels % 4 != 0 and not shape.is_pointwise
+
+
+def _takes(layer: Layer | None) -> Conv2DShape | None:
+    return shape_of(layer) if layer is not None and layer.op in ("tiny.conv2d", "tiny.dense") else None
 
 
 def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
-    """The tuning space of the layer, None when the rule does not take it."""
+    """The tuning space of the layer, None when the rule does not take it or a rule of its own does."""
     layer = Layer.of(func)
-    shape = shape_of(layer) if layer is not None and layer.op in ("tiny.conv2d", "tiny.dense") else None
-    return None if shape is None or (shape.is_pointwise and layer is not None and layer.op == "tiny.conv2d") else space_of(shape)
+    shape = _takes(layer)
+    if layer is None or shape is None or (layer.op == "tiny.conv2d" and (shape.is_pointwise or is_gathered(shape))):
+        return None
+    return space_of(shape)
 
 
 def space_of(shape: Conv2DShape, rule: str = "conv2d") -> Space:
@@ -80,13 +99,16 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
         The block needs more registers than there are.
     """
     layer = Layer.of(func)
-    shape = shape_of(layer) if layer is not None and layer.op in ("tiny.conv2d", "tiny.dense") else None
+    shape = _takes(layer)
     if layer is None or shape is None:
         return None
+    return gemm(func, replace(layer, small_code=False), shape, block_of(choice), target, "conv2d")
+
+
+def block_of(choice: Choice) -> BlockChoice:
+    """The block that decisions of `space_of` stand for."""
     channels, pixels, unroll, tile = (int(choice[name]) for name in ("channels", "pixels", "unroll", "tile"))
-    block = BlockChoice(channels, pixels, str(choice["operand"]), unroll, tile)
-    kernel = conv2d(f"{PREFIX}gemm", shape, parameters_of(layer, shape), Core.of(target.mcpu), choice=block)
-    return tensorized(kernel, func, "conv2d", rights=[["ascending", distance(shape, kernel)]])
+    return BlockChoice(channels, pixels, str(choice["operand"]), unroll, tile)
 
 
 def shape_of(layer: Layer) -> Conv2DShape | None:

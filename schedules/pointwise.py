@@ -15,9 +15,9 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.conv2d import distance, parameters_of, shape_of, space_of
+from tvm_tiny.schedules.conv2d import block_of, distance, parameters_of, shape_of, space_of
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, MicroKernel, RegisterPressureError, conv2d
-from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
+from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
@@ -36,7 +36,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     choice = default_choice(shape, Core.of(target.mcpu), layer.scratch_room)
     if layer.small_code:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
-            return _schedule(func, layer, shape, replace(choice, shared=True, tile=1), target)
+            return _schedule(func, layer, shape, shared_choice(choice), target)
     return _schedule(func, layer, shape, choice, target)
 
 
@@ -70,9 +70,8 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     shape = _takes(layer)
     if layer is None or shape is None:
         return None
-    channels, pixels, unroll, tile = (int(choice[name]) for name in ("channels", "pixels", "unroll", "tile"))
-    block, rows = BlockChoice(channels, pixels, str(choice["operand"]), unroll, tile), int(choice["rows"])
-    kernel = _kernel(layer, shape, rows, block, target)
+    rows = int(choice["rows"])
+    kernel = _kernel(layer, shape, rows, block_of(choice), target)
     if rows < shape.height and rows * shape.width % _group(kernel):  # the kernel has cut the block down
         return None
     return _schedule_of(func, shape, kernel, rows)

@@ -40,7 +40,7 @@ from tvm_tiny.schedules.microkernels import (
     depthwise,
     gate_mul,
 )
-from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
+from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
 from tvm_tiny.schedules.space import Choice
 from tvm_tiny.schedules.stream_costs import fetch_scratch, row_pixels
@@ -125,7 +125,8 @@ def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...
 def _conv2d(layer: Layer, core: Core, together: int = 1) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
-    choice = replace(row_choice(shape, core, together), shared=layer.small_code)
+    choice = row_choice(shape, core, together)
+    choice = shared_choice(choice) if layer.small_code else choice
     try:
         return _conv2d_of(layer, core, choice)
     except RegisterPressureError:  # the shared form needs more registers; wide blocks then keep code of their own

@@ -18,6 +18,7 @@ from tvm_tiny.schedules import (
     depthwise,
     fallback,
     fetch,
+    first_layer,
     float32,
     lookup,
     mul,
@@ -38,6 +39,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("winograd", winograd.apply),
     ("dense", dense.apply),
     ("pointwise", pointwise.apply),
+    ("first_layer", first_layer.apply),
     ("conv2d", conv2d.apply),
     ("depthwise", depthwise.apply),
     ("add", add.apply),
@@ -53,8 +55,14 @@ RULES: tuple[tuple[str, Rule], ...] = (
 )
 
 TUNABLE: dict[str, Any] = {
-    "rows": rows, "winograd": winograd, "dense": dense, "pointwise": pointwise, "conv2d": conv2d, "depthwise": depthwise
-}  # fmt: skip
+    "rows": rows,
+    "winograd": winograd,
+    "dense": dense,
+    "pointwise": pointwise,
+    "first_layer": first_layer,
+    "conv2d": conv2d,
+    "depthwise": depthwise,
+}
 
 
 def default_schedule(func: tirx.PrimFunc, target: TinyTarget) -> Schedule:

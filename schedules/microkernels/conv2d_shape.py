@@ -10,6 +10,8 @@ from .layer import Core
 
 _CONSTANTS = 4  # words of a channel in the stream beside its weights, at most
 _ALWAYS_COPIED = 512  # bytes of weights that are copied even where scratch is not free
+_SHORT_SUMS = 4  # groups up to which an M7 is faster with four pixels and weights of 16 bits: such layers have few
+_SHARED_PIXELS = 3
 _LEAST_TILE = 2  # pixel groups that pay for copying a block
 
 
@@ -67,24 +69,32 @@ class Conv2DShape:
 def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> BlockChoice:
     """Block for a shape without tuning.
 
-    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long. Weights
-    that the flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as many as fit
-    into `scratch_limit` bytes.
+    The M7 has the fewest cycles with 2x3 (registers to spare hide latency), single-issue cores with 2x4 until the sums grow long. Short
+    sums take four pixels and their weights as int16 on an M7: 1 to 4 per cent fewer cycles for a byte more a weight. Weights that the
+    flash's data cache can't hold (16 kB beside an M7, half a kB beside an M4) are kept over a tile of pixel groups, as many as fit into
+    `scratch_limit` bytes.
     """
     pixels, groups = shape.out_height * shape.out_width, -(-shape.k // 4)
     if pixels == 1:
         return BlockChoice(channels=min(6 if shape.outputs % 6 == 0 or shape.outputs > 24 else 4, shape.outputs), pixels=1, unroll=8)
     together = 3 if core.dual_issue or groups > 16 else 4
-    if core.dual_issue and pixels in (4, 8):
+    if core.dual_issue and (pixels in (4, 8) or groups <= _SHORT_SUMS):
         together = 4
     together = min(together, pixels)
+    wide = core.dual_issue and groups <= _SHORT_SUMS
     tile = 1
     if shape.outputs * shape.k > (4096 if core.dual_issue else 512):
         most = max(1, scratch_limit // (8 * groups * together))
         whole = pixels // together
         tile = -(-whole // -(-whole // most))  # even tiles
-    choice = BlockChoice(min(2, shape.outputs), together, unroll=_unroll(groups), tile=tile)
+    choice = BlockChoice(min(2, shape.outputs), together, "w16" if wide else None, _unroll(groups), tile)
     return choice if core.dual_issue else _copied_weights(shape, choice, scratch_limit)
+
+
+def shared_choice(choice: BlockChoice) -> BlockChoice:
+    """The block of least code for a layer whose default is `choice`: the form, and as far as it goes the block, that most layers share."""
+    pixels = choice.pixels if choice.operand is None else min(choice.pixels, _SHARED_PIXELS)
+    return replace(choice, shared=True, tile=1, operand=None, pixels=pixels)
 
 
 def _copied_weights(shape: Conv2DShape, choice: BlockChoice, scratch_limit: int) -> BlockChoice:

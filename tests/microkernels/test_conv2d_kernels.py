@@ -96,7 +96,7 @@ def test_r8_refuses_a_weight_of_minus_128_and_sums_of_wide_range() -> None:
         layer = LayerParameters(weights, np.full(n, bias), np.full(n, 2**30), np.full(n, -9), -128, -128)
         return conv2d("k", Conv2DShape(2, 2, weights.shape[-1], n), layer, Core()).choices["operand"]
 
-    plain = np.full((2, 1, 1, 8), -127, np.int8)
+    plain = np.full((2, 1, 1, 20), -127, np.int8)
     low = plain.copy()
     low[1, 0, 0, 3] = -128
     long = np.full((2, 1, 1, 1024), -127, np.int8)
