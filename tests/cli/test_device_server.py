@@ -39,6 +39,29 @@ def test_it_serves_and_ends(tmp_path: Path, rng: np.random.Generator, number: si
     assert wait_until(lambda: str(tmp_path) not in subprocess.run(programs, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.qemu
+def test_an_emulator_to_tune_on() -> None:
+    """Without a model: images in, what came of them out."""
+    from tvm import rpc
+
+    from tvm_tiny.boards import find_board
+    from tvm_tiny.tuning.emulator import RemoteEmulator
+
+    command = [sys.executable, "-m", "tvm_tiny", "device-server", "--board", "mps2_an500", "--key", "k", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+        remote = rpc.connect(found["host"], found["port"], found["key"])
+        emulator = RemoteEmulator(remote, find_board("an500"))
+        printed, end = emulator.run(b"no image", 10.0)
+        assert "Lockup" in printed
+        assert end.startswith("QEMU ended with")
+        assert "can't be disassembled" in str(emulator.profile(b"no image", "none", 10.0))
+        remote._sess.get_function("CloseRPCConnection")()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
 def test_wrong_use_is_told() -> None:
     for arguments, words in (
         (("model.tflite", "--line", "tcp:localhost:1"), "takes a model and a board, or a line"),

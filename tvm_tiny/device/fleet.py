@@ -93,13 +93,17 @@ class Fleet:
             session = self._request(session_timeout)
             try:
                 result = work(session)
-                _close(session)
-                return result
             except RuntimeError as error:
-                if not is_lost(error):
-                    _close(session)
-                    raise
-                lost = str(error)
+                if is_lost(error):
+                    lost = str(error)
+                    continue
+                _close(session)
+                raise
+            except BaseException:
+                _close(session)
+                raise
+            _close(session)
+            return result
         what = f"{attempts} devices under {self.key!r} were lost over the same work: {lost}"
         raise DeviceError(what, remedy="look at the work, not at the devices")
 
