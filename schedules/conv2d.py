@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -119,7 +120,7 @@ def shape_of(layer: Layer) -> Conv2DShape | None:
     attrs = layer.attrs
     if attrs["groups"] != 1 or x[0] != 1 or not layer.is_nhwc:
         return None
-    windows = {k: tuple(attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))}
+    windows: dict[str, Any] = {k: tuple(attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))}
     return Conv2DShape(x[1], x[2], x[3], w[0], (w[1], w[2]), **windows)
 
 

@@ -80,8 +80,8 @@ def bytes_in_strips(shape: DepthwiseShape, *, overlap: bool = True) -> int:
 
 
 def plane_bytes(shape: DepthwiseShape, rows: int) -> int:
-    """Bytes of the planes of four channels (of one where there are fewer) behind `rows` output rows."""
-    return (4 if shape.channels >= 4 else 1) * shape.plane_rows(rows) * shape.row_bytes
+    """Bytes of the planes behind `rows` output rows."""
+    return shape.planes * shape.plane_rows(rows) * shape.row_bytes
 
 
 def has_planes(layer: Layer, target: TinyTarget) -> bool:
@@ -123,7 +123,7 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
 def shape_of(layer: Layer) -> DepthwiseShape:
     """The microkernel's description of the layer's geometry."""
     x, w, attrs = layer.shapes[0], layer.shapes[1], layer.attrs
-    windows = {k: tuple(attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))}
+    windows: dict[str, Any] = {k: tuple(attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))}
     return DepthwiseShape(x[1], x[2], x[3], w[2], (w[0], w[1]), **windows)
 
 

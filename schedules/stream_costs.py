@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +138,9 @@ def runs_in_place(node: Node) -> bool:
 
 def _depthwise_shape(node: Node) -> DepthwiseShape:
     (_, height, width, channels), (kh, kw, outputs) = _shapes(node)[:2]
-    windows = {k: tuple(node.attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))}
+    windows: dict[str, Any] = {
+        k: tuple(node.attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))
+    }
     return DepthwiseShape(height, width, channels, outputs, (kh, kw), **windows)
 
 

@@ -86,7 +86,7 @@ def build(
         controller can reach it.
     disable : iterable of str
         Optional passes to leave out: "fuse-ops", "remove-constant-channels", "order-ops", "recompute", "patch-inference", "stream-rows",
-        "in-place", "overlap".
+        "select-layout", "in-place", "overlap".
     records : bool, path or Records
         Tuning records that choose kernels: those shipped with the package (default), a file that `tune` wrote besides them, just the given
         ones, or none (False). A record made with another compiler is used, and the report says so.

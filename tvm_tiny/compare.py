@@ -137,13 +137,17 @@ class _DumpingModel:
         found: list[tuple[int, str, np.ndarray]] = []
         calls, buffers = self.model.program.calls, self.model.program.buffers
         names = {row.index: row.source for row in self.model.report.layers}
+        planar = {row.index: row.kernel.get("y_layout") == "NCHW" for row in self.model.report.layers}
         seen: dict[int, int] = {}
 
         def on_output(layer: int, address: int, nbytes: int) -> None:
             which = seen.get(layer, 0)
             seen[layer] = which + 1
             dtype = buffers[calls[layer].writes[which]].dtype
-            found.append((layer, names[layer][which], np.frombuffer(ctypes.string_at(address, nbytes), dtype).copy()))
+            array = np.frombuffer(ctypes.string_at(address, nbytes), dtype).reshape(buffers[calls[layer].writes[which]].shape)
+            if planar[layer]:  # the reference interpreter has NHWC
+                array = array.transpose(0, 2, 3, 1)
+            found.append((layer, names[layer][which], array.copy()))
 
         callback = _CALLBACK(on_output)
         ctypes.c_void_p.in_dll(self._library, "tvm_tiny_layer_output").value = ctypes.cast(callback, ctypes.c_void_p).value

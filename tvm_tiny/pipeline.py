@@ -26,6 +26,7 @@ from tvm_tiny.passes.plan_memory import PlanMemory
 from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
 from tvm_tiny.passes.recompute import Recompute
 from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
+from tvm_tiny.passes.select_layout import SelectLayout
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records, load_records
@@ -105,6 +106,12 @@ PIPELINE: tuple[Phase, ...] = (
         "stream-rows",
         lambda o: StreamRows(o.optimize, o.sram, o.max_overhead),
         "channels are final, and what it groups must be lowered together",
+        optional=True,
+    ),
+    Phase(
+        "select-layout",
+        lambda o: SelectLayout(o.target, o.optimize),
+        "what works on rows wants NHWC and has chosen; what may run in place depends on the layout",
         optional=True,
     ),
     Phase(

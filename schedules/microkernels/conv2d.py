@@ -21,6 +21,8 @@ from .gemm_block import GemmBlock, gemm_function
 from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
 from .layer import Core, LayerParameters, MicroKernel
 
+_REACH = 4095  # of a store's offset
+
 
 def conv2d(
     name: str, shape: Conv2DShape, layer: LayerParameters, core: Core, *, choice: BlockChoice | None = None, row_form: bool = False
@@ -35,6 +37,11 @@ def conv2d(
         Also emit `void name_rows(const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch)`:
         output rows [begin, end) to consecutive memory; `rows[i]` is input row `begin * stride - top + i` (entries in the padding are never
         read).
+
+    Raises
+    ------
+    ValueError
+        The output is planar and no block of this choice stores planes.
     """
     choice = choice or default_choice(shape, core)
     choice = replace(choice, channels=min(choice.channels, shape.outputs))
@@ -44,6 +51,8 @@ def conv2d(
         choice = replace(choice, tile=1, weights="flash")
     if choice.tile == 1 and choice.weights == "block":
         choice = replace(choice, weights="flash")
+    if shape.planar and (matrix.requant.form is Form.ACCUMULATOR or (choice.channels - 1) * shape.plane + choice.pixels > _REACH):
+        raise ValueError("the layer's requantisation or size leaves only kernels that store NHWC")
     if matrix.operand == "w8" and choice.channels * choice.pixels > 6:
         choice = replace(choice, pixels=6 // choice.channels)  # unpacked weights need two more registers than r8's
     prefix = name
@@ -55,9 +64,11 @@ def conv2d(
         packed=matrix.stream + matrix.fallback,
         scratch_bytes=writer.scratch_bytes,
         input_shape=(shape.height, shape.width, shape.channels),
-        output_shape=(shape.out_height, shape.out_width, shape.outputs),
+        output_shape=(shape.outputs, shape.out_height, shape.out_width)
+        if shape.planar
+        else (shape.out_height, shape.out_width, shape.outputs),
         macs=shape.macs,
-        reference=lambda x: reference.conv2d(x, layer, shape.stride, shape.padding, shape.dilation),
+        reference=lambda x: _laid_out(reference.conv2d(x, layer, shape.stride, shape.padding, shape.dilation), shape),
         choices={
             "operand": matrix.operand,
             "block": f"{choice.channels}x{choice.pixels}",
@@ -68,6 +79,10 @@ def conv2d(
         },
         row_name=f"{name}_rows" if row_form else None,
     )
+
+
+def _laid_out(y: np.ndarray, shape: Conv2DShape) -> np.ndarray:
+    return y.transpose(2, 0, 1) if shape.planar else y
 
 
 class _Writer:
@@ -272,10 +287,10 @@ class _Writer:
             text += f"    {self._finish(group)}({tile}, stream + {len(self.matrix.stream)}, out);\n"
         else:
             text += "".join(f"    {line}\n" for line in blocks.call(group, "columns", "stream", "out"))
-        return text + f"    out += {group * s.outputs};\n  }}\n"
+        return text + f"    out += {group * s.pixel};\n  }}\n"
 
     def _blocks(self, pixels: set[int]) -> GemmFunctions:
-        made = gemm_functions(self.prefix, self.matrix, self.choice, pixels, dual_issue=self.core.dual_issue)
+        made = gemm_functions(self.prefix, self.matrix, self.choice, pixels, dual_issue=self.core.dual_issue, plane=self.shape.plane)
         for function in made.functions.values():
             self._add(function)
         return made
@@ -284,23 +299,24 @@ class _Writer:
         """Weight-stationary: expand a tile of pixel groups, then run each channel block over all of it."""
         s, m, c = self.shape, self.matrix, self.choice
         main = GemmBlock(
-            c.channels, c.pixels, m.groups, m.operand, m.requant, None, c.unroll, dual_issue=self.core.dual_issue, order="pixels"
-        )
+            c.channels, c.pixels, m.groups, m.operand, m.requant, 1 if s.plane > 1 else None, c.unroll,
+            dual_issue=self.core.dual_issue, order="pixels", channel_stride=s.plane,
+        )  # fmt: skip
         text = (
             f"  while (left >= {c.pixels}) {{\n"
             f"    uint8_t *top = columns;\n    int8_t *at = out;\n    const uint8_t *block = stream;\n"
             f"    for (; left >= {c.pixels} && top != columns + {self.group_bytes * c.tile}; left -= {c.pixels}) {{\n"
             f"{self._gather(c.pixels, 'top', rows=rows)}"
-            f"      top += {self.group_bytes};\n      out += {c.pixels * s.outputs};\n    }}\n"
+            f"      top += {self.group_bytes};\n      out += {c.pixels * s.pixel};\n    }}\n"
         )
         if m.main_bytes:
             name = self._add(gemm_function(self.prefix, main))
-            text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels})\n"
+            text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels * s.plane})\n"
             source = self._copy("block", main.stream_bytes) if c.weights == "block" else "block"
-            text += f"      {name}(columns, {source}, at, top, {s.outputs});\n"
+            text += f"      {name}(columns, {source}, at, top, {s.pixel});\n"
         if m.tail_channels:
             name = self._add(gemm_function(self.prefix, replace(main, channels=m.tail_channels, unroll=min(8, c.unroll))))
-            text += f"    {name}(columns, block, at, top, {s.outputs});\n"
+            text += f"    {name}(columns, block, at, top, {s.pixel});\n"
         return text + "  }\n"
 
     def _finish(self, group: int) -> str:

@@ -17,7 +17,7 @@ _LEAST_TILE = 2  # pixel groups that pay for copying a block
 
 @dataclass(frozen=True)
 class Conv2DShape:
-    """Shape of a convolution: NHWC input of one image, OHWI weights.
+    """Shape of a convolution: NHWC input of one image, OHWI weights, output in NHWC or planes.
 
     Attributes
     ----------
@@ -29,6 +29,8 @@ class Conv2DShape:
         Vertical, horizontal.
     padding : tuple of int
         Top, left, bottom, right.
+    planar : bool
+        The output lies in NCHW, else in NHWC.
     """
 
     height: int
@@ -39,6 +41,17 @@ class Conv2DShape:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
+    planar: bool = False
+
+    @property
+    def plane(self) -> int:
+        """Bytes from one output channel to the next."""
+        return self.out_height * self.out_width if self.planar else 1
+
+    @property
+    def pixel(self) -> int:
+        """Bytes from one output pixel to the next."""
+        return 1 if self.planar else self.outputs
 
     @property
     def out_height(self) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole depthwise layers, NHWC in and out: strips of rows of four channels go to padded planes of int16 in scratch, then channel by
-channel.
+"""Whole depthwise layers, NHWC out: strips of rows of four channels go to padded planes of int16 in scratch, then channel by channel.
+
+An input that lies in planes already (NCHW, or of a single channel) goes to one padded plane at a time.
 
 Padding exists only in the planes. A layer whose requantisation has no assembly form, or whose geometry exceeds the offsets of the block, is
 plain C.
@@ -18,13 +19,14 @@ from .c_source import CFunction, function_name
 from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
+from .plane_lines import PlaneLines, plane_lines_function
 from .planes import PlaneRow, plane_row_function
 from .requantize import RequantShape, constant_words
 
 
 @dataclass(frozen=True)
 class DepthwiseShape:
-    """Shape of a depthwise convolution: NHWC input of one image; `outputs` is a multiple of `channels`.
+    """Shape of a depthwise convolution of one image; `outputs` is a multiple of `channels`.
 
     Attributes
     ----------
@@ -33,6 +35,8 @@ class DepthwiseShape:
         Vertical, horizontal.
     padding : tuple of int
         Top, left, bottom, right.
+    planar : bool
+        The input lies in NCHW, else in NHWC.
     """
 
     height: int
@@ -43,6 +47,12 @@ class DepthwiseShape:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (1, 1, 1, 1)
     dilation: tuple[int, int] = (1, 1)
+    planar: bool = False
+
+    @property
+    def planes(self) -> int:
+        """Planes in scratch at a time."""
+        return 4 if self.channels >= 4 and not self.planar else 1
 
     @property
     def out_height(self) -> int:
@@ -101,6 +111,11 @@ def depthwise(
     """Generate a depthwise convolution of any kernel, stride, padding, dilation and channel multiplier; weights (kh, kw, outputs).
 
     `row_form` as in `conv2d`.
+
+    Raises
+    ------
+    ValueError
+        The input is planar and the layer has no kernel that works in planes.
     """
     choice = choice or DepthwiseChoice()
     rows = layer.weights.reshape(-1, shape.outputs).T
@@ -126,7 +141,9 @@ def depthwise(
         core.dual_issue,
     )
     writer: _PlaneWriter | _PlainWriter
-    if requant.form is Form.ACCUMULATOR or not fits(block) or (shape.channels >= 4 and not plane.fits):
+    if shape.planar and (requant.form is Form.ACCUMULATOR or not fits(block)):
+        raise ValueError("plain C, the only form of this layer, reads NHWC")
+    if requant.form is Form.ACCUMULATOR or not fits(block) or (shape.planes > 1 and not plane.fits):
         writer = _PlainWriter(name, shape, layer)
         packed = words(np.stack([layer.bias, layer.multiplier, layer.shift])) + layer.weights.astype(np.int8).tobytes()
     else:
@@ -138,10 +155,12 @@ def depthwise(
         functions=(*writer.callees.values(), *functions),
         packed=packed,
         scratch_bytes=writer.scratch_bytes,
-        input_shape=(shape.height, shape.width, shape.channels),
+        input_shape=(shape.channels, shape.height, shape.width) if shape.planar else (shape.height, shape.width, shape.channels),
         output_shape=(shape.out_height, shape.out_width, shape.outputs),
         macs=shape.macs,
-        reference=lambda x: reference.depthwise(x, layer, shape.stride, shape.padding, shape.dilation),
+        reference=lambda x: reference.depthwise(
+            x.transpose(1, 2, 0) if shape.planar else x, layer, shape.stride, shape.padding, shape.dilation
+        ),
         choices={
             "operand": "planes" if isinstance(writer, _PlaneWriter) else "plain C",
             "block": f"1x{block.pixels}",
@@ -164,7 +183,7 @@ def _largest_fitting(block: DepthwiseBlock) -> DepthwiseBlock:
 def default_strip(shape: DepthwiseShape, limit: int) -> int:
     """Output rows whose planes are built at once: as many as `limit` bytes hold, evenly split."""
     strip = shape.out_height
-    while strip > 1 and 4 * shape.plane_rows(strip) * shape.row_bytes > limit:
+    while strip > 1 and shape.planes * shape.plane_rows(strip) * shape.row_bytes > limit:
         strip -= 1
     return -(-shape.out_height // -(-shape.out_height // strip))  # even strips
 
@@ -190,7 +209,7 @@ class _PlaneWriter:
 
     @property
     def scratch_bytes(self) -> int:
-        return min(4, self.shape.channels) * self.plane.plane_bytes if self.shape.channels >= 4 else self.plane.plane_bytes
+        return self.shape.planes * self.plane.plane_bytes
 
     def _add(self, function: CFunction) -> str:
         self.callees[function.name] = function
@@ -207,35 +226,67 @@ class _PlaneWriter:
         text += f"    const int32_t top = y * {s.stride[0]} - {s.padding[0]};\n"
         text += f"    const int32_t height = (count - 1) * {s.stride[0]} + {s.plane_rows(1)};\n"
         text += "    const uint8_t *stream = packed;\n    int32_t channel = 0;\n"
-        row = f"rows[(y - begin) * {s.stride[0]} + r]" if rows else f"(in + (top + r) * {s.width * s.channels})"
-        if s.channels >= 4:
-            text += self._four(row, together=not rows)
-        if s.channels % 4:
-            text += self._single(row)
+        apart = s.width * (1 if s.planar else s.channels)
+        row = f"rows[(y - begin) * {s.stride[0]} + r]" if rows else f"(in + (top + r) * {apart})"
+        if s.planar or s.channels == 1:
+            text += self._lines(row, together=not rows)
+        else:
+            text += self._four(row, together=not rows) if s.channels >= 4 else self._single(row)
         text += "    (void)stream;\n    (void)channel;\n"
         return CFunction(name, text + f"    out += count * {s.out_width * s.outputs};\n  }}\n}}\n")
 
     def _four(self, row: str, *, together: bool) -> str:
-        """Channels in fours; padding rows stay in the planes for the whole strip."""
+        """Channels in fours, the last ones among the last four; padding rows stay in the planes for the whole strip."""
         s, half = self.shape, self.layer.x_zero_point & 0xFFFF
         fill = self._add(plane_row_function(self.prefix, self.plane))
-        padding = f"0x{half << 16 | half:08x}u"
-        blank = self._add(_blank_function(self.prefix, self.plane))
         every_byte = f"0x{0x01010101 * (half & 0xFF):08x}u"
         spread = f"{fill}({row} + channel, (uint8_t *)scratch + r * {s.row_bytes}, {every_byte}, "
         if together:
             spread = f"      if (r < last) {spread}(uint32_t)(last - r));\n"
         else:
             spread = f"      for (; r < last; ++r) {spread}1);\n"
-        return (
-            f"    const int32_t skipped = top < 0 ? -top : 0, first = skipped < height ? skipped : height;\n"
-            f"    const int32_t inside = {s.height} - top, last = inside < height ? inside : height;\n"
-            f"    {blank}(scratch, {padding}, 0, first);\n"
-            f"    {blank}(scratch, {padding}, last > first ? last : first, height);\n"
+        text = (
+            f"{self._blanks(4)}"
             f"    for (; channel + 4 <= {s.channels}; channel += 4) {{\n"
             f"      int32_t r = first;\n"
             f"{spread}"
             f"{self._outputs('scratch', 'channel', 6, planes=4)}"
+            f"    }}\n"
+        )
+        if left := s.channels % 4:  # planes of channels that are done already are filled once more and not read
+            plane = f"(const uint8_t *)scratch + {(4 - left) * self.plane.plane_bytes}"
+            text += f"    channel = {s.channels - 4};\n    {{\n      int32_t r = first;\n{spread}"
+            text += f"      channel = {s.channels - left};\n{self._outputs(plane, 'channel', 6, planes=left)}    }}\n"
+        return text
+
+    def _blanks(self, planes: int) -> str:
+        """The rows of the planes that lie outside the image, for all channels of the strip."""
+        half = self.layer.x_zero_point & 0xFFFF
+        padding = f"0x{half << 16 | half:08x}u"
+        blank = self._add(_blank_function(self.prefix, self.plane, planes))
+        return (
+            f"    const int32_t skipped = top < 0 ? -top : 0, first = skipped < height ? skipped : height;\n"
+            f"    const int32_t inside = {self.shape.height} - top, last = inside < height ? inside : height;\n"
+            f"    {blank}(scratch, {padding}, 0, first);\n"
+            f"    {blank}(scratch, {padding}, last > first ? last : first, height);\n"
+        )
+
+    def _lines(self, row: str, *, together: bool) -> str:
+        """Channels one by one from rows that lie together."""
+        s, half = self.shape, self.layer.x_zero_point & 0xFFFF
+        lines = PlaneLines(s.width, s.padding[1], s.row_bytes // 4, self.plane.dual_issue)
+        fill = self._add(plane_lines_function(self.prefix, lines))
+        spread = f"{fill}({row} + channel * {s.height * s.width}, (uint8_t *)scratch + r * {s.row_bytes}, 0x{half << 16 | half:08x}u, "
+        if together:
+            spread = f"      if (r < last) {spread}(uint32_t)(last - r));\n"
+        else:
+            spread = f"      for (; r < last; ++r) {spread}1);\n"
+        return (
+            f"{self._blanks(1)}"
+            f"    for (; channel < {s.channels}; ++channel) {{\n"
+            f"      int32_t r = first;\n"
+            f"{spread}"
+            f"{self._outputs('scratch', 'channel', 6, planes=1)}"
             f"    }}\n"
         )
 
@@ -255,7 +306,7 @@ class _PlaneWriter:
         )
 
     def _single(self, row: str) -> str:
-        """Channels beyond the last four, one plane at a time."""
+        """Two or three channels, one plane at a time."""
         s = self.shape
         return (
             f"    for (; channel < {s.channels}; ++channel) {{\n"
@@ -271,12 +322,12 @@ class _PlaneWriter:
         )
 
 
-def _blank_function(prefix: str, plane: PlaneRow) -> CFunction:
-    """Rows [first, last) of four planes become padding."""
-    name = function_name(prefix, "blank", plane)
+def _blank_function(prefix: str, plane: PlaneRow, planes: int) -> CFunction:
+    """Rows [first, last) of all planes become padding."""
+    name = function_name(prefix, "blank", (plane, planes))
     source = (
         f"static void {name}(uint8_t *planes, uint32_t padding, int32_t first, int32_t last) {{\n"
-        f"  for (int32_t p = 0; p < 4; ++p, planes += {plane.plane_bytes})\n"
+        f"  for (int32_t p = 0; p < {planes}; ++p, planes += {plane.plane_bytes})\n"
         f"    for (int32_t at = first * {plane.row_bytes}; at < last * {plane.row_bytes}; at += 4) tiny_store(planes + at, padding);\n}}\n"
     )
     return CFunction(name, source)

@@ -55,6 +55,8 @@ class GemmBlock:
     repeat : int
         Channel blocks of one straight body (order "channels", `groups <= unroll`): the requantisation of one overlaps the sums of the next.
         Their number must divide the blocks of every call.
+    channel_stride : int
+        Bytes from one channel's output to the next channel's: 1, or the pixels of a plane where the output lies in planes (NCHW).
     """
 
     channels: int
@@ -67,6 +69,7 @@ class GemmBlock:
     dual_issue: bool = True
     order: str = "channels"
     repeat: int = 1
+    channel_stride: int = 1
 
     @property
     def weight_words(self) -> int:
@@ -88,7 +91,7 @@ class GemmBlock:
         """Bytes from one block's output to the next block's."""
         if self.requant.form is Form.ACCUMULATOR:
             return 4 * self.channels * self.pixels
-        return self.channels if self.order == "channels" else self.pixels * (self.pixel_stride or 0)
+        return self.channels * self.channel_stride if self.order == "channels" else self.pixels * (self.pixel_stride or 0)
 
 
 def gemm_function(prefix: str, block: GemmBlock) -> CFunction:
@@ -250,7 +253,7 @@ def _finish(block: GemmBlock, body: Body, sums: _Accumulators, constants_at: int
             if block.requant.form is Form.ACCUMULATOR:
                 outputs.store(acc, 0, 4 * (p * block.channels + c), "")
             else:
-                outputs.store(block.requant.emit(body, acc, constants), p, c, "b")
+                outputs.store(block.requant.emit(body, acc, constants), p, c * block.channel_stride, "b")
     return outputs.live
 
 
@@ -360,4 +363,4 @@ def _portable_store(block: GemmBlock) -> str:
         return f"        (void)constants;\n        tiny_store(y + 4 * (p * {block.channels}u + c), (uint32_t)acc);\n"
     constants = tuple(f"(int32_t)tiny_load(constants + {4 * block.channels * i})" for i in range(block.requant.words))
     stride = "stride" if block.pixel_stride is None else f"{block.pixel_stride}u"
-    return f"        y[p * {stride} + c] = (int8_t){block.requant.portable('acc', constants)};\n"
+    return f"        y[p * {stride} + c * {block.channel_stride}u] = (int8_t){block.requant.portable('acc', constants)};\n"

@@ -150,51 +150,63 @@ def _stream(weights: np.ndarray, bias: np.ndarray, found: RequantParameters, sha
 
 @dataclass(frozen=True)
 class GemmFunctions:
-    """The block functions of a layer by (channels, pixels) and the loop order of the main one."""
+    """The block functions of a layer by (channels, pixels) and the loop order of the main one.
+
+    `plane` is the bytes from one channel's output to the next channel's: 1, or the pixels of a plane (NCHW).
+    """
 
     matrix: PackedMatrix
     choice: BlockChoice
     functions: dict[tuple[int, int], CFunction]
     blocks: dict[tuple[int, int], GemmBlock]
+    plane: int = 1
+
+    @property
+    def pixel_stride(self) -> int:
+        """Bytes from one pixel's output to the next pixel's."""
+        return self.matrix.outputs if self.plane == 1 else 1
 
     def call(self, pixels: int, columns: str, packed: str, out: str) -> list[str]:
         """C statements computing all channels of one group of `pixels` from its expanded columns."""
         m, lines = self.matrix, []
         if m.main_bytes:
             name = self.functions[m.block_channels, pixels].name
-            end = f"{packed} + {m.main_bytes}, {m.outputs}{self._length(m.block_channels, pixels)}"
+            end = f"{packed} + {m.main_bytes}, {self.pixel_stride}{self._length(m.block_channels, pixels)}"
             lines.append(f"{name}({columns}, {packed}, {out}, {end});")
         if m.tail_channels:
             name = self.functions[m.tail_channels, pixels].name
-            shift = (m.outputs - m.tail_channels) * (4 * pixels if m.requant.form is Form.ACCUMULATOR else 1)
-            end = f"{packed} + {len(m.stream)}, {m.outputs}{self._length(m.tail_channels, pixels)}"
+            shift = (m.outputs - m.tail_channels) * (4 * pixels if m.requant.form is Form.ACCUMULATOR else self.plane)
+            end = f"{packed} + {len(m.stream)}, {self.pixel_stride}{self._length(m.tail_channels, pixels)}"
             lines.append(f"{name}({columns}, {packed} + {m.main_bytes}, {out} + {shift}, {end});")
         return lines
 
     def _length(self, channels: int, pixels: int) -> str:
         """The further argument of a shared block."""
         block = self.blocks[channels, pixels]
-        return f", {block.scratch_bytes}u" if self.choice.shared and shareable(block) else ""
+        return f", {block.scratch_bytes}u" if self.choice.shared and self.plane == 1 and shareable(block) else ""
 
 
-def gemm_functions(prefix: str, matrix: PackedMatrix, choice: BlockChoice, pixels: set[int], *, dual_issue: bool) -> GemmFunctions:
-    """Generate the block functions for every group size in `pixels`."""
+def gemm_functions(
+    prefix: str, matrix: PackedMatrix, choice: BlockChoice, pixels: set[int], *, dual_issue: bool, plane: int = 1
+) -> GemmFunctions:
+    """Generate the block functions for every group size in `pixels`; `plane` as in `GemmFunctions`."""
     functions, blocks = {}, {}
     main = GemmBlock(
-        choice.channels, choice.pixels, matrix.groups, matrix.operand, matrix.requant, None, choice.unroll, dual_issue=dual_issue
-    )
+        choice.channels, choice.pixels, matrix.groups, matrix.operand, matrix.requant, None if plane == 1 else 1, choice.unroll,
+        dual_issue=dual_issue, channel_stride=plane,
+    )  # fmt: skip
     for p in pixels:
         for c in {choice.channels if matrix.main_bytes else 0, matrix.tail_channels} - {0}:
             is_main = (c, p) == (choice.channels, choice.pixels)
             block = replace(main, channels=c, pixels=p, unroll=choice.unroll if is_main else min(choice.unroll, _TAIL_UNROLL))
-            shared = choice.shared and shareable(block)
-            if is_main and not shared:
+            shared = choice.shared and plane == 1 and shareable(block)
+            if is_main and not shared and plane == 1:
                 fixed = matrix.outputs if matrix.groups <= _SHORT else None  # where the requantisation is most of the work
                 block = replace(block, pixel_stride=fixed)
                 block = replace(block, repeat=_repeat(block, matrix.outputs // c))
             blocks[c, p] = block
             functions[c, p] = (shared_gemm_function if shared else gemm_function)(prefix, block)
-    return GemmFunctions(matrix, choice, functions, blocks)
+    return GemmFunctions(matrix, choice, functions, blocks, plane)
 
 
 def _repeat(block: GemmBlock, blocks: int) -> int:

@@ -206,4 +206,3 @@ class _DeviceBench:
 
 
 _FILL = "tvm.contrib.random.random_fill"
-
