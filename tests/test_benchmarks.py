@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import ablation, speed
+from benchmarks import ablation, records, speed
 from tests.support.shared import SHARED, needs_shared
 from tvm_tiny.boards import find_board
+from tvm_tiny.tuning import Record, Workload
+from tvm_tiny.tuning.records import kernel_version
 
 
 @needs_shared
@@ -37,3 +40,22 @@ def test_ablation_measures_and_draws_steps_of_equal_outputs(tmp_path: Path) -> N
         ablation.draw(found, "demo", picture)
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
     assert ablation.table(found, "demo").row_count == 3
+
+
+def test_shipped_records_beat_the_default_and_need_less_scratch_the_slower_they_are() -> None:
+    """Nothing slower than the default, nothing of another version of the kernels, nothing that only ties."""
+    workload = Workload("conv2d", ((1, 4, 4, 4),), "{}", "cortex-m7", ("dsp",))
+    base = Record(workload, {}, cycles=100.0, scratch=50, kernels=kernel_version(), code="d")
+    made = {
+        "fast": replace(base, choice={"rule": "a"}, cycles=80.0, scratch=90, code="a"),
+        "frugal": replace(base, choice={"rule": "b"}, cycles=90.0, scratch=40, code="b"),
+        "greedy": replace(base, choice={"rule": "c"}, cycles=91.0, scratch=95, code="c"),
+        "tie": replace(base, choice={"rule": "e"}, cycles=99.5, scratch=10, code="e"),
+        "slow": replace(base, choice={"rule": "f"}, cycles=120.0, code="f"),
+        "old": replace(base, choice={"rule": "g"}, cycles=1.0, kernels="older", code="g"),
+    }
+    chosen = list(records.select([base, *made.values()]))
+    assert [r.choice.get("rule") for r in chosen] == ["a", "b", None]
+    assert [r.runner_up and r.runner_up["cycles"] for r in chosen] == [90.0, 91.0, 120.0]
+    assert list(records.select([made["fast"]])) == []
+    assert [Record.from_json(r.to_json()).runner_up for r in chosen] == [r.runner_up for r in chosen]
