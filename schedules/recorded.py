@@ -43,6 +43,8 @@ def recorded_schedule(func: tirx.PrimFunc, target: TinyTarget, records: Records,
     candidates = records.candidates(Workload.of(layer, target), scratch=max(layer.scratch_room, taken))
     passed_over = 0
     for i, record in enumerate(candidates):
+        if not record.choice and record.scratch != taken:
+            break  # another default than was measured: how fast it is nobody knows
         made = _realised(func, target, record, default)
         if made is not None and _costs_no_memory(layer, default, made):
             return _tell(made, record, candidates[i + 1 :], macs, passed_over)

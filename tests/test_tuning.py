@@ -177,7 +177,8 @@ def test_a_record_the_rules_no_longer_take_is_passed_over() -> None:
 
 
 def test_the_report_says_what_chose_a_kernel_and_what_the_next_best_costs() -> None:
-    default = record(choice={}, cycles=500.0, scratch=0, runner_up={"choice": record().choice, "cycles": 550.0})
+    taken = tvm_tiny.build(small_network(), "c -mcpu=cortex-m7", records=False, optimize="speed").report.layers[0].scratch
+    default = record(choice={}, cycles=500.0, scratch=taken, runner_up={"choice": record().choice, "cycles": 550.0})
     faster = record(cycles=400.0, scratch=0)
     told = []
     for records in ([default], [default, faster]):
@@ -189,6 +190,8 @@ def test_the_report_says_what_chose_a_kernel_and_what_the_next_best_costs() -> N
     assert [k["cycles"] for k in told] == [500, 400]
     assert told[0]["next_best"]["rule"] == "conv2d"
     assert (told[1]["next_best"]["rule"], told[1]["next_best"]["cycles"]) == ("default", 500)
+    other = Records([replace(default, scratch=taken + 4)])  # of a network with more room: not the default that is taken here
+    assert "cycles" not in tvm_tiny.build(small_network(), "c -mcpu=cortex-m7", records=other, optimize="speed").report.layers[0].kernel
 
 
 def test_figures_of_other_conditions_are_not_compared() -> None:
