@@ -88,6 +88,7 @@ def errors_are_exceptions_and_the_session_goes_on(remote: Any) -> None:
 
 def time_is_measured_on_the_device(remote: Any) -> None:
     module, device = remote.system_lib(), remote.cpu(0)
+    assert remote.get_function("tiny_rpc.cycles_hz")() > 0
     short = module.time_evaluator("spin", device, number=2, repeat=3)(20_000)
     long = module.time_evaluator("spin", device, number=2, repeat=3)(200_000)
     assert len(short.results) == 3

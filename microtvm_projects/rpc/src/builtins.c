@@ -124,6 +124,14 @@ static int32_t arena_number(void *self, const tiny_rpc_value_t *args, int32_t nu
   return 0;
 }
 
+/* Time evaluation gives seconds; this turns them into cycles again. */
+static int32_t cycles_hz(void *self, const tiny_rpc_value_t *args, int32_t num_args, tiny_rpc_value_t *result) {
+  (void)self, (void)args, (void)num_args;
+  result->type_index = TINY_RPC_INT;
+  result->v.i64 = tiny_rpc_server.config->port.cycles_hz;
+  return 0;
+}
+
 static char live_blocks_tag;
 
 const tiny_rpc_function_t tiny_rpc_builtins[NUM_BUILTINS] = {
@@ -135,4 +143,5 @@ const tiny_rpc_function_t tiny_rpc_builtins[NUM_BUILTINS] = {
     {"tvm.contrib.random.random_fill", random_fill, NULL},
     {"tiny_rpc.arena_free_bytes", arena_number, NULL},
     {"tiny_rpc.arena_live_blocks", arena_number, &live_blocks_tag},
+    {"tiny_rpc.cycles_hz", cycles_hz, NULL},
 };

@@ -58,7 +58,7 @@ int32_t call_handle(server_t *s, uint64_t handle, tiny_rpc_value_t *result);
 
 /* builtins.c */
 extern const tiny_rpc_function_t tiny_rpc_builtins[];
-enum { NUM_BUILTINS = 8 };
+enum { NUM_BUILTINS = 9 };
 extern const char arena_is_damaged[];
 
 /* evaluator.c */
