@@ -81,7 +81,7 @@ class StageLayers:
         return self.results[ref[1]] if ref[0] == "node" else self.infos[ref[1]]
 
     def layer_of(self, j: int, widths: Mapping[int, int] | None = None, attrs: Mapping[str, Any] | None = None) -> Layer:
-        """Inner operator j as a layer of its own.
+        """Inner operator j as a layer of its own, computed by rows.
 
         Parameters
         ----------
@@ -97,4 +97,4 @@ class StageLayers:
             infos[position] = TensorInfo((batch, height, width, channels), infos[position].dtype)
         constants = {k: self.layer.constants[ref[1]] for k, ref in enumerate(node.args) if not self._is_computed(ref)}
         shapes, dtypes = tuple(i.shape for i in infos), tuple(i.dtype for i in infos)
-        return Layer(node.op, {**node.attrs, **(attrs or {})}, constants, shapes, dtypes, small_code=self.layer.small_code)
+        return Layer(node.op, {**node.attrs, **(attrs or {})}, constants, shapes, dtypes, small_code=self.layer.small_code, by_rows=True)

@@ -18,14 +18,14 @@ from tvm import tirx
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.memory.rows import RowOp
 from tvm_tiny.memory.stream_scratch import Part, place
-from tvm_tiny.memory.tiny_rows import geometry, row_op
+from tvm_tiny.memory.tiny_rows import geometry
 from tvm_tiny.ops import stage as stage_op
-from tvm_tiny.ops.registry import TensorInfo
 from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel, RegisterPressureError
 from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, row_kernel
 from tvm_tiny.schedules.space import Choice
+from tvm_tiny.schedules.stage_layers import StageLayers
 from tvm_tiny.schedules.tensorize import named_by_content, tensorized
 from tvm_tiny.target import TinyTarget
 from tvm_tiny.tuning.workload import Workload
@@ -53,15 +53,8 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
 
 def inner_layers(stage: Layer) -> list[Layer]:
     """The operators of a stage as layers of their own, computed by rows."""
-    infos = [TensorInfo(s, d) for s, d in zip(stage.shapes, stage.dtypes, strict=True)][:-1]
-    results, found = stage_op.inner_infos(stage.attrs, infos), []
-    for node, result in zip(stage_op.program_of(stage.attrs), results, strict=True):
-        tensors = [*(results[i] if kind == "node" else infos[i] for kind, i in node.args), result]
-        constants = {k: stage.constants[i] for k, (kind, i) in enumerate(node.args) if kind == "arg" and i in stage.constants}
-        op = node.op if node.op.startswith("tiny.") else f"tiny.{node.op}"
-        shapes, dtypes = tuple(t.shape for t in tensors), tuple(t.dtype for t in tensors)
-        found.append(Layer(op, node.attrs, constants, shapes, dtypes, small_code=stage.small_code, by_rows=True))
-    return found
+    layers = StageLayers.of(stage)
+    return [layers.layer_of(j) for j in range(len(layers.inner))]
 
 
 @dataclass(frozen=True)
@@ -88,31 +81,12 @@ class StreamedStage:
         self.distances = {int(k): int(v) for k, v in schedule["distances"].items()}
         self.stages = [list(members) for members in schedule["stages"]]
         self.program = [(int(count), [op for s in body for op in self.stages[s]]) for count, body in schedule["program"]]
-        self.infos = [TensorInfo(s, d) for s, d in zip(layer.shapes, layer.dtypes, strict=True)][:-1]
-        self.results = stage_op.inner_infos(layer.attrs, self.infos)
-        self.activations = [i for i in range(len(self.infos)) if i not in layer.constants]
-        self.ops = [self._row_op(j) for j in range(len(self.inner))]
-        sources = [n.args[0][1] for n in self.inner if n.op == fetch.NAME]
-        self.fetched = [k for k, i in enumerate(self.activations) if i in sources]
+        layers = StageLayers.of(layer)
+        self.infos, self.results, self.activations, self.fetched = layers.infos, layers.results, layers.activations, layers.fetched
+        self.ops = layers.graph().ops
         self.tuned, self.layers = 0, inner_layers(layer)
         self.kernels = [self._kernel(j, core, chosen or {}) for j in range(len(self.inner))]
         self._lay_out()
-
-    def _row_op(self, j: int) -> RowOp:
-        node = self.inner[j]
-        infos = [self._info(ref) for ref in node.args]
-        computed = [self._is_computed(ref) for ref in node.args]
-        names = tuple(f"{kind}{i}" for (kind, i), c in zip(node.args, computed, strict=True) if c)
-        found = row_op(f"{node.op} {j}", node.op.removeprefix("tiny."), node.attrs, infos, names, f"node{j}", computed)
-        if found is None:
-            raise ValueError(f"{node.op} can't be computed row by row: {node.attrs}")
-        return found
-
-    def _is_computed(self, ref: tuple[str, int]) -> bool:
-        return ref[0] == "node" or ref[1] not in self.layer.constants
-
-    def _info(self, ref: tuple[str, int]) -> TensorInfo:
-        return self.results[ref[1]] if ref[0] == "node" else self.infos[ref[1]]
 
     def _kernel(self, j: int, core: Core, chosen: Mapping[str, Sequence[Choice]]) -> RowKernel:
         """The operator's row kernel: the default, or the fastest recorded one that takes no more scratch."""
