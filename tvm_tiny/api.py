@@ -75,7 +75,7 @@ def build(
         patches, where that makes the arena smaller with at most `max_overhead` extra work, estimated; with `sram` given, the least work
         that fits it.
     sram : int or str, optional
-        Budget of the arena: bytes, or a size such as "64KB" (1024 bytes a KB). Exceeding it is an error.
+        Budget of the arena: bytes, a size such as "64KB" (1024 bytes a KB), or "board" for what the board has. Exceeding it is an error.
     max_overhead : float
         Extra work that "balanced" may spend, as a fraction: 0.1 is 10 %. With any goal, no more multiply-accumulates are done twice.
     camera : bool, str or dict
@@ -111,7 +111,7 @@ def build(
     mod = model if isinstance(model, tvm.IRModule) else load(model)
     c_name = _c_name(name, model_info(mod).get("name", "model"))
     dump: dict[str, str] = {}
-    budget = parse_size("sram", sram) if sram is not None else None
+    budget = _budget(sram, chosen_board)
     regions = _regions(chosen_board) if chosen_board else ()
     options = Options(chosen, frozenset(disable), optimize, budget, max_overhead, camera, regions, pins or {}, load_records(records))
     with explanation.collecting() as decisions:
@@ -159,6 +159,16 @@ def _regions(board: Board) -> tuple[Region, ...]:
     """The memories of a board that share the arena; none where there is but one, whose size `_check_fits` compares."""
     several = board.arena_regions if len(board.arena_regions) > 1 else ()
     return tuple(Region(r.name, r.arena_bytes, r.access_cost) for r in several)
+
+
+def _budget(sram: int | str | None, board: Board | None) -> int | None:
+    """The budget of the arena in bytes; None for none."""
+    if sram != "board":
+        return parse_size("sram", sram) if sram is not None else None
+    if board is None or board.limits.arena is None:
+        which = "no board is given" if board is None else f"{board.name} says nothing of its SRAM"
+        raise OptionError(f'sram="board": {which}', remedy='give board=, or a size such as sram="64KB"')
+    return board.limits.arena
 
 
 def _check_budget(program: Program, plan: MemoryPlan, budget: int) -> None:

@@ -61,6 +61,11 @@ MISTAKES: dict[str, tuple[Callable[..., object], type[TinyError], str]] = {
         OptionError,
         "sram='lots' is no size\n  remedy: give bytes as a number, or text such as '64KB' or '1MB'",
     ),
+    "budget of no board": (
+        lambda: tvm_tiny.build(MODEL, sram="board"),
+        OptionError,
+        "sram=\"board\": no board is given\n  remedy: give board=, or a size such as sram=\"64KB\"",
+    ),
     "pass": (
         lambda: tvm_tiny.build(MODEL, disable=["fuse"]),
         OptionError,

@@ -11,6 +11,7 @@ import pytest
 import tvm
 from hypothesis import HealthCheck, given, settings
 
+import tvm_tiny
 from tests.support.random_tiny import tiny_chains
 from tests.support.tiny_builder import TinyBuilder, assert_same_meaning, op_names
 from tvm_tiny.errors import OptionError
@@ -119,3 +120,8 @@ def test_operators_that_need_whole_tensors_are_refused() -> None:
 def test_random_networks_keep_their_meaning(mod: tvm.IRModule) -> None:
     after = PatchInference("sram", max_overhead=1.0, rows=False)(mod)
     assert_same_meaning(mod, after, np.random.default_rng(0), 1)
+
+
+def test_the_board_is_a_budget() -> None:
+    model = tvm_tiny.build(narrowing(), board="mps2_an500", name="net", sram="board")
+    assert "the least work within 4," in model.report.decisions["stream"]["reason"]

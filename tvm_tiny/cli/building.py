@@ -26,7 +26,7 @@ BoardName = Annotated[str | None, typer.Option("--board", "-b", help="A board of
 Name = Annotated[str | None, typer.Option("--name", help="C identifier in every symbol; default: from the file's name.")]
 
 Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed or sram: what rows and patches are used for.")]
-Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB"; exceeding it is an error.')]
+Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB", or "board"; exceeding it is an error.')]
 MaxOverhead = Annotated[float, typer.Option("--max-overhead", help="Work that may be added to save memory, as a fraction.")]
 Disable = Annotated[list[str] | None, typer.Option("--disable", metavar="PASS", help="Leave an optional pass out; may be repeated.")]
 RECORDS_HELP = "File of tuning records that choose kernels, besides the shipped ones; none: not even those."
