@@ -21,6 +21,8 @@ rewrite:
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import tvm
@@ -30,13 +32,16 @@ from tvm_ffi import structural_equal, structural_hash
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.program import ALIASING_OPS
 from tvm_tiny.memory.rights import Rights, grant, promised
-from tvm_tiny.schedules.code_size import estimate_code_bytes
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.code_size import HAS_SMALL_FORM, Contents, Move, OperatorCode, choose_small, operators_of
 from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
 from tvm_tiny.schedules.rules import default_schedule
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records
 
 WHY = Explainer("apply-schedules")
+CODE_ATTR = "tiny.code"
+"""Module attribute: JSON of what the code takes and why, for the report."""
 
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
 _LAYER_ATTRS = (
@@ -49,6 +54,7 @@ _LAYER_ATTRS = (
     "tiny.small_code",
     "tiny.step_room",
     "tiny.row_choices",
+    "tiny.operators",
     "tiny.intrinsics",
 )
 
@@ -62,36 +68,34 @@ class ApplySchedules:
     target : str or TinyTarget
         Decides which kernels can be used.
     code_budget : int, optional
-        Bytes of flash the kernels' code may take (estimated). Where it would take more, the layers with the least work get kernels
-        that share code with others, as many layers as it needs. None = no limit.
+        Bytes of flash the kernels' code may take (estimated). Where it would take more, layers get kernels that share code with
+        others: as many as it needs, those first that lose the fewest cycles for a byte. None = no limit.
+    flash : int, optional
+        Bytes that code (estimated) and constants may take together; met the same way.
     records : Records, optional
         Tuning records; where one fits a layer and the memory beside it, it decides the kernel.
     """
 
-    def __init__(self, target: str | TinyTarget = "c", code_budget: int | None = None, records: Records | None = None) -> None:
+    def __init__(
+        self, target: str | TinyTarget = "c", code_budget: int | None = None, records: Records | None = None, flash: int | None = None
+    ) -> None:
         self.target = parse_target(target)
         self.records = records if records is not None else Records()
-        self.code_budget = code_budget
+        self.code_budget, self.flash = code_budget, flash
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Schedule every function that `main` calls."""
         chosen = _Schedules(mod, self.target, self.records)
-        candidates = chosen.by_work()
-        step = max(1, len(candidates) // 12)
-        while self.code_budget is not None and candidates and chosen.code_bytes() > self.code_budget:
-            chosen.small |= set(candidates[:step])
-            candidates = candidates[step:]
-        chosen.explain(self.code_budget)
+        decision = chosen.keep_to(self.code_budget, self.flash)
+        chosen.explain()
         rewriter = _Rewriter(mod, chosen)
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function):
                 rewriter.builder_.update_func(gvar, rewriter.visit_expr(func))
         out = rewriter.builder_.get()
         out = relax.transform.DeadCodeElimination()(out)
-        return out.with_attrs(dict(mod.attrs.items())) if mod.attrs is not None else out
-
-
-_HAS_SMALL_FORM = ("tiny.conv2d", "tiny.dense", "tiny.stage")
+        attrs = dict(mod.attrs.items()) if mod.attrs is not None else {}
+        return out.with_attrs({**attrs, CODE_ATTR: json.dumps(decision)})
 
 
 class _Schedules:
@@ -105,26 +109,65 @@ class _Schedules:
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
         self.row_choices = json.dumps(row_choices(records, target))
-        self.small: set[str] = set()
-        self._made: dict[tuple[str, bool], tirx.PrimFunc] = {}
+        self.small: dict[str, frozenset[int]] = {}
+        self._made: dict[tuple[str, frozenset[int]], tirx.PrimFunc] = {}
 
     def of(self, name: str) -> tirx.PrimFunc:
         """The scheduled function of the call bound to `name`."""
-        key = (name, name in self.small)
+        return self._scheduled(name, self.small.get(name, frozenset()))
+
+    def _scheduled(self, name: str, small: frozenset[int]) -> tirx.PrimFunc:
+        key = (name, small)
         if key not in self._made:
             room = self.room.get(name, 0)
-            func = self.funcs[name].with_attr({"tiny.scratch_room": max(0, room), "tiny.small_code": key[1]})
+            func = self.funcs[name].with_attr({"tiny.scratch_room": max(0, room), "tiny.small_code": sorted(small)})
             func = func.with_attr("tiny.step_room", room) if self.binds else func
             func = func.with_attr("tiny.row_choices", self.row_choices) if str(func.attrs.get("tiny.op", "")) == "tiny.stage" else func
             default = default_schedule(func, self.target).mod["main"]
-            self._made[key] = default if key[1] else recorded_schedule(func, self.target, self.records, default)
+            self._made[key] = default if small else recorded_schedule(func, self.target, self.records, default)
         return self._made[key]
 
-    def code_bytes(self) -> int:
-        """Estimated code of all kernels."""
-        return estimate_code_bytes(self.of(name) for name in self.funcs)
+    def keep_to(self, code: int | None, flash: int | None) -> dict[str, object]:
+        """Give operators kernels that share their code, those that lose least by it, until all is within the budgets; say what was decided.
 
-    def explain(self, budget: int | None) -> None:
+        Parameters
+        ----------
+        code, flash : int, optional
+            Bytes of all code; of all code and constants.
+        """
+        operators: dict[str, list[OperatorCode]] = {}
+        functions: dict[str, int] = {}
+        constants = 0
+        for name in self.funcs:
+            operators[name], own, more = self._operators(name, frozenset())
+            functions |= {function or name: size for function, size in own.items()}
+            functions |= {f: size for o in operators[name] if o.op not in HAS_SMALL_FORM for f, size in o.functions.items()}
+            constants += more + sum(o.constants for o in operators[name] if o.op not in HAS_SMALL_FORM)
+        places = [(name, j) for name, found in operators.items() for j, o in enumerate(found) if o.op in HAS_SMALL_FORM]
+        fast = [operators[name][j] for name, j in places]
+        moves = [Move(n, j, o.lost, o.functions, o.functions, (o.constants,) * 2) for (n, j), o in zip(places, fast, strict=True)]
+        contents, chosen = Contents(moves, functions, constants), set[int]()
+        if (code is not None and contents.code(chosen) > code) or (flash is not None and contents.flash(chosen) > flash):
+            small = {name: frozenset(j for n, j in places if n == name) for name, _ in places}
+            slow = {name: self._operators(name, members)[0] for name, members in small.items()}
+            moves = [replace(m, small=(o := slow[m.call][m.operator]).functions, constants=(m.constants[0], o.constants)) for m in moves]
+            contents = replace(contents, moves=moves)
+            chosen = choose_small(contents, code, flash)
+        for i in sorted(chosen):
+            self.small[moves[i].call] = self.small.get(moves[i].call, frozenset()) | {moves[i].operator}
+        own = Counter(f for i, m in enumerate(moves) if i not in chosen for f in m.fast)
+        single = sum(size for i, m in enumerate(moves) if i not in chosen for f, size in m.fast.items() if own[f] == 1)
+        transformed = sum(o.constants - o.unpacked for i, o in enumerate(fast) if i not in chosen)
+        return {
+            "code_bytes": contents.code(chosen), "constants_bytes": contents.flash(chosen) - contents.code(chosen),
+            "budget": code, "flash": flash, "operators": len(moves), "sharing": len(chosen),
+            "own_code_bytes": single, "transformed_bytes": transformed,
+        }  # fmt: skip
+
+    def _operators(self, name: str, small: frozenset[int]) -> tuple[list[OperatorCode], dict[str, int], int]:
+        return operators_of(self._scheduled(name, small), Layer.of(self.funcs[name]))
+
+    def explain(self) -> None:
         """Tell every call's kernel, what else there was and why not."""
         for name in self.funcs:
             attrs = self.of(name).attrs
@@ -133,8 +176,8 @@ class _Schedules:
             scratch = sum(int(n) for n in attrs.get("tiny.scratch", []))
             source, cycles = kernel.get("source"), kernel.get("cycles")
             if name in self.small:
-                WHY.accepted(name, title, "among the layers with the least work: shares its code with others", bytes=scratch)
-                WHY.rejected(name, "a kernel with code of its own", f"the kernels' code would exceed {budget:,} bytes")
+                WHY.accepted(name, title, "among those that lose the fewest cycles a byte: shares its code with others", bytes=scratch)
+                WHY.rejected(name, "a kernel with code of its own", "the kernels' code would exceed its budget")
             elif source is not None:
                 WHY.accepted(name, title, f"the fastest measured that costs no memory (records: {source})", bytes=scratch, cycles=cycles)
                 other = kernel.get("next_best", {})
@@ -142,11 +185,6 @@ class _Schedules:
                     WHY.rejected(name, f"record {other.get('rule')}", "slower where it was measured", cycles=other["cycles"] - cycles)
             else:
                 WHY.accepted(name, title, "the first rule that takes the layer", bytes=scratch)
-
-    def by_work(self) -> list[str]:
-        """Calls whose kernel has a form with less code, least work first."""
-        linear = [n for n, f in self.funcs.items() if f.attrs is not None and str(f.attrs.get("tiny.op", "")) in _HAS_SMALL_FORM]
-        return sorted(linear, key=lambda n: int(self.funcs[n].attrs["tiny.macs"]))
 
 
 def _is_call_tir(expr: relax.Expr) -> bool:

@@ -16,12 +16,15 @@ function then says how its parameters are made, in attributes:
   tiny.overlap      JSON {"<output>:<argument>": [[order, distance], …]}: how an output may lie over an argument, if a pass grants it
                     (`tvm_tiny.memory.rights`); scratch buffers are counted after the outputs.
   tiny.fetched      numbers of the arguments that are no arrays but functions of the application (`schedules/fetch.py`).
+  tiny.operators    JSON [{"op", "lost", "functions", "constants"}, …] of a function that is several operators: the microkernels each needs,
+                    the cycles it would lose by sharing them (`code_size.lost_cycles`), and bytes of its constants.
   tiny.kernel       JSON {"rule", "kernel", "block", "unroll", …}: what the report tells of the choice.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -42,8 +45,9 @@ class Layer:
 
     `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `step_room` is set where
     the peak was chosen (by streaming), so that a kernel should rather be slower than exceed it: the peak less all tensors of this step,
-    negative where some have to share bytes. `small_code` asks for the kernel with the least code of its own, because the code of all
-    kernels together would exceed its budget. `by_rows` asks for the row kernel that streamed stages use, to measure it.
+    negative where some have to share bytes. `small_code` asks for kernels with the least code of their own, because the code of all
+    kernels together would exceed its budget: the numbers of a stage's operators, 0 for a layer alone. `by_rows` asks for the row kernel
+    that streamed stages use, to measure it.
     """
 
     op: str
@@ -52,9 +56,16 @@ class Layer:
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
     scratch_room: int = 0
-    small_code: bool = False
+    small_code: frozenset[int] = frozenset()
     step_room: int | None = None
     by_rows: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of an operator with weights: those of one output channel, times the outputs."""
+        weights = self.shapes[1]
+        each = math.prod(weights[:2]) if self.op == "tiny.depthwise_conv2d" else math.prod(weights[1:])
+        return each * math.prod(self.shapes[-1])
 
     @property
     def is_nhwc(self) -> bool:
@@ -70,7 +81,7 @@ class Layer:
         shapes = tuple(tuple(int(d) for d in p.ty.shape) for p in func.params)
         dtypes = tuple(str(p.ty.dtype) for p in func.params)
         room = int(func.attrs.get("tiny.scratch_room", 0))
-        small = bool(func.attrs.get("tiny.small_code", False))
+        small = frozenset(int(j) for j in func.attrs.get("tiny.small_code", ()))
         step = int(func.attrs["tiny.step_room"]) if "tiny.step_room" in func.attrs else None
         rows, attrs = bool(func.attrs.get("tiny.by_rows", False)), json.loads(str(func.attrs["tiny.attrs"]))
         return Layer(str(func.attrs["tiny.op"]), attrs, constants, shapes, dtypes, room, small, step, rows)

@@ -50,7 +50,7 @@ def gemm(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: BlockCho
     kernel = None
     if layer.small_code:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
-            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=shared_choice(choice))
+            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=shared_choice(shape, choice))
     kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
     return tensorized(kernel, func, rule, rights=[["ascending", distance(shape, kernel)]])
 
@@ -103,7 +103,7 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     shape = _takes(layer)
     if layer is None or shape is None:
         return None
-    return gemm(func, replace(layer, small_code=False), shape, block_of(choice), target, "conv2d")
+    return gemm(func, replace(layer, small_code=frozenset()), shape, block_of(choice), target, "conv2d")
 
 
 def block_of(choice: Choice) -> BlockChoice:

@@ -31,15 +31,16 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     if tunable:
         return space_of(shape_of(layer)).sample(func)
     shape, parameters, core = shape_of(layer), parameters_of(layer), Core.of(target.mcpu)
-    kernel = depthwise(f"{PREFIX}depthwise", shape, parameters, core)
+
+    def make(strip: int | None) -> MicroKernel:
+        choice = DepthwiseChoice(strip=strip, shared=bool(layer.small_code))
+        return depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=choice)
+
+    kernel = make(None)
     if 0 in layer.attrs.get("in_place", ()):
-        in_place = depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=shape.out_height))
+        in_place = make(shape.out_height)
         kernel = in_place if in_place.choices["operand"] == "planes" else kernel
     if layer.step_room is not None:
-
-        def make(strip: int) -> MicroKernel:
-            return depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=DepthwiseChoice(strip=strip))
-
         kernel = _within(layer, shape, kernel, make)
     return tensorized(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
 

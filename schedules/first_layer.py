@@ -55,7 +55,7 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     shape = _takes(layer)
     if layer is None or shape is None:
         return None
-    return gemm(func, replace(layer, small_code=False), shape, block_of(choice), target, "first_layer")
+    return gemm(func, replace(layer, small_code=frozenset()), shape, block_of(choice), target, "first_layer")
 
 
 def _takes(layer: Layer | None) -> Conv2DShape | None:

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import tvm
 from tvm import tirx
+from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.memory.patches import PatchStage, Spans, TileKernels, axis_reads, patch_stage, stage_distance, tile_plan
@@ -23,6 +25,7 @@ from tvm_tiny.memory.rows import RowOp
 from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
+from tvm_tiny.schedules.code_size import operator_entry
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
 from tvm_tiny.schedules.patch_costs import rows_together
 from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, tile_kernel
@@ -44,7 +47,8 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     shared = {i: stage_distance(stage.graph, stage.stage, name) for i, name in enumerate(stage.graph.inputs) if i not in fetched}
     rights = {i: [["ascending", d]] for i, d in shared.items()}
     notes: dict[str, Any] = {"operators": len(stage.graph.ops), "patches": f"{down}x{across}", "kernels": len(stage.kernels)}
-    return tensorized(stage.kernel(), func, "patches", rights=rights, fetched=fetched, **notes)
+    made = tensorized(stage.kernel(), func, "patches", rights=rights, fetched=fetched, **notes)
+    return Schedule(tvm.IRModule({"main": made.mod["main"].with_attr("tiny.operators", json.dumps(stage.operators()))}))
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,16 @@ class PatchedStage:
             reference=lambda x: x,
             inputs=len(self.layers.activations),
         )
+
+    def operators(self) -> list[dict[str, object]]:
+        """`tiny.operators`: what each operator's code is made of, for all columns of tiles."""
+        names: list[set[str]] = [set() for _ in self.graph.ops]
+        packed: list[set[bytes]] = [set() for _ in self.graph.ops]
+        for geometry, kernel in self.kernels.items():
+            names[geometry.op] |= {f.name for f in named_by_content(kernel.functions)[0]}
+            packed[geometry.op].add(kernel.packed)
+        sizes = [sum(map(len, blobs)) for blobs in packed]
+        return [operator_entry(self.layers.layer_of(j), own, sizes[j]) for j, own in enumerate(names)]
 
     def _resident(self, tensor: str) -> bool:
         return tensor in self.graph.inputs or tensor == self.stage.output

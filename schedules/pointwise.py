@@ -36,7 +36,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     choice = default_choice(shape, Core.of(target.mcpu), layer.scratch_room)
     if layer.small_code:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
-            return _schedule(func, layer, shape, shared_choice(choice), target)
+            return _schedule(func, layer, shape, shared_choice(shape, choice), target)
     return _schedule(func, layer, shape, choice, target)
 
 

@@ -126,7 +126,7 @@ def _conv2d(layer: Layer, core: Core, together: int = 1) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
     choice = row_choice(shape, core, together)
-    choice = shared_choice(choice) if layer.small_code else choice
+    choice = shared_choice(shape, choice) if layer.small_code else choice
     try:
         return _conv2d_of(layer, core, choice)
     except RegisterPressureError:  # the shared form needs more registers; wide blocks then keep code of their own
@@ -153,7 +153,7 @@ def row_choice(shape: Conv2DShape, core: Core, together: int = 1) -> BlockChoice
 
 
 def _depthwise(layer: Layer, core: Core, together: int = 1) -> RowKernel:
-    return _depthwise_of(layer, core, DepthwiseChoice(strip=together))
+    return _depthwise_of(layer, core, DepthwiseChoice(strip=together, shared=bool(layer.small_code)))
 
 
 def _depthwise_of(layer: Layer, core: Core, choice: DepthwiseChoice) -> RowKernel:

@@ -13,7 +13,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import tvm
 from tvm import tirx
+from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.memory.rows import RowOp
@@ -22,6 +24,7 @@ from tvm_tiny.memory.tiny_rows import geometry
 from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
+from tvm_tiny.schedules.code_size import operator_entry
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel, RegisterPressureError
 from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, row_kernel
 from tvm_tiny.schedules.space import Choice
@@ -48,7 +51,8 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     rights = {i: [["ascending", d]] for i, d in stage.distances.items()}
     slide = {int(i): [["ascending", d]] for i, d in stage.layout.distances.items()} if stage.layout.nbytes else {}
     fetched = [stage.activations[k] for k in stage.fetched]
-    return tensorized(kernel, func, "stream", rights=rights, scratch_rights=slide, fetched=fetched, **notes)
+    made = tensorized(kernel, func, "stream", rights=rights, scratch_rights=slide, fetched=fetched, **notes)
+    return Schedule(tvm.IRModule({"main": made.mod["main"].with_attr("tiny.operators", json.dumps(stage.operators()))}))
 
 
 def inner_layers(stage: Layer) -> list[Layer]:
@@ -157,6 +161,11 @@ class StreamedStage:
             reference=lambda x: x,
             inputs=len(self.activations),
         )
+
+    def operators(self) -> list[dict[str, object]]:
+        """`tiny.operators`: what each operator's code is made of."""
+        names = ([f.name for f in named_by_content(kernel.functions)[0]] for kernel in self.kernels)
+        return [operator_entry(self.layers[j], own, len(self.kernels[j].packed)) for j, own in enumerate(names)]
 
     def program_bytes(self) -> list[int]:
         """The firing program: count, length, operators; longer loops are unrolled into several."""

@@ -30,7 +30,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     if layer is None or layer.op != "tiny.conv2d" or not (target.has_dsp or target.is_host):
         return None
     shape = shape_of(layer)
-    if shape is None or shape.out_width < 2 or shape.out_height < 2:
+    if shape is None or shape.out_width < 2 or shape.out_height < 2 or layer.small_code:
         return None
     if tunable:
         alternatives = space(func, target)

@@ -50,6 +50,7 @@ def build(
     board: str | Board | None = None,
     optimize: str = "balanced",
     sram: int | str | None = None,
+    flash: int | str | None = None,
     max_overhead: float = 0.1,
     camera: Camera = False,
     pins: Mapping[str, str] | None = None,
@@ -76,6 +77,9 @@ def build(
         that fits it.
     sram : int or str, optional
         Budget of the arena: bytes, a size such as "64KB" (1024 bytes a KB), or "board" for what the board has. Exceeding it is an error.
+    flash : int or str, optional
+        Budget of code (estimated) and constants together. Layers give up speed for it, those first that lose the fewest cycles for a byte.
+        Exceeding it is an error.
     max_overhead : float
         Extra work that "balanced" may spend, as a fraction: 0.1 is 10 %. With any goal, no more multiply-accumulates are done twice.
     camera : bool, str or dict
@@ -113,7 +117,10 @@ def build(
     dump: dict[str, str] = {}
     budget = _budget(sram, chosen_board)
     regions = _regions(chosen_board) if chosen_board else ()
-    options = Options(chosen, frozenset(disable), optimize, budget, max_overhead, camera, regions, pins or {}, load_records(records))
+    most = parse_size("flash", flash) if flash is not None else None
+    options = Options(
+        chosen, frozenset(disable), optimize, budget, most, max_overhead, camera, regions, pins or {}, load_records(records)
+    )  # fmt: skip
     with explanation.collecting() as decisions:
         lowered = run_pipeline(mod, options, dump)
     if dump_dir is not None:
@@ -123,6 +130,8 @@ def build(
         explanation.write(explain, decisions, program.model.get("tensors"))
     if budget is not None:
         _check_budget(program, plan, budget)
+    if most is not None:
+        _check_flash(program, most)
     if chosen_board is not None:
         _check_fits(program, plan, chosen_board)
     return CompiledModel(program, plan, chosen, chosen_board, dump, tuple(decisions))
@@ -178,6 +187,20 @@ def _check_budget(program: Program, plan: MemoryPlan, budget: int) -> None:
         raise DoesNotFitError(
             f"sram={budget:,}: the network needs {plan.arena_bytes:,} bytes, {excess:,} more; layer {layer} decides",
             remedy="allow more memory, optimize='sram' for the least possible, or a smaller input",
+        )
+
+
+def _check_flash(program: Program, budget: int) -> None:
+    found = program.decisions["code"]
+    code, constants = int(found["code_bytes"]), int(found["constants_bytes"])
+    if code + constants > budget:
+        sizes = {name: a.nbytes for name, a in program.constants.items()}
+        largest = max(program.calls, key=lambda c: _constant_bytes(c, sizes))
+        raise DoesNotFitError(
+            f"flash={budget:,}: code ({code:,} bytes, estimated) and constants ({constants:,}) need {code + constants - budget:,} more; "
+            f"layer {_title(program, largest)} has the most constants ({_constant_bytes(largest, sizes):,} bytes)",
+            remedy=f"allow {code + constants:,} bytes: every layer has its least code already; or optimize='speed', which needs no code "
+            "for rows and patches; or a smaller network",
         )
 
 

@@ -31,20 +31,21 @@ from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records, load_records
 
-CODE_BUDGET = 31_500  # estimated bytes of kernels; with the entry below 32 KB
+CODE_BUDGET = 33_000  # estimated bytes of kernels and entry, 3 to 10 % more than they turn out: below 32 KB
 
 
 @dataclass(frozen=True)
 class Options:
     """What the passes may want to know. Passes read the fields they name; none changes them.
 
-    `optimize`, `sram` (bytes), `max_overhead` and `camera` are the goal and the budgets of `tvm_tiny.build`.
+    `optimize`, `sram` and `flash` (bytes), `max_overhead` and `camera` are the goal and the budgets of `tvm_tiny.build`.
     """
 
     target: TinyTarget
     disable: frozenset[str] = frozenset()
     optimize: str = "balanced"
     sram: int | None = None
+    flash: int | None = None
     max_overhead: float = 0.1
     camera: Camera = False
     regions: tuple[Region, ...] = ()
@@ -123,7 +124,7 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
     Phase(
         "apply-schedules",
-        lambda o: ApplySchedules(o.target, o.code_budget, o.records),
+        lambda o: ApplySchedules(o.target, o.code_budget, o.records, o.flash),
         "kernels decide scratch and overlap rights, which planning needs",
     ),
     Phase("overlap", lambda o: Overlap(), "distances are the kernels'", optional=True),

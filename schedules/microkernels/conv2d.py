@@ -15,7 +15,7 @@ from ..requantize_forms import Form
 from . import reference
 from .c_source import CFunction, copy_function, function_name
 from .conv2d_shape import Conv2DShape, default_choice
-from .expand import Expand, expand_function, expanded_pair
+from .expand import Expand, expand_function, expanded_pair, fill_function, shared_expand_function
 from .gather import Gather, gather_function
 from .gemm_block import GemmBlock, gemm_function
 from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
@@ -130,18 +130,16 @@ class _Writer:
 
     # -- columns
 
-    def _expand(self, count: int, pixels: int, source_stride: int, group: int) -> str:
+    def _expand(self, count: int, pixels: int, source_stride: int, group: int, src: str, dst: str) -> str:
+        """C call expanding `count` words of each of `pixels` pixels."""
+        if self.choice.shared:
+            name = self._add(shared_expand_function(self.prefix, "r8" if self.matrix.operand == "r8" else "w8"))
+            return f"{name}({src}, {dst}, {count}, {source_stride}, {pixels}, {8 * group})"
         expand = Expand(count, pixels, source_stride, 8 * group, self.matrix.operand, self.core.dual_issue)
-        return self._add(expand_function(self.prefix, expand))
+        return f"{self._add(expand_function(self.prefix, expand))}({src}, {dst})"
 
     def _fill(self, group: int) -> str:
-        name = function_name(self.prefix, "fill", (group, self.pair))
-        source = (
-            f"TINY_UNUSED static void {name}(uint8_t *dst, uint32_t words) {{\n"
-            f"  for (; words != 0; --words, dst += {8 * group}) {{\n"
-            f"    tiny_store(dst, 0x{self.pair[0]:08x}u);\n    tiny_store(dst + 4, 0x{self.pair[1]:08x}u);\n  }}\n}}\n"
-        )
-        return self._add(CFunction(name, source))
+        return self._add(fill_function(self.prefix, group, self.pair))
 
     def _columns(self, group: int, *, rows: bool) -> str:
         """Name of the static function expanding the columns of `group` output pixels from (y, x) on."""
@@ -162,19 +160,19 @@ class _Writer:
         text = "  (void)bytes;\n"
         offsets_fit = (group - 1) * sw * ci + 64 <= 4095
         if dw == 1 and offsets_fit:
-            together = self._expand(words, group, sw * ci, group)
+            together = self._expand(words, group, sw * ci, group, f"{row} + (x * {sw} - {s.padding[1]}) * {ci}", "dst")
             inside = f"x * {sw} >= {s.padding[1]} && (x + {group - 1}) * {sw} - {s.padding[1]} + {reach} <= {s.width}"
             text += (
                 f"  if (x + {group} <= {s.out_width} && {inside}) {{\n"
                 f"    for (int32_t ky = 0; ky < {kh}; ++ky, dst += {words * step}) {{\n"
                 f"      const int32_t iy = y * {sh} - {s.padding[0]} + ky * {dh};\n"
-                f"      if (iy >= 0 && iy < {s.height}) {together}({row} + (x * {sw} - {s.padding[1]}) * {ci}, dst);\n"
+                f"      if (iy >= 0 && iy < {s.height}) {together};\n"
                 f"      else for (int32_t p = 0; p < {group}; ++p) {fill}(dst + 8 * p, {words});\n"
                 f"    }}\n    return;\n  }}\n"
             )
-        tap = self._expand(ci // 4, 1, 0, group)
-        one = self._expand(words, 1, 0, group) if dw == 1 else ""
-        whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) {one}(row + ix * {ci}, to);\n        else " if dw == 1 else ""
+        tap = self._expand(ci // 4, 1, 0, group, f"row + at * {ci}", f"to + kx * {ci // 4 * step}")
+        one = self._expand(words, 1, 0, group, f"row + ix * {ci}", "to") if dw == 1 else ""
+        whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) {one};\n        else " if dw == 1 else ""
         text += (
             f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
             f"    uint8_t *to = dst + 8 * p;\n"
@@ -187,7 +185,7 @@ class _Writer:
             f"        {whole}for (int32_t kx = 0; kx < {kw}; ++kx) {{\n"
             f"          const int32_t at = ix + kx * {dw};\n"
             f"          if (at < 0 || at >= {s.width}) {fill}(to + kx * {ci // 4 * step}, {ci // 4});\n"
-            f"          else {tap}(row + at * {ci}, to + kx * {ci // 4 * step});\n"
+            f"          else {tap};\n"
             f"        }}\n"
             f"      }}\n"
             f"    }}\n"
@@ -200,7 +198,7 @@ class _Writer:
         s = self.shape
         (kh, kw), (sh, sw), (dh, dw), ci = s.kernel, s.stride, s.dilation, s.channels
         size, zero = self.byte_column, self.layer.x_zero_point
-        expand = self._expand(self.matrix.groups, group, size, group)
+        expand = self._expand(self.matrix.groups, group, size, group, "bytes", "dst")
         whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) memcpy(to, row + ix * {ci}, {kw * ci});\n        else " if dw == 1 else ""
         return (
             self._gathered(group, rows=rows) + f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
@@ -221,7 +219,7 @@ class _Writer:
             + (f"    memset(to, 0, {size - kh * kw * ci});\n" if size > kh * kw * ci else "")
             + f"    if (++x == {s.out_width}) {{ x = 0; ++y; }}\n"
             f"  }}\n"
-            f"  {expand}(bytes, dst);\n"
+            f"  {expand};\n"
         )
 
     def _gathered(self, group: int, *, rows: bool) -> str:
@@ -229,7 +227,7 @@ class _Writer:
         s = self.shape
         (kh, kw), (sh, sw), ci = s.kernel, s.stride, s.channels
         gather = Gather(kh, kw * ci, s.width * ci, group, sw * ci, self.matrix.operand, self.core.dual_issue)
-        if rows or s.dilation != (1, 1) or not gather.fits:
+        if rows or self.choice.shared or s.dilation != (1, 1) or not gather.fits:
             return ""
         name = self._add(gather_function(self.prefix, gather))
         return (
@@ -270,7 +268,8 @@ class _Writer:
     def _gather(self, group: int, dst: str, *, rows: bool) -> str:
         s = self.shape
         if s.is_pointwise and self.by_words and not rows:
-            return f"    {self._expand(s.channels // 4, group, s.channels, group)}(in, {dst});\n    in += {group * s.channels};\n"
+            expand = self._expand(s.channels // 4, group, s.channels, group, "in", dst)
+            return f"    {expand};\n    in += {group * s.channels};\n"
         source = "rows, first" if rows else "in"
         text = f"    {self._columns(group, rows=rows)}({source}, y, x, {dst}, bytes);\n"
         wrap = "if" if group <= s.out_width else "while"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .gemm_layer import BlockChoice
+from .gemm_shared import UNROLL
 from .layer import Core
 
 _CONSTANTS = 4  # words of a channel in the stream beside its weights, at most
@@ -104,10 +105,11 @@ def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> Bl
     return choice if core.dual_issue else _copied_weights(shape, choice, scratch_limit)
 
 
-def shared_choice(choice: BlockChoice) -> BlockChoice:
-    """The block of least code for a layer whose default is `choice`: the form, and as far as it goes the block, that most layers share."""
-    pixels = choice.pixels if choice.operand is None else min(choice.pixels, _SHARED_PIXELS)
-    return replace(choice, shared=True, tile=1, operand=None, pixels=pixels)
+def shared_choice(shape: Conv2DShape, choice: BlockChoice) -> BlockChoice:
+    """The block of least code for a layer whose default is `choice`: the form and the block that most layers share, and no more scratch."""
+    padded = shape.k % (4 * UNROLL) != 0  # copied weights would take more than they did
+    weights = "flash" if padded or choice.weights == "block" else choice.weights
+    return replace(choice, shared=True, tile=1, operand=None, pixels=min(choice.pixels, _SHARED_PIXELS), weights=weights)
 
 
 def _copied_weights(shape: Conv2DShape, choice: BlockChoice, scratch_limit: int) -> BlockChoice:

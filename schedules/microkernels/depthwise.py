@@ -17,6 +17,7 @@ from ..requantize_forms import Form, find_form
 from . import reference
 from .c_source import CFunction, function_name
 from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy
+from .depthwise_shared import shared_functions, table
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
 from .plane_lines import PlaneLines, plane_lines_function
@@ -92,11 +93,14 @@ class DepthwiseChoice:
         Output rows whose planes are built at once; None for as many as `scratch_limit` holds.
     scratch_limit : int
         Bytes.
+    shared : bool
+        Use the code that serves layers of every geometry (`depthwise_shared`), where it exists.
     """
 
     pixels: int | None = None
     strip: int | None = None
     scratch_limit: int = 4096
+    shared: bool = False
 
 
 def depthwise(
@@ -140,14 +144,15 @@ def depthwise(
         shape.width * shape.channels,
         core.dual_issue,
     )
-    writer: _PlaneWriter | _PlainWriter
+    writer: _PlaneWriter | _SharedWriter | _PlainWriter
     if shape.planar and (requant.form is Form.ACCUMULATOR or not fits(block)):
         raise ValueError("plain C, the only form of this layer, reads NHWC")
     if requant.form is Form.ACCUMULATOR or not fits(block) or (shape.planes > 1 and not plane.fits):
         writer = _PlainWriter(name, shape, layer)
         packed = words(np.stack([layer.bias, layer.multiplier, layer.shift])) + layer.weights.astype(np.int8).tobytes()
     else:
-        writer = _PlaneWriter(name, shape, layer, block, plane, strip)
+        shared = _SharedWriter.of(name, shape, layer, block, plane, strip) if choice.shared else None
+        writer = shared or _PlaneWriter(name, shape, layer, block, plane, strip)
         packed = _pack(block, layer, rows, found.offset, constant_words(found, requant))
     functions = [writer.form(name, rows=False)] + ([writer.form(name, rows=True)] if row_form else [])
     return MicroKernel(
@@ -162,7 +167,7 @@ def depthwise(
             x.transpose(1, 2, 0) if shape.planar else x, layer, shape.stride, shape.padding, shape.dilation
         ),
         choices={
-            "operand": "planes" if isinstance(writer, _PlaneWriter) else "plain C",
+            "operand": "plain C" if isinstance(writer, _PlainWriter) else "planes",
             "block": f"1x{block.pixels}",
             "strip": strip,
             "requantise": requant.form.value + ("" if requant.shift is not None else " per channel"),
@@ -331,6 +336,40 @@ def _blank_function(prefix: str, plane: PlaneRow, planes: int) -> CFunction:
         f"    for (int32_t at = first * {plane.row_bytes}; at < last * {plane.row_bytes}; at += 4) tiny_store(planes + at, padding);\n}}\n"
     )
     return CFunction(name, source)
+
+
+class _SharedWriter:
+    """Writes the C of a layer as a table for the shared driver."""
+
+    def __init__(self, prefix: str, shape: DepthwiseShape, plane: PlaneRow, callees: list[CFunction], driver: str, table: str) -> None:
+        self.prefix, self.shape, self.driver, self.table = prefix, shape, driver, table
+        self.callees = {function.name: function for function in callees}
+        self.scratch_bytes = 4 * plane.plane_bytes
+
+    @staticmethod
+    def of(
+        prefix: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int
+    ) -> _SharedWriter | None:
+        """None for planar inputs, fewer than four channels, several outputs a channel, or a block that does not fit the registers."""
+        made = shared_functions(prefix, block) if shape.outputs == shape.channels >= 4 and not shape.planar else None
+        if made is None:
+            return None
+        blocks, spread, driver = made
+        half = layer.x_zero_point & 0xFFFF
+        own = {"channels": shape.channels, "padding": half << 16 | half, "height": shape.height, "top": shape.padding[0]}
+        fields = table(block, plane, blocks, {**own, "window": shape.plane_rows(1), "strip": strip})
+        return _SharedWriter(prefix, shape, plane, [*blocks.values(), spread, driver], driver.name, fields)
+
+    def form(self, name: str, *, rows: bool) -> CFunction:
+        name = f"{name}{'_rows' if rows else ''}"
+        source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else "const int8_t *in, int8_t *out"
+        where = "rows, 0, out, begin, end" if rows else f"0, in, out, 0, {self.shape.out_height}"
+        return CFunction(
+            name,
+            f"void {name}({source}, const void *packed, void *scratch);\nvoid {name}({source}, const void *packed, void *scratch) {{\n"
+            f"  static const tiny_depthwise geometry = {self.table};\n"
+            f"  {self.driver}(&geometry, {where}, packed, scratch);\n}}\n",
+        )
 
 
 class _PlainWriter:

@@ -26,7 +26,7 @@ HEADERS = {"stdint.h", "stdbool.h", "stddef.h", "string.h", "math.h"}
 HOSTED = re.compile(r"\b(malloc|calloc|realloc|free|printf|fprintf|puts|fopen|abort|exit|TVM(?!GEN)\w*|tvm/\w+)\b")
 LARGEST_CODE = 32 * 1024
 VECTORS = {"ad01_int8", "hello_world_int8", "micro_speech_quantized", "str_ww_ref_model"}  # nothing in them is streamed
-LARGE_CODE = {"pretrainedResnet_quant", "mcunet_vww_80", "mcunetv2_large"}  # known to exceed it
+LARGE_CODE = {"mcunetv2_large"}  # known to exceed it
 MODELS = [OWN, *(pytest.param(p, marks=[pytest.mark.slow, needs_shared]) for p in shared_models("tflite/*.tflite"))]
 
 

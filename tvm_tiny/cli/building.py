@@ -34,6 +34,7 @@ RecordsFile = Annotated[str | None, typer.Option("--records", help=RECORDS_HELP)
 Explain = Annotated[bool, typer.Option("--explain", help="Print what every pass considered, took and left, and why.")]
 
 Camera = Annotated[str, typer.Option("--camera", help=CAMERA_HELP)]
+Flash = Annotated[str | None, typer.Option("--flash", help='Budget of code and constants, such as "96KB"; exceeding it is an error.')]
 
 EMULATED_M7 = "mps2_an500"
 

@@ -14,6 +14,7 @@ from tvm_tiny.cli.building import (
     Camera,
     Disable,
     Explain,
+    Flash,
     MaxOverhead,
     Model,
     Name,
@@ -37,6 +38,7 @@ def compile_model(
     name: Name = None,
     optimize: Optimize = "balanced",
     sram: Sram = None,
+    flash: Flash = None,
     camera: Camera = "no",
     max_overhead: MaxOverhead = 0.1,
     disable: Disable = None,
@@ -49,7 +51,14 @@ def compile_model(
     """Compile MODEL to C and print the plan."""
     from tvm_tiny.report.terminal import render
 
-    memory = {"optimize": optimize, "sram": sram, "max_overhead": max_overhead, "disable": disable or (), "camera": camera_of(camera)}
+    memory = {
+        "optimize": optimize,
+        "sram": sram,
+        "flash": flash,
+        "max_overhead": max_overhead,
+        "disable": disable or (),
+        "camera": camera_of(camera),
+    }
     compiled = build_model(model, target, board, name, dump_dir=dump_ir, records=records_of(records), **memory)
     where = compiled.save(output)
 

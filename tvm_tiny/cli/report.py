@@ -14,6 +14,7 @@ from tvm_tiny.cli.building import (
     Camera,
     Disable,
     Explain,
+    Flash,
     MaxOverhead,
     Model,
     Optimize,
@@ -35,6 +36,7 @@ def report(
     board: BoardName = None,
     optimize: Optimize = "balanced",
     sram: Sram = None,
+    flash: Flash = None,
     camera: Camera = "no",
     max_overhead: MaxOverhead = 0.1,
     disable: Disable = None,
@@ -46,7 +48,14 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Print the layers of MODEL with their kernels, work, SRAM and flash."""
-    memory = {"optimize": optimize, "sram": sram, "max_overhead": max_overhead, "disable": disable or (), "camera": camera_of(camera)}
+    memory = {
+        "optimize": optimize,
+        "sram": sram,
+        "flash": flash,
+        "max_overhead": max_overhead,
+        "disable": disable or (),
+        "camera": camera_of(camera),
+    }
     compiled = build_model(model, target, board, None, records=records_of(records), **memory)
     if memory_map is not None:
         from tvm_tiny.memory.chart import memory_svg

@@ -70,6 +70,7 @@ def summary(report: Report) -> str:
     if len(report.memories) > 1:
         lines.append("of these " + ", ".join(f"{used:,} bytes in {name}" for name, used in report.memories.items()))
     lines += _streaming(report.decisions.get("stream", {}))
+    lines += _code(report.decisions.get("code", {}))
     if report.float_layers:
         lines.append(f"left in float: {', '.join(report.float_layers)}")
     return "\n".join(lines)
@@ -94,6 +95,19 @@ def _patches(decision: dict[str, Any]) -> list[str]:
         more = f"{100 * point['extra_macs']:+6.1f} % MAC  {100 * point['extra_work']:+6.1f} % work"
         lines.append(f"  {mark} {point['arena_bytes']:>10,} bytes  {more}  operators {first}..{last - 1} in {down}x{across} patches")
     return lines
+
+
+def _code(decision: dict[str, Any]) -> list[str]:
+    """What code takes, estimated, and how much of the flash is the price of speed."""
+    if not decision:
+        return []
+    limits = [f"{name} {decision[key]:,}" for name, key in (("code", "budget"), ("flash", "flash")) if decision[key] is not None]
+    text = f"code: {decision['code_bytes']:,} bytes, estimated" + (f" (limits: {', '.join(limits)})" if limits else "")
+    text += f"; {decision['sharing']} of {decision['operators']} convolutions share theirs"
+    price = f"speed costs {decision['own_code_bytes']:,} bytes of code made for single layers"
+    if decision["transformed_bytes"]:
+        price += f" and {decision['transformed_bytes']:,} bytes of Winograd weights"
+    return [text, price]
 
 
 _BAR = 24

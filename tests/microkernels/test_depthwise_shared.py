@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The depthwise code that layers share: the same bits as the reference, whole and by rows, and one copy of it for many layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.microkernels.test_depthwise_kernels import random_depthwise
+from tests.microkernels.test_row_forms import by_rows
+from tests.support.kernel_runner import mismatches_on_device, run_host
+from tests.support.random_layers import random_parameters
+from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
+
+
+def random_shared(name: str, rng: np.random.Generator, core: Core) -> tuple[MicroKernel, np.ndarray]:
+    """A layer that the shared code takes, half of the time through its row form a few rows at a time."""
+    rows = rng.random() < 0.5
+
+    def make(name: str, shape: DepthwiseShape, layer: LayerParameters, core: Core, *, choice: DepthwiseChoice | None) -> MicroKernel:
+        shared = replace(choice or DepthwiseChoice(), shared=True)
+        kernel = depthwise(name, shape, layer, core, choice=shared, row_form=rows)
+        return by_rows(kernel, shape.stride[0], shape.padding[0], 2) if rows else kernel
+
+    drawn = (random_depthwise(name, rng, core, make=make) for _ in range(200))
+    return next(found for found in drawn if "_strips" in found[0].c_source)
+
+
+@pytest.mark.host_cc
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_portable_form_is_exact(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    kernel, x = random_shared("dw", np.random.default_rng(seed), Core(dual_issue=bool(seed % 2)))
+    np.testing.assert_array_equal(run_host(kernel, x, tmp_path_factory.mktemp("dw"), "gcc"), kernel.reference(x))
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4"])
+def test_assembly_is_exact(mcpu: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    cases = [random_shared(f"dw{i}", rng, Core.of(mcpu)) for i in range(30)]
+    assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)
+
+
+def test_layers_of_different_size_share_everything_but_their_table(rng: np.random.Generator) -> None:
+    sources: list[dict[str, str]] = []
+    shapes: tuple[Any, ...] = ((12, 12, 8), (24, 18, 16), (6, 30, 4))
+    for height, width, channels in shapes:
+        weights = np.ones((3, 3, channels), np.int8)
+        layer = replace(random_parameters(weights, True, rng), multiplier=np.full(channels, 2**30), shift=np.full(channels, -5))
+        layer = replace(layer, bias=np.zeros(channels, int), x_zero_point=-128, y_zero_point=-128, clamp=(-128, 127), rounding="gemmlowp")
+        kernel = depthwise("dw", DepthwiseShape(height, width, channels, channels), layer, Core(), choice=DepthwiseChoice(6, shared=True))
+        sources.append({f.name: f.source for f in kernel.functions[:-1]})
+    assert sources[0] == sources[1] == sources[2]
