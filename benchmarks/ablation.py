@@ -71,18 +71,19 @@ class Step:
     records: bool = False
 
 
-PLAIN = ("fuse-ops", "remove-constant-channels", "stream-rows")
-REST = ("remove-constant-channels", "stream-rows")
+REST = ("remove-constant-channels", "stream-rows", "select-layout")
+PLAIN = ("fuse-ops", *REST)
 STEPS = (
     Step("generic loops, extents at run time", "generic", PLAIN, "portable"),
     Step("code generated for each layer", "loops", PLAIN, "portable"),
     Step("fusion", "loops", REST, "portable"),
-    Step("columns (im2col), packed layout", "columns", REST, "portable"),
+    Step("columns (im2col), packed weights", "columns", REST, "portable"),
     Step("SIMD (intrinsics)", "columns", REST, "intrinsics"),
     Step("tiling into blocks", "blocks", REST, "intrinsics"),
     Step("unrolling", "direct", REST, "intrinsics"),
     Step("microkernels (registers and order)", "direct", REST),
     Step("Winograd", "all", REST),
+    Step("layout of tensors (select-layout)", "all", ("remove-constant-channels", "stream-rows")),
     Step("constant channels removed", "all", ("stream-rows",)),
     Step("tuning (shipped records)", "all", ("stream-rows",), records=True),
 )
