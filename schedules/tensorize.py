@@ -73,8 +73,6 @@ def tensorized(
     body = without(sch.mod["main"], sch.mod["main"].params[kernel.inputs : len(func.params) - 1])
     choices = kernel.choices if rows is None else {**kernel.choices, "rows": rows}
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
-    each = rights if isinstance(rights, Mapping) else {i: list(rights) for i in range(kernel.inputs)}
-    pairs = {f"0:{i}": each[i] for i in each if each[i]} | {f"1:{i}": alternatives for i, alternatives in (scratch_rights or {}).items()}
     return annotate(
         Schedule(tvm.IRModule({"main": body.with_attrs(keep)})),
         {"rule": rule, "kernel": name.removeprefix(PREFIX), **{k: str(v) for k, v in choices.items()}, **notes},
@@ -83,9 +81,15 @@ def tensorized(
         c_sources=[["preamble", PREAMBLE], *([f.name, f.source] for f in functions)],
         intrinsics=[intrinsic],
         **({"scratch": list(buffers.scratch)} if buffers.scratch else {}),
-        **to_attribute(pairs),
+        **_overlap(kernel, rights, scratch_rights or {}),
         **({"fetched": list(fetched)} if fetched else {}),
     )
+
+
+def _overlap(kernel: MicroKernel, rights: Rights, scratch_rights: Mapping[int, list[list[Any]]]) -> dict[str, str]:
+    """The attribute `tiny.overlap`: rights of the output (0) and of scratch (1) over activations."""
+    each = rights if isinstance(rights, Mapping) else {i: list(rights) for i in range(kernel.inputs)}
+    return to_attribute({f"0:{i}": each[i] for i in each if each[i]} | {f"1:{i}": found for i, found in scratch_rights.items()})
 
 
 def _in_one_call(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers) -> tuple[Schedule, str]:
