@@ -52,8 +52,8 @@ def tensorized(
     ----------
     rows : int, optional
         What the kernel computes of the outermost axis of the output that is longer than one: an even part, and the schedule loops over
-        the parts. None = all of the layer in one call. Only layers without padding have parts that are all alike; they have two axes at
-        least that are longer than one.
+        the parts. None = all of the layer in one call. Only layers without padding have parts that are all alike. A part of one row
+        needs a further axis that is longer than one.
     rights : sequence of [order, distance], or a mapping from the activation's number to one
         How the output may lie over any of the activations (`tvm_tiny.memory.plan.Right`); alternatives.
     scratch_rights : mapping
@@ -106,10 +106,8 @@ def _in_parts(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelB
     assert layer is not None, name
     assert form is not None, f"{name}: the layer is no nest over its elements"
     sch = Schedule(tvm.IRModule({"main": form}))
-    outermost, inner, *_ = sch.get_loops(sch.get_sblock(BLOCK))
-    if rows > 1:
-        _, inner = sch.split(outermost, [None, rows])
-    part = sch.blockize(inner)
+    loops = sch.get_loops(sch.get_sblock(BLOCK))
+    part = sch.blockize(sch.split(loops[0], [None, rows])[1] if rows > 1 else loops[1])
     shapes = {region.source: tuple(int(r.extent) for r in region.region) for region in sch.get(part).reads}
     infos = [TensorInfo(shapes[p], str(p.ty.dtype)) for p in func.params[:-1]]
     small = per_element(registry.get(layer.op).primfunc(infos, layer.attrs), activations, buffers)

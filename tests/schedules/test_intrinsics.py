@@ -97,6 +97,14 @@ def test_linear_layers(op: str, seed: int, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.host_cc
+@pytest.mark.parametrize(("shape", "outputs"), [((1, 64, 1, 8), 1), ((1, 1, 64, 4), 1), ((1, 4, 33, 3), 1), ((1, 72, 1, 5), 3)])
+def test_strips_of_thin_images(shape: tuple[int, ...], outputs: int, rng: np.random.Generator, tmp_path: Path) -> None:
+    b = TinyBuilder(shape)
+    (func,) = layers_of(b, b.conv(b.x, outputs))
+    check(func, "c -mcpu=cortex-m7", rng, tmp_path)
+
+
+@pytest.mark.host_cc
 @settings(max_examples=4, deadline=None, suppress_health_check=QUIET)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_addition(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
