@@ -16,7 +16,7 @@ import numpy as np
 from ..requantize_forms import Form, find_form
 from . import reference
 from .c_source import CFunction, function_name
-from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy
+from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy, may_go_together
 from .depthwise_shared import shared_functions, table
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
@@ -135,6 +135,9 @@ def depthwise(
         block = _largest_fitting(block)
     reused = strip > 1 or len(block.groups) > 1
     block = replace(block, copied=reused and not core.dual_issue and may_copy(block))  # the M7 has a data cache
+    in_twos = replace(block, together=2)
+    if strip > 1 and requant.form is not Form.ACCUMULATOR and may_go_together(block) and fits(in_twos):
+        block = in_twos
     plane = PlaneRow(
         shape.width,
         shape.padding[1],

@@ -22,6 +22,7 @@ _X, _W = "r0", "r1"
 _STACK_Y, _STACK_ROWS, _STACK_GROUPS, _STACK_PLANES, _STACK_START = 0, 4, 8, 12, 16  # and there: x, y, rows at the start
 _STACK_W, _STACK_COPY = 28, 32  # the parameters in flash, and their copy
 _MOST_COPIED = 256  # bytes
+_MOST_SUMS = 6  # of two rows side by side: both rows' weights want registers too
 _MOST_UNROLLED = 3
 
 
@@ -47,6 +48,8 @@ class DepthwiseBlock:
         Channels of one call: planes lie `plane_bytes` apart, parameters and outputs follow one another.
     copied : bool
         A channel's parameters are copied to the stack before its outputs: for flash that costs a wait at every read.
+    together : int
+        Rows of one straight body, where rows are short.
     """
 
     width: int
@@ -61,6 +64,7 @@ class DepthwiseBlock:
     planes: int = 1
     plane_bytes: int = 0
     copied: bool = False
+    together: int = 1
 
     @property
     def stream_bytes(self) -> int:
@@ -126,24 +130,41 @@ def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
     if block.planes > 1:
         lines += [f"mov r4, #{block.planes}", f"str r4, [sp, #{_STACK_PLANES}]"]
         lines += [f"str r{i}, [sp, #{_STACK_START + 4 * n}]" for n, i in enumerate((0, 2, 3))]
-    lines += ["3:", *_copy(block), "1:"]
-    groups = block.groups
+    lines += ["3:", *_copy(block), *(_rows_together(block) if block.together > 1 else _rows_one_by_one(block))]
+    return (*lines, *_next_plane(block), f"add sp, sp, #{frame}", "pop {r4-r11, pc}")
+
+
+def _rows_one_by_one(block: DepthwiseBlock) -> list[str]:
+    groups, lines = block.groups, ["1:"]
     if len(groups) <= _MOST_UNROLLED:
         first = 0
         for size in groups:
             lines += _group(block, first, size)
             first += size
-        back, row_x = 0, 0
-    else:
-        lines += _looped_groups(block, groups)
-        whole = sum(1 for size in groups if size == block.pixels)
-        back, row_x = -whole * block.pixels * block.pixel_stride, -whole * block.pixels * block.stride[1] * 2
-    # next row
-    lines += [f"ldr r2, [sp, #{_STACK_Y}]", f"ldr r3, [sp, #{_STACK_ROWS}]"]
-    lines += add_immediate("r2", back + block.width * block.pixel_stride, "r4")
-    lines += add_immediate(_X, row_x + block.stride[0] * block.row_bytes, "r4")
-    lines += [f"str r2, [sp, #{_STACK_Y}]", "subs r3, r3, #1", f"str r3, [sp, #{_STACK_ROWS}]", "bne 1b"]
-    return (*lines, *_next_plane(block), f"add sp, sp, #{frame}", "pop {r4-r11, pc}")
+        return [*lines, *_next_rows(block, 1, 0, 0), "bne 1b"]
+    whole = sum(1 for size in groups if size == block.pixels) * block.pixels
+    lines += _looped_groups(block, groups)
+    return [*lines, *_next_rows(block, 1, whole * block.pixel_stride, 2 * whole * block.stride[1]), "bne 1b"]
+
+
+def _rows_together(block: DepthwiseBlock) -> list[str]:
+    """Rows in twos, and the last one by itself where it is left."""
+    lines = [f"ldr r3, [sp, #{_STACK_ROWS}]", "cmp r3, #2", "blo 5f", "4:", *_two_rows(block), *_next_rows(block, 2, 0, 0)]
+    return [*lines, "cmp r3, #2", "bhs 4b", "cmp r3, #0", "beq 6f", "5:", *_group(block, 0, block.width), "6:"]
+
+
+def _next_rows(block: DepthwiseBlock, rows: int, moved_y: int, moved_x: int) -> list[str]:
+    """Step over `rows` rows, the pointers having moved within one already, and count them; the flags say whether any are left."""
+    lines = [f"ldr r2, [sp, #{_STACK_Y}]", f"ldr r3, [sp, #{_STACK_ROWS}]"]
+    lines += add_immediate("r2", rows * block.width * block.pixel_stride - moved_y, "r4")
+    lines += add_immediate(_X, rows * block.stride[0] * block.row_bytes - moved_x, "r4")
+    return [*lines, f"str r2, [sp, #{_STACK_Y}]", f"subs r3, r3, #{rows}", f"str r3, [sp, #{_STACK_ROWS}]"]
+
+
+def may_go_together(block: DepthwiseBlock) -> bool:
+    """Whether two rows are short enough for one body, all offsets encodable."""
+    reach = (block.kernel[0] * block.dilation[0] + block.stride[0]) * block.row_bytes
+    return len(block.groups) == 1 and reach <= 4095 and 2 * block.width * block.pixel_stride <= 4095
 
 
 def may_copy(block: DepthwiseBlock) -> bool:
@@ -189,42 +210,77 @@ def _looped_groups(block: DepthwiseBlock, groups: tuple[int, ...]) -> list[str]:
 def _group(block: DepthwiseBlock, first: int, size: int) -> tuple[str, ...]:
     """Outputs `first` .. `first + size` of a row, counted from where x and the stored y stand."""
     body = Body()
-    sums = _sums(block, body, first, size)
-    y: int | None = None
+    _store(block, body, _sums(block, body, first, size), first, None)
+    return _scheduled(block, body)
+
+
+def _two_rows(block: DepthwiseBlock) -> tuple[str, ...]:
+    """Two whole rows: side by side where all sums fit the registers, so that they share what they read; else one after the other."""
+    body = Body()
+    if 2 * block.width <= _MOST_SUMS:
+        both = _sums(block, body, 0, block.width, rows=2)
+        y = _store(block, body, both[: block.width], 0, None)
+        _store(block, body, both[block.width :], block.width, y)
+    else:
+        y = _store(block, body, _sums(block, body, 0, block.width), 0, None)
+        _store(block, body, _sums(block, body, 0, block.width, from_row=1), block.width, None)
+    return _scheduled(block, body)
+
+
+def _store(block: DepthwiseBlock, body: Body, sums: list[int], first: int, y: int | None) -> int:
+    """Requantise and store to output `first` and those that follow; returns the output pointer."""
     constants = block.requant.constants(body, _W, 4 * (1 + block.kernel[0] * len(block.pairs)), 4)
-    for i in range(size):
-        value = block.requant.emit(body, sums[i], constants)
+    for i, total in enumerate(sums):
+        value = block.requant.emit(body, total, constants)
         y = body.ldr("sp", _STACK_Y) if y is None else y
         body.store_at(value, y, (first + i) * block.pixel_stride)
+    assert y is not None
+    return y
+
+
+def _scheduled(block: DepthwiseBlock, body: Body) -> tuple[str, ...]:
     pool = tuple(r for r in CORE_REGISTERS if r not in (_X, _W))
     return schedule(body, pool, dual_issue=block.dual_issue).lines
 
 
-def _sums(block: DepthwiseBlock, body: Body, first: int, size: int) -> list[int]:
+def _sums(block: DepthwiseBlock, body: Body, first: int, size: int, *, rows: int = 1, from_row: int = 0) -> list[int]:
+    """Sums of `size` outputs of each of `rows` rows, row by row; a plane's word is read once for all of them."""
     bias = body.ldr(_W, 0)
-    sums: dict[int, int] = {}
+    sums: dict[tuple[int, int], int] = {}
     start = first * block.stride[1]
     end = (first + size - 1) * block.stride[1] + (block.kernel[1] - 1) * block.dilation[1]
-    for ky in range(block.kernel[0]):
-        weights: dict[int, int] = {}
+    touched = sorted({row * block.stride[0] + ky * block.dilation[0] for row in range(rows) for ky in range(block.kernel[0])})
+    for plane_row in touched:
+        taking = [(row, *divmod(plane_row - row * block.stride[0], block.dilation[0])) for row in range(rows)]
+        taking = [(row, ky) for row, ky, odd in taking if odd == 0 and 0 <= ky < block.kernel[0]]
+        weights: dict[tuple[int, int], int] = {}
         for word in range(start // 2, end // 2 + 1):
             users = [(i, *block.taps(first + i, word)) for i in range(size)]
             users = [u for u in users if max(u[1:]) >= 0]
             if not users:
                 continue
-            x = body.ldr(_X, ky * block.dilation[0] * block.row_bytes + 4 * word)
-            for i, low, high in users:
-                acc, fresh = sums.get(i, bias), i not in sums
-                sums[i] = _mac(block, body, weights, ky, (x, low, high), acc, fresh)
-    return [sums[i] for i in range(size)]
+            x = body.ldr(_X, (plane_row + from_row * block.stride[0]) * block.row_bytes + 4 * word)
+            for row, ky in taking:
+                for i, low, high in users:
+                    acc, fresh = sums.get((row, i), bias), (row, i) not in sums
+                    sums[row, i] = _mac(block, body, weights, ky, (x, low, high), acc, fresh)
+    return [sums[row, i] for row in range(rows) for i in range(size)]
 
 
-def _mac(block: DepthwiseBlock, body: Body, weights: dict[int, int], ky: int, word: tuple[int, int, int], acc: int, fresh: bool) -> int:
+def _mac(
+    block: DepthwiseBlock,
+    body: Body,
+    weights: dict[tuple[int, int], int],
+    ky: int,
+    word: tuple[int, int, int],
+    acc: int,
+    fresh: bool,
+) -> int:
     x, low, high = word
     index, mnemonic = multiply(block.pairs, low, high)
-    if index not in weights:
-        weights[index] = body.ldr(_W, 4 * (1 + ky * len(block.pairs) + index))
-    return body.mac(mnemonic, weights[index], x, acc, keep=not fresh)
+    if (ky, index) not in weights:
+        weights[ky, index] = body.ldr(_W, 4 * (1 + ky * len(block.pairs) + index))
+    return body.mac(mnemonic, weights[ky, index], x, acc, keep=not fresh)
 
 
 def multiply(pairs: tuple[tuple[int, int], ...], low: int, high: int) -> tuple[int, str]:

@@ -54,7 +54,7 @@ class SharedBlock:
 
 def shared_functions(prefix: str, block: DepthwiseBlock) -> tuple[dict[int, CFunction], CFunction, CFunction] | None:
     """Block functions by number of outputs (the widest first), the way into planes, and the driver; None without an assembly form."""
-    anonymous = replace(block, width=0, row_bytes=0, pixel_stride=0, pixels=0, planes=1, plane_bytes=0, copied=False)
+    anonymous = replace(block, width=0, row_bytes=0, pixel_stride=0, pixels=0, planes=1, plane_bytes=0, copied=False, together=1)
 
     def functions(pixels: int) -> dict[int, CFunction]:
         sizes = (pixels, block.width % pixels) if block.width % pixels else (pixels,)

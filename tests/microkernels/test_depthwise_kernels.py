@@ -79,3 +79,22 @@ def test_pixels_far_apart_stay_within_reach_of_a_load(tmp_path: Path) -> None:
         kernel = depthwise(f"wide{i}", shape, layer, Core())
         cases.append((kernel, random_input(kernel.input_shape, rng)))
     assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], "cortex-m7", tmp_path) == [0] * len(cases)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4"])
+def test_short_rows_go_in_twos(mcpu: str, tmp_path: Path) -> None:
+    """Rows side by side and one after the other, an odd one left or not, at every stride and dilation."""
+    rng = np.random.default_rng(11)
+    cases = []
+    for i in range(24):
+        width, height, stride, dilation = 1 + i % 8, int(rng.integers(1, 8)), 1 + i % 2, 1 + (i % 3 == 2)
+        reach = (int(rng.choice([1, 3, 5])) - 1) * dilation
+        size = ((height - 1) * stride + reach + 1, (width - 1) * stride + reach + 1)
+        channels = int(rng.choice([3, 4, 8]))
+        kernel = (reach // dilation + 1,) * 2
+        shape = DepthwiseShape(*size, channels, channels, kernel, (stride, stride), (0, 0, 0, 0), (dilation, dilation))
+        layer = random_parameters(random_weights((*kernel, channels), rng), True, rng)
+        made = depthwise(f"twos{i}", shape, layer, Core.of(mcpu), choice=DepthwiseChoice(strip=int(rng.integers(1, height + 1))))
+        cases.append((made, random_input(made.input_shape, rng)))
+    assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)
