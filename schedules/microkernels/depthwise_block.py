@@ -251,8 +251,8 @@ def _sums(block: DepthwiseBlock, body: Body, first: int, size: int, *, rows: int
     end = (first + size - 1) * block.stride[1] + (block.kernel[1] - 1) * block.dilation[1]
     touched = sorted({row * block.stride[0] + ky * block.dilation[0] for row in range(rows) for ky in range(block.kernel[0])})
     for plane_row in touched:
-        taking = [(row, *divmod(plane_row - row * block.stride[0], block.dilation[0])) for row in range(rows)]
-        taking = [(row, ky) for row, ky, odd in taking if odd == 0 and 0 <= ky < block.kernel[0]]
+        reached = [(row, *divmod(plane_row - row * block.stride[0], block.dilation[0])) for row in range(rows)]
+        taking = [(row, ky) for row, ky, odd in reached if odd == 0 and 0 <= ky < block.kernel[0]]
         weights: dict[tuple[int, int], int] = {}
         for word in range(start // 2, end // 2 + 1):
             users = [(i, *block.taps(first + i, word)) for i in range(size)]
