@@ -13,7 +13,7 @@ What it matches
      moves axes of one element is a reshape.
   5. `tiny.max_pool2d` of a function of one element that never falls: the function comes after, over fewer elements.
 What it leaves: values with several users, and everything else. A requantisation behind an operator that has one of its own stays: two
-roundings are not one.
+roundings are not one. (Batch normalisation is folded into convolutions in the float form, by the frontend.)
 
 rewrite:
     a = tiny.pad(x, [0,1,1,0], [0,1,1,0], value=zp); y = tiny.conv2d(a, …, padding=[0,0,0,0])   →   y = tiny.conv2d(x, …, padding=[1,1,1,1])

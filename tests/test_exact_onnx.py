@@ -12,6 +12,7 @@ import tvm_tiny
 from tests.support.host import HostModel
 from tests.support.onnx_builder import OnnxBuilder
 from tests.support.shared import SHARED, needs_shared
+from tvm_tiny.errors import UnsupportedModelError
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -82,7 +83,7 @@ def test_average_pools_that_rescale_are_integer(kernel: int, stride: int, op: st
     x = b.qdq(b.input("x", [1, 5, 8, 8]), 0.07, 3)
     y = b.node("AveragePool", x, kernel_shape=[kernel, kernel], strides=[stride, stride])
     b.output(b.qdq(y, 0.0531, -20), [1, 5, (8 - kernel) // stride + 1, (8 - kernel) // stride + 1])
-    model = tvm_tiny.build(b.bytes(), "c", name="pool")
+    model = tvm_tiny.build(b.bytes(), "c", name="pool", optimize="speed")  # layer by layer, so that the operators can be told apart
     assert not model.report.float_layers
     assert op in [row.op for row in model.report.layers]
     session, library = onnxruntime.InferenceSession(b.bytes()), HostModel(model)
@@ -109,3 +110,39 @@ def test_a_float_island_works_and_is_reported(rng: np.random.Generator) -> None:
         value = rng.normal(size=(1, 12), scale=4).astype(np.float32)
         (theirs,) = session.run(None, {"x": value})
         np.testing.assert_allclose(library(value)[0], theirs, atol=0.0071 * 1.01)
+
+
+def normalised(b: OnnxBuilder, rng: np.random.Generator, *, gamma: np.ndarray, smallest: int = -127, second: bool = False) -> None:
+    """conv → BatchNormalization → Relu, quantised around; with `second` another reader of the convolution."""
+    channels = gamma.size
+    x = b.qdq(b.input("x", [1, 5, 8, 7]), 0.05, -3)
+    weights = rng.integers(-127, 128, (channels, 5, 3, 3))
+    weights[:, 0, 0, 0] = smallest
+    scales = rng.uniform(0.002, 0.01, channels)
+    conv = b.node("Conv", x, b.weights(weights, scales), b.bias(rng.integers(-900, 900, channels), scales * 0.05), kernel_shape=[3, 3])
+    numbers = (gamma, rng.normal(size=channels), rng.normal(size=channels), rng.uniform(0.3, 2, channels))
+    y = b.node("BatchNormalization", conv, *(b.const(v.astype(np.float32)) for v in numbers), epsilon=1e-3)
+    b.output(b.qdq(b.node("Relu", y), 0.06, -128), [1, channels, 6, 5])
+    if second:
+        b.output(b.qdq(conv, 0.05, 0), [1, channels, 6, 5])
+
+
+def test_batch_normalisation_becomes_part_of_the_convolution(rng: np.random.Generator) -> None:
+    """Negative, zero and large factors: within one step of ONNX Runtime, and nothing is left in float."""
+    b = OnnxBuilder()
+    normalised(b, rng, gamma=np.array([1.3, -0.7, 0.0, 2.5, -1.0, 0.1]))
+    model = tvm_tiny.build(b.bytes(), "c", name="normalised")
+    assert [row.op for row in model.report.layers if row.op not in ("quantize", "dequantize", "transpose")] == ["conv2d"]
+    session, library = onnxruntime.InferenceSession(b.bytes()), HostModel(model)
+    for _ in range(10):
+        value = rng.normal(size=(1, 5, 8, 7), scale=3).astype(np.float32)
+        (theirs,) = session.run(None, {"x": value})
+        assert np.abs((library(value)[0].reshape(theirs.shape) - theirs) / 0.06).max() <= 1 + 1e-3
+
+
+@pytest.mark.parametrize(("smallest", "second"), [(-128, False), (-127, True)])
+def test_batch_normalisation_that_can_not_be_folded_is_refused(smallest: int, second: bool, rng: np.random.Generator) -> None:
+    b = OnnxBuilder()
+    normalised(b, rng, gamma=np.array([-1.0, 0.5]), smallest=smallest, second=second)
+    with pytest.raises(UnsupportedModelError, match=r"BatchNormalization.*could not become part of the convolution"):
+        tvm_tiny.build(b.bytes(), "c", name="normalised")

@@ -5,6 +5,7 @@ What comes out is the form in `tvm_tiny.frontend.tflite`, with these differences
 
     Conv, Gemm, MatMul         as CONV_2D, DEPTHWISE_CONV_2D (group = channels), FULLY_CONNECTED; a bias in float or in another scale is
                                rounded to input scale times weight scale, in which the integer kernels add it
+    BatchNormalization         behind Conv: into its scales and bias (`onnx_batch_norm`)
     Relu, Clip                 the integer clip behind `quantize` (never TVM's isnan/where chain)
     GlobalAveragePool          mean over H and W
     Concat                     operands of another scale than the result's are requantised first: concat(q(d(x)), …)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tvm_tiny.errors import ModelFormatError, Problem
 from tvm_tiny.frontend.naming import TensorInfo
+from tvm_tiny.frontend.onnx_batch_norm import fold_batch_norms
 from tvm_tiny.frontend.problems import QUANTISE, Report
 
 MIN_OPSET, MAX_RANK, MAX_TENSOR_BYTES = 10, 8, 1 << 30
@@ -98,6 +99,7 @@ def read_onnx(data: bytes) -> OnnxGraph:
         model = onnx.load_model_from_string(data)
         _batch_of_one(model)
         _resolve(model)
+        fold_batch_norms(model)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model)  # After inference: writers may leave the shapes of outputs out.
         constants = _constants(model)
@@ -360,6 +362,11 @@ def _reduce(site: Site) -> None:
         site.problem("reducing to a single number is not supported", "keep at least one dimension")
 
 
+def _batch_norm(site: Site) -> None:
+    """What `fold_batch_norms` has left."""
+    site.problem("it could not become part of the convolution before it", "fold batch normalisation into the weights before quantising")
+
+
 def _any(site: Site) -> None:
     """No restriction."""
 
@@ -367,6 +374,7 @@ def _any(site: Site) -> None:
 RULES: dict[str, tuple[Callable[[Site], None], str]] = {
     "Add": (_any, "broadcasting"),
     "AveragePool": (_pool, "two dimensions, explicit pads, no ceil_mode, padding not counted"),
+    "BatchNormalization": (_batch_norm, "alone behind Conv with int8 weights, constant, opset 13"),
     "Clip": (_clip, "constant bounds"),
     "Concat": (_any, ""),
     "Conv": (_conv, "two dimensions, constant weights, group 1 or depthwise, explicit pads"),
