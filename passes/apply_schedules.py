@@ -55,6 +55,7 @@ _LAYER_ATTRS = (
     "tiny.step_room",
     "tiny.row_choices",
     "tiny.operators",
+    "tiny.last_reader",
     "tiny.intrinsics",
 )
 
@@ -106,6 +107,7 @@ class _Schedules:
         self.records = records
         arena = _planned_arena(mod)
         self.room, self.binds = step_room(mod["main"], arena), arena is not None
+        self.last_readers = last_readers(mod["main"])
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
         self.row_choices = json.dumps(row_choices(records, target))
@@ -121,7 +123,8 @@ class _Schedules:
         if key not in self._made:
             room = self.room.get(name, 0)
             func = self.funcs[name].with_attr({"tiny.scratch_room": max(0, room), "tiny.small_code": sorted(small)})
-            func = func.with_attr("tiny.step_room", room) if self.binds else func
+            if self.binds:
+                func = func.with_attr({"tiny.step_room": room, "tiny.last_reader": name in self.last_readers})
             func = func.with_attr("tiny.row_choices", self.row_choices) if str(func.attrs.get("tiny.op", "")) == "tiny.stage" else func
             default = default_schedule(func, self.target).mod["main"]
             self._made[key] = default if small else recorded_schedule(func, self.target, self.records, default)
@@ -266,6 +269,26 @@ def step_room(main: relax.Function, arena: int | None = None) -> dict[str, int]:
     A tensor under another name or shape is the same bytes. The peak is `arena` when that is known; a step may then be short of bytes, which
     its kernel has to find by sharing.
     """
+    bindings, root, last_use = _last_uses(main)
+    live = {var: _nbytes(var) for var in main.params}
+    totals: dict[str, int] = {}
+    for step, binding in enumerate(bindings):
+        live[root[binding.var]] = _nbytes(root[binding.var])
+        totals[str(binding.var.name)] = sum(live.values())
+        live = {var: size for var, size in live.items() if last_use.get(var, -1) > step}
+    peak = max(totals.values(), default=0) if arena is None else arena
+    return {name: peak - total for name, total in totals.items()}
+
+
+def last_readers(main: relax.Function) -> set[str]:
+    """Names of the results of calls that are the last to read every tensor they read: such a result may lie over them if the kernel can."""
+    bindings, root, last_use = _last_uses(main)
+    reads = [(step, b.var, [root.get(v, v) for v in _tensors_of(b.value)]) for step, b in enumerate(bindings)]
+    return {str(var.name) for step, var, tensors in reads if tensors and all(last_use[v] == step for v in tensors)}
+
+
+def _last_uses(main: relax.Function) -> tuple[list[relax.VarBinding], dict[relax.Var, relax.Var], dict[relax.Var, int]]:
+    """Bindings, the tensor behind every name, and the number of the last binding that reads it (of an output: one past the last)."""
     bindings = [b for block in main.body.blocks for b in block.bindings]
     root: dict[relax.Var, relax.Var] = {}
     for binding in bindings:
@@ -277,14 +300,7 @@ def step_room(main: relax.Function, arena: int | None = None) -> dict[str, int]:
             last_use[root.get(var, var)] = step
     for var in _tensors_of(main.body.body):
         last_use[root.get(var, var)] = len(bindings)
-    live = {var: _nbytes(var) for var in main.params}
-    totals: dict[str, int] = {}
-    for step, binding in enumerate(bindings):
-        live[root[binding.var]] = _nbytes(root[binding.var])
-        totals[str(binding.var.name)] = sum(live.values())
-        live = {var: size for var, size in live.items() if last_use.get(var, -1) > step}
-    peak = max(totals.values(), default=0) if arena is None else arena
-    return {name: peak - total for name, total in totals.items()}
+    return bindings, root, last_use
 
 
 def _renamed(value: relax.Expr) -> relax.Var | None:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import tvm
 from tvm import relax
@@ -58,6 +59,8 @@ class StreamRows:
         Extra work allowed, as a fraction of the whole network's.
     segments : sequence of (first, last), optional
         Stream exactly these ranges of operators instead of searching: for experiments and tests.
+    pairs : bool
+        Kernels that make two rows at once for less work may be used: False on cores without SMLAD.
     """
 
     def __init__(
@@ -66,9 +69,12 @@ class StreamRows:
         budget: int | None = None,
         max_overhead: float = 0.1,
         segments: Sequence[tuple[int, int]] | None = None,
+        *,
+        pairs: bool = True,
     ) -> None:
         self.options = StreamOptions(goal, budget, max_overhead)
         self.segments = segments
+        self.costs = COSTS if pairs else replace(COSTS, paired=lambda node: 0)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with streamed segments as `tiny.stage` calls."""
@@ -77,7 +83,7 @@ class StreamRows:
         if rows is None:
             WHY.rejected("", "streaming", "main has variables that are no tensors")
             return mod
-        choice = choose(rows, self.options, COSTS) if self.segments is None else forced(rows, self.segments, COSTS)
+        choice = choose(rows, self.options, self.costs) if self.segments is None else forced(rows, self.segments, self.costs)
         for candidate in choice.log:
             tell = WHY.accepted if candidate.chosen else WHY.rejected
             tell("", f"stream {_titles(rows, candidate.segments)}", candidate.reason, bytes=candidate.bytes)
@@ -110,8 +116,10 @@ def _schedule(rows: TinyRows, part: Range) -> dict:
         return {made[n]: {order[t]: b for t, b in uses[f"{n}{suffix}"].items()} for n in names}
 
     ops = rows.graph.ops[part.first : part.last]
+    groups = {op.name: op.group for stage in segment.stages for op in stage.ops}
     return {
         "stages": [[made[op.output] for op in stage.ops] for stage in segment.stages],
+        "groups": [groups[op.name] for op in ops],
         "rings": {made[name]: count for name, count in segment.rings.items()},
         "program": [[repeat.count, list(repeat.body)] for repeat in segment.program],
         "distances": {order[name]: d for (out, name), d in segment.distances.items() if out == output},

@@ -45,9 +45,9 @@ class Layer:
 
     `scratch_room` is the bytes of scratch that cost no memory: what is free in this step below the network's peak. `step_room` is set where
     the peak was chosen (by streaming), so that a kernel should rather be slower than exceed it: the peak less all tensors of this step,
-    negative where some have to share bytes. `small_code` asks for kernels with the least code of their own, because the code of all
-    kernels together would exceed its budget: the numbers of a stage's operators, 0 for a layer alone. `by_rows` asks for the row kernel
-    that streamed stages use, to measure it.
+    negative where some have to share bytes, as they may where the layer is the `last_reader` of its tensors. `small_code` asks for
+    kernels with the least code of their own, because the code of all kernels together would exceed its budget: the numbers of a stage's
+    operators, 0 for a layer alone. `by_rows` asks for the row kernel that streamed stages use, to measure it.
     """
 
     op: str
@@ -59,6 +59,7 @@ class Layer:
     small_code: frozenset[int] = frozenset()
     step_room: int | None = None
     by_rows: bool = False
+    last_reader: bool = False
 
     @property
     def macs(self) -> int:
@@ -84,7 +85,8 @@ class Layer:
         small = frozenset(int(j) for j in func.attrs.get("tiny.small_code", ()))
         step = int(func.attrs["tiny.step_room"]) if "tiny.step_room" in func.attrs else None
         rows, attrs = bool(func.attrs.get("tiny.by_rows", False)), json.loads(str(func.attrs["tiny.attrs"]))
-        return Layer(str(func.attrs["tiny.op"]), attrs, constants, shapes, dtypes, room, small, step, rows)
+        last = bool(func.attrs.get("tiny.last_reader", False))
+        return Layer(str(func.attrs["tiny.op"]), attrs, constants, shapes, dtypes, room, small, step, rows, last)
 
 
 def annotate(sch: s_tir.Schedule, kernel: dict[str, Any], **extra: Any) -> s_tir.Schedule:

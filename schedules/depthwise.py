@@ -53,7 +53,7 @@ def _within(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel, make: Call
     def need(candidate: MicroKernel) -> int:
         """Input, output as far as it may not lie over the input, and scratch."""
         granted = [d for order, d in _rights(layer, shape, candidate) if order != "in-place" or 0 in layer.attrs.get("in_place", ())]
-        apart = min(granted, default=after)
+        apart = min(granted, default=after) if layer.last_reader else after
         return max(after, min(max(apart, 0), after) + before) + candidate.scratch_bytes
 
     if kernel.choices["operand"] != "planes" or need(kernel) <= room:

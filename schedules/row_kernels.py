@@ -42,6 +42,7 @@ from tvm_tiny.schedules.microkernels import (
 )
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
+from tvm_tiny.schedules.microkernels.winograd_rows import winograd_rows
 from tvm_tiny.schedules.space import Choice
 from tvm_tiny.schedules.stream_costs import fetch_scratch, row_pixels
 
@@ -76,19 +77,23 @@ class RowKernel:
     kernel: str = "plain C"
 
 
-def row_kernel(layer: Layer, core: Core, choice: Choice | None = None) -> RowKernel:
+def row_kernel(layer: Layer, core: Core, choice: Choice | None = None, group: int = 1) -> RowKernel:
     """The row kernel of an operator that `tvm_tiny.memory.tiny_rows.row_op` takes; shapes NHWC, output last.
 
     Parameters
     ----------
     choice : dict, optional
         Of a convolution: a candidate of `rows.space` instead of the default.
+    group : int
+        Output rows at once: 2 is Winograd's form of a convolution, whose `begin` counts firings.
 
     Raises
     ------
     RegisterPressureError
         The candidate needs more registers than there are.
     """
+    if group == 2:
+        return _winograd(layer, core)
     if choice is not None and layer.op == "tiny.conv2d":
         channels, pixels, unroll = (int(choice[name]) for name in ("channels", "pixels", "unroll"))
         block = BlockChoice(channels, pixels, str(choice["operand"]), unroll, 1)
@@ -141,6 +146,13 @@ def _conv2d_of(layer: Layer, core: Core, choice: BlockChoice) -> RowKernel:
     return RowKernel(
         made.row_name, reachable(made.row_name, made.functions), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"])
     )
+
+
+def _winograd(layer: Layer, core: Core) -> RowKernel:
+    shape = conv2d_rule.shape_of(layer)
+    assert shape is not None, layer
+    made = winograd_rows(f"{PREFIX}winograd_rows", shape, conv2d_rule.parameters_of(layer, shape), core)
+    return RowKernel(made.functions[-1].name, made.functions, made.packed, made.scratch_bytes, kernel="winograd")
 
 
 def row_choice(shape: Conv2DShape, core: Core, together: int = 1) -> BlockChoice:

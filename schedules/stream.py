@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tvm
 from tvm import tirx
@@ -84,17 +84,25 @@ class StreamedStage:
         self.rings = {int(k): int(v) for k, v in schedule["rings"].items()}
         self.distances = {int(k): int(v) for k, v in schedule["distances"].items()}
         self.stages = [list(members) for members in schedule["stages"]]
-        self.program = [(int(count), [op for s in body for op in self.stages[s]]) for count, body in schedule["program"]]
+        self.groups = [int(g) for g in schedule.get("groups", [1] * len(self.inner))]
+        self.program = [(int(count), [op for s in body for op in self._fired(s)]) for count, body in schedule["program"]]
         layers = StageLayers.of(layer)
         self.infos, self.results, self.activations, self.fetched = layers.infos, layers.results, layers.activations, layers.fetched
-        self.ops = layers.graph().ops
+        self.ops = [replace(op, group=group) for op, group in zip(layers.graph().ops, self.groups, strict=True)]
         self.tuned, self.layers = 0, inner_layers(layer)
         self.kernels = [self._kernel(j, core, chosen or {}) for j in range(len(self.inner))]
         self._lay_out()
 
+    def _fired(self, stage: int) -> list[int]:
+        """The operators of a stage, as often as one firing of the stage fires them."""
+        most = max(self.groups[j] for j in self.stages[stage])
+        return [j for j in self.stages[stage] for _ in range(most // self.groups[j])]
+
     def _kernel(self, j: int, core: Core, chosen: Mapping[str, Sequence[Choice]]) -> RowKernel:
         """The operator's row kernel: the default, or the fastest recorded one that takes no more scratch."""
         layer = self.layers[j]
+        if self.groups[j] > 1:
+            return row_kernel(layer, core, group=self.groups[j])
         default = row_kernel(layer, core)
         recorded = chosen.get(Workload.of(layer, self.target).key, ()) if chosen and self.target is not None else ()
         for choice in recorded if not layer.small_code else ():
@@ -182,7 +190,7 @@ class StreamedStage:
     def _operands(self) -> list[list[str]]:
         """For every operator the table lines of its output and its inputs."""
         return [
-            [_line(self._place(op.output), 0, 0, 0), *(self._input(op, node.op, k) for k in range(len(op.inputs)))]
+            [_line(self._place(op.output), op.group, 0, 0), *(self._input(op, node.op, k) for k in range(len(op.inputs)))]
             for op, node in zip(self.ops, self.inner, strict=True)
         ]
 
@@ -191,13 +199,13 @@ class StreamedStage:
         if kind == fetch.NAME:
             return _line(place, 0, 0, 1)  # not a row but what makes rows
         if op.kind == "window" and position == 0:
-            return _line(place, op.rows.stride, op.rows.before, op.rows.extent)
+            return _line(place, op.group * op.rows.stride, op.rows.before, _window_rows(op))
         return _line(place, 0 if place.height == 1 else 1, 0, 1)
 
     def _driver(self, names: Sequence[str], starts: Sequence[int], interpreter: str) -> str:
         operands = self._operands()
         first = [sum(len(lines) for lines in operands[:j]) for j in range(len(operands))]
-        rows = max(sum(op.rows.extent if op.kind == "window" and k == 0 else 1 for k in range(len(op.inputs))) for op in self.ops)
+        rows = max(sum(_window_rows(op) if op.kind == "window" and k == 0 else 1 for k in range(len(op.inputs))) for op in self.ops)
         scratch = [self.layout.offsets.get(f"sums{j}", self.layout.kernels_at) for j in range(len(self.ops))]
         table = [f"{{{n}, {starts[j]}, {scratch[j]}, {first[j]}, {len(operands[j]) - 1}}}" for j, n in enumerate(names)]
         program = self.program_bytes()
@@ -223,6 +231,11 @@ class StreamedStage:
         )
 
 
+def _window_rows(op: RowOp) -> int:
+    """Input rows a firing of an operator on windows reads."""
+    return op.rows.extent + (op.group - 1) * op.rows.stride
+
+
 def _line(place: _Place, stride: int, before: int, count: int) -> str:
     fields = (place.offset, place.row_bytes, place.height, place.slots, before, place.base, stride, count)
     return f"{{{', '.join(str(f) for f in fields)}}}"
@@ -237,7 +250,8 @@ def _interpreter() -> CFunction:
     return CFunction(
         name,
         f"typedef void tiny_row_kernel({SIGNATURE});\n"
-        "/* Rows of a tensor: row r lies in slot r % slots from offset on. Firing f reads rows f * stride - before and following. */\n"
+        "/* Rows of a tensor: row r lies in slot r % slots from offset on. Firing f reads rows f * stride - before and\n"
+        " * following; of an output, `stride` is the rows it makes. */\n"
         "typedef struct {\n  uint32_t offset, row_bytes;\n  int32_t height;\n  uint16_t slots;\n  int16_t before;\n"
         "  uint8_t base, stride, count;\n} tiny_rows;\n"
         "/* An operator: its output is operand number `operands`, its inputs follow. */\n"
@@ -252,7 +266,7 @@ def _interpreter() -> CFunction:
         "      const tiny_row_op *op = s->ops + part[2 + step];\n"
         "      const tiny_rows *at = s->operands + op->operands;\n"
         "      const int32_t f = fired[part[2 + step]]++;\n"
-        "      int8_t *out = s->writable[at->base] + at->offset + (uint32_t)f % at->slots * at->row_bytes;\n"
+        "      int8_t *out = s->writable[at->base] + at->offset + (uint32_t)(f * at->stride) % at->slots * at->row_bytes;\n"
         "      const int8_t **next = rows;\n"
         "      for (uint32_t k = op->inputs; k != 0; --k) {\n"
         "        ++at;\n"

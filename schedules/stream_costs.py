@@ -15,9 +15,12 @@ import numpy as np
 from tvm_tiny.memory.rows import RowGraph, RowOp
 from tvm_tiny.memory.stream_choice import Costs
 from tvm_tiny.ops.graph import Node
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.conv2d import parameters_of, shape_of
 from tvm_tiny.schedules.depthwise import bytes_in_place, bytes_in_strips, can_run_in_place, plane_bytes
-from tvm_tiny.schedules.microkernels import DepthwiseChoice, DepthwiseShape
+from tvm_tiny.schedules.microkernels import Conv2DShape, DepthwiseChoice, DepthwiseShape
 from tvm_tiny.schedules.microkernels.depthwise import default_strip
+from tvm_tiny.schedules.microkernels.winograd_rows import row_tiles, rows_apply, rows_scratch, whole_scratch
 
 _WORK = {1: 2.4, 2: 1.4, 3: 1.15, 4: 1.1}
 """Instructions a multiply-accumulate of blocks of two channels by 1 to 4 pixels, measured on the emulated Cortex-M7, rounded."""
@@ -71,6 +74,12 @@ def fetch_scratch(shape: Sequence[int], dtype: str) -> int:
 _WINOGRAD = 0.6
 """Work of a whole layer that Winograd may take (3x3, stride 1, even maps), against the same layer as rows."""
 
+_WHOLE_TILES = 16
+"""Tiles for which a whole layer in Winograd's form reads its weights once, where there is room for their transforms."""
+
+_PAIRED = 0.62
+"""The same for its form of two rows at once, which reads the weights for fewer tiles and copies pieces of rows that overlap."""
+
 FIRING_WORK = 150.0
 """Instructions of a firing besides its kernel: the interpreter, row pointers, the kernel's own set-up. Measured order of magnitude."""
 
@@ -86,18 +95,59 @@ def read_again(parts: Sequence[tuple[int, int]]) -> float:
 
     Parameters
     ----------
-    parts : sequence of (firings, bytes of constants)
+    parts : sequence of (times read, bytes of constants)
         Of every operator that takes part.
     """
     if sum(size for _, size in parts) <= CACHE_BYTES:
         return 0.0
-    return sum((firings - 1) * size for firings, size in parts) * LINE_CYCLES / LINE_BYTES / CYCLES
+    return sum((times - 1) * size for times, size in parts) * LINE_CYCLES / LINE_BYTES / CYCLES
+
+
+def constant_reads(graph: RowGraph, op: RowOp, node: Node) -> tuple[int, int]:
+    """How often a stream reads a layer's constants, and their bytes.
+
+    Winograd's are larger and read for every group of tiles; what the whole layer reads more than once is not counted again.
+    """
+    if op.group > 1:
+        shape = conv_shape(node)
+        groups = -(-shape.out_width // 2 // row_tiles(shape))
+        whole = graph.firings(op) * shape.out_width // 2 // _WHOLE_TILES
+        return max(1, graph.firings(op) * groups - whole), 32 * shape.channels * shape.outputs
+    return graph.firings(op), constant_bytes(node)
 
 
 def constant_bytes(node: Node) -> int:
-    """Bytes of a layer's constants as the model has them; kernels pack weights in about as many."""
+    """Bytes of a layer's constants as the model has them."""
     shapes = [(a.ty.shape.values, str(a.ty.dtype)) for k, a in enumerate(node.args) if node.is_constant(k)]
     return sum(int(np.prod([int(d) for d in shape], dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in shapes)
+
+
+def paired_scratch(node: Node) -> int:
+    """Bytes of scratch of Winograd's form of a convolution, two output rows at once; 0 where there is none."""
+    if node.op != "conv2d" or not all(node.is_constant(k) for k in (1, 2, 3, 4)):
+        return 0
+    layer = _conv_layer(node)
+    shape = shape_of(layer)
+    applies = shape is not None and shape.out_width >= 2 and rows_apply(shape, parameters_of(layer, shape))
+    return rows_scratch(shape) if applies and shape is not None else 0
+
+
+def roomy_scratch(node: Node) -> int:
+    """Bytes of scratch of a whole layer in Winograd's form that reads its weights once a group of tiles; 0 for other layers."""
+    return whole_scratch(conv_shape(node)) if paired_scratch(node) else 0
+
+
+def conv_shape(node: Node) -> Conv2DShape:
+    """Geometry of a convolution that the kernels take."""
+    shape = shape_of(_conv_layer(node))
+    assert shape is not None, node.name
+    return shape
+
+
+def _conv_layer(node: Node) -> Layer:
+    constants = {k: node.constant(k) for k in (1, 2, 3, 4)}
+    shapes = (*_shapes(node), tuple(int(d) for d in node.var.ty.shape.values))
+    return Layer("tiny.conv2d", node.attrs, constants, shapes, ())
 
 
 def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float]:
@@ -110,9 +160,9 @@ def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float
         k, by_words = int(np.prod(_shapes(node)[1][1:])), _shapes(node)[0][-1] % 4 == 0
         plain = op.rows.extent == op.columns.extent == 3 and op.rows.stride == op.columns.stride == op.rows.dilation == 1
         whole = _WINOGRAD if plain and out.height % 2 == out.width % 2 == 0 else 1.0
-        return whole * row_work(pixels, 3) * each, row_work(
-            out.width, row_pixels(out.width, k, by_words=by_words)
-        ) * out.height * each + firing
+        rows = row_work(out.width, row_pixels(out.width, k, by_words=by_words)) * out.height
+        rows = _PAIRED * row_work(pixels, 3) if op.group > 1 else rows
+        return whole * row_work(pixels, 3) * each, rows * each + firing
     if node.op == "depthwise_conv2d":
         whole, streamed = depthwise_work(op.macs, out.nbytes, op.rows.extent, op.rows.stride)
         return whole, streamed + firing
@@ -153,5 +203,7 @@ def _shapes(node: Node) -> list[tuple[int, ...]]:
     return [tuple(int(d) for d in a.ty.shape.values) for a in node.args]
 
 
-COSTS = Costs(scratch_bytes, streaming_work, runs_in_place, constant_bytes, read_again, CYCLES)
+COSTS = Costs(
+    scratch_bytes, streaming_work, runs_in_place, paired_scratch, roomy_scratch, constant_bytes, constant_reads, read_again, CYCLES
+)
 """What the kernels of this package cost."""

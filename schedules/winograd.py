@@ -35,17 +35,26 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     if tunable:
         alternatives = space(func, target)
         return None if alternatives is None else alternatives.sample(func)
+    room = max(layer.scratch_room, _LEAST_SCRATCH, _room_by_sharing(layer, shape))
     kernel, core, parameters = None, Core.of(target.mcpu), parameters_of(layer, shape)
     for choice in _choices(shape):
         candidate = winograd(f"{PREFIX}winograd", shape, parameters, core, choice=choice)
         if candidate is None:
             return None
         kernel = candidate
-        if candidate.scratch_bytes <= max(layer.scratch_room, _LEAST_SCRATCH):
+        if candidate.scratch_bytes <= room:
             break
-    if kernel is None or kernel.scratch_bytes > max(layer.scratch_room, _LEAST_SCRATCH):
+    if kernel is None or kernel.scratch_bytes > room:
         return None
     return tensorized(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
+
+
+def _room_by_sharing(layer: Layer, shape: Conv2DShape) -> int:
+    """Bytes of scratch within the chosen peak when the output lies over the input as far as it may."""
+    if layer.step_room is None or not layer.last_reader:
+        return 0
+    before, after = shape.height * shape.width * shape.channels, shape.out_height * shape.out_width * shape.outputs
+    return before + after + layer.step_room - max(after, before + max(0, _distance(shape)))
 
 
 def space(func: tirx.PrimFunc, target: TinyTarget) -> Space | None:

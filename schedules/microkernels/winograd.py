@@ -71,7 +71,7 @@ def winograd(
     return MicroKernel(
         name=name,
         functions=(*writer.callees.values(), form),
-        packed=_pack(shape, layer, found, requant),
+        packed=pack(shape, layer, found, requant),
         scratch_bytes=writer.scratch_bytes,
         input_shape=(shape.height, shape.width, shape.channels),
         output_shape=(shape.out_height, shape.out_width, shape.outputs),
@@ -91,7 +91,8 @@ def transform_weights(weights: np.ndarray) -> np.ndarray:
     return np.einsum("ri,oijc,sj->orsc", _FILTER, weights.astype(np.int64), _FILTER).reshape(len(weights), 16, -1)
 
 
-def _pack(shape: Conv2DShape, layer: LayerParameters, found: RequantParameters, requant: RequantShape) -> bytes:
+def pack(shape: Conv2DShape, layer: LayerParameters, found: RequantParameters, requant: RequantShape) -> bytes:
+    """The parameter stream: of every channel block transformed weights, biases and requantisation constants."""
     transformed = transform_weights(layer.weights)
     pairs = recode_weights(transformed.reshape(shape.outputs, -1), "w16").reshape(shape.outputs, 16, -1)  # position, pair
     total = layer.weights.reshape(shape.outputs, -1).astype(np.int64).sum(axis=1)

@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[Callable[..., object], type[TinyError], str]] = {
     "budget of no board": (
         lambda: tvm_tiny.build(MODEL, sram="board"),
         OptionError,
-        "sram=\"board\": no board is given\n  remedy: give board=, or a size such as sram=\"64KB\"",
+        'sram="board": no board is given\n  remedy: give board=, or a size such as sram="64KB"',
     ),
     "pass": (
         lambda: tvm_tiny.build(MODEL, disable=["fuse"]),

@@ -8,6 +8,7 @@ makes rows of its output:
     kind      firings        firing f reads                                        after f firings there are
     window    output rows    rows f*stride - pad … of input 0 (clipped), row f of   f output rows
                              every other input (a fused residual)
+              / group        the same for `group` output rows at once               f*group output rows
     rows      output rows    row f // repeat of every input                         f output rows
     reduce    input rows     row f of input 0                                       all output rows at the end, none before
     whole     1              every input completely                                 all output rows
@@ -18,7 +19,7 @@ Padding is virtual: rows outside the tensor hold the zero point and are never st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tvm_tiny.memory.plan import Right
 
@@ -99,6 +100,8 @@ class RowOp:
         For kind "rows": each input row serves this many output rows (nearest-neighbour upsampling).
     pointwise : bool
         An output pixel needs exactly the pixels at its own position: it can be fused per pixel with its producer.
+    group : int
+        Output rows a firing makes in a stream, for kind "window"; the output's height is a multiple of it.
     """
 
     name: str
@@ -111,6 +114,7 @@ class RowOp:
     in_place: tuple[int, ...] = ()
     repeat: int = 1
     pointwise: bool = False
+    group: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -146,12 +150,12 @@ class RowGraph:
         """How often `op` fires in one run."""
         if op.kind == "whole":
             return 1
-        return self.tensors[op.inputs[0] if op.kind == "reduce" else op.output].height
+        return self.tensors[op.inputs[0] if op.kind == "reduce" else op.output].height // op.group
 
     def made(self, op: RowOp, fired: int) -> int:
         """Rows of the output that exist after `fired` firings."""
         if op.kind in ("window", "rows"):
-            return fired
+            return fired * op.group
         return self.tensors[op.output].height if fired == self.firings(op) else 0
 
     def needs(self, op: RowOp, firing: int, position: int) -> tuple[int, int]:
@@ -162,12 +166,12 @@ class RowGraph:
         if op.kind == "reduce":
             return firing, firing + 1
         if op.kind == "window" and position == 0:
-            return op.rows.reads(firing, firing + 1, height)
+            return op.rows.reads(firing * op.group, (firing + 1) * op.group, height)
         out = self.tensors[op.output].height
         if height == 1 and out > 1:
             return 0, 1  # broadcast over rows: a squeeze-and-excite scale
-        row = firing // op.repeat
-        return row, row + 1
+        row = firing * op.group // op.repeat
+        return row, row + op.group
 
 
 def forward_distance(graph: RowGraph, op: RowOp, position: int = 0) -> int:
@@ -192,6 +196,7 @@ def layer_rights(graph: RowGraph, op: RowOp, kinds: Sequence[str] = ("in-place",
 
     An input that is broadcast or read by a "reduce" or "whole" operator is never shared: it is read until the end.
     """
+    op = replace(op, group=1)
     rights = []
     for position, name in enumerate(op.inputs):
         same_size = graph.tensors[name].nbytes >= graph.tensors[op.output].nbytes

@@ -53,8 +53,10 @@ class _Replay:
         if stage >= len(self.segment.stages):
             self._store(self.segment.fetched[stage - len(self.segment.stages)], firing)
             return
-        for op in self.segment.stages[stage].ops:
-            self._run(op, firing, self.segment.stages[stage].inner)
+        fired = self.segment.stages[stage]
+        for op in fired.ops:
+            for k in range(fired.times(op)):
+                self._run(op, firing * fired.times(op) + k, fired.inner)
 
     def _run(self, op: RowOp, firing: int, inner: tuple[str, ...]) -> None:
         if firing >= self.graph.firings(op):
@@ -88,7 +90,9 @@ class _Replay:
 
     def missing(self) -> list[Violation]:
         stages = self.segment.stages
-        wanted = [self.graph.firings(s.ops[-1]) for s in stages] + [self.graph.tensors[t].height for t in self.segment.fetched]
+        wanted = [self.graph.firings(s.ops[-1]) // s.times(s.ops[-1]) for s in stages] + [
+            self.graph.tensors[t].height for t in self.segment.fetched
+        ]
         names = [s.name for s in stages] + [f"fetch {t}" for t in self.segment.fetched]
         return [
             Violation("rows-missing", name, (), f"fired {fired} times, {want} needed")

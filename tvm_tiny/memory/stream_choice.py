@@ -93,15 +93,20 @@ class Choice:
 class Costs:
     """What the kernels cost: `scratch(node, streamed)` bytes; `work(graph, op, node)` instructions as a whole layer and as a stream.
 
-    `constants(node)` is the bytes of a layer's constants, `again` the instructions' worth of reading them again where operators take turns
-    row by row, for the (firings, bytes) of each; `cycles` those of an instruction.
+    `paired(node)` is the scratch of a form that makes two rows at once in a stream, for less work; 0 where there is none.
+    `roomy(node)` is the scratch without which a whole layer takes more work than `work` says.
+    `constants(node)` is the bytes of a layer's constants, `reads(graph, op, node)` how often a stream reads them, and the bytes of each;
+    `again` the instructions' worth of reading them again where operators take turns row by row; `cycles` those of an instruction.
     `in_place(node)` tells whether the whole-layer kernel of a window writes over its input.
     """
 
     scratch: Callable[[Node, bool], int]
     work: Callable[[RowGraph, RowOp, Node], tuple[float, float]]
     in_place: Callable[[Node], bool]
+    paired: Callable[[Node], int] = lambda node: 0
+    roomy: Callable[[Node], int] = lambda node: 0
     constants: Callable[[Node], int] = lambda node: 0
+    reads: Callable[[RowGraph, RowOp, Node], tuple[int, int]] = lambda graph, op, node: (1, 0)
     again: Callable[[Sequence[tuple[int, int]]], float] = lambda parts: 0.0
     cycles: float = 1.0
 
@@ -114,6 +119,7 @@ def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) ->
     OptionError
         A range can't be streamed, or has several results.
     """
+    rows = in_pairs(rows, costs)
     cutter = cutter_of(rows, costs)
     ranges = []
     for first, last in segments:
@@ -130,7 +136,10 @@ def cutter_of(rows: TinyRows, costs: Costs) -> Cutter:
     """The needs of all ranges of a network, kernel scratch estimated."""
     nodes = {op.name: node for op, node in zip(rows.graph.ops, rows.nodes, strict=True)}
 
-    return _cutter(rows.graph, _outside(rows), lambda op, streamed: costs.scratch(nodes[op.name], streamed))
+    def scratch(op: RowOp, streamed: bool) -> int:
+        return costs.paired(nodes[op.name]) if streamed and op.group > 1 else costs.scratch(nodes[op.name], streamed)
+
+    return _cutter(rows.graph, _outside(rows), scratch)
 
 
 def _cutter(graph: RowGraph, external: tuple[str, ...], scratch: Callable[[RowOp, bool], int]) -> Cutter:
@@ -204,7 +213,7 @@ def pick(found: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
 @dataclass(frozen=True)
 class _Problem:
     """All that the search for partitions depends on, by operator: scratch (whole, streamed), instructions (whole, streamed), constants
-    (firings, bytes)."""
+    (times read, bytes)."""
 
     tensors: tuple[RowTensor, ...]
     ops: tuple[RowOp, ...]
@@ -223,13 +232,34 @@ class _Problem:
         return RowGraph({t.name: t for t in self.tensors}, self.ops, self.inputs, self.outputs)
 
 
+def in_pairs(rows: TinyRows, costs: Costs) -> TinyRows:
+    """The same rows, operators that can make two output rows at once doing so."""
+    ops = [replace(op, group=2) if costs.paired(node) else op for op, node in zip(rows.graph.ops, rows.nodes, strict=True)]
+    return replace(rows, graph=RowGraph(rows.graph.tensors, tuple(ops), rows.graph.inputs, rows.graph.outputs))
+
+
 def stream_candidates(rows: TinyRows, options: StreamOptions, costs: Costs) -> tuple[Candidate, ...]:
-    """Partitions of the whole network, sorted by bytes, then work. Searches are remembered: several passes ask for the same."""
+    """Partitions of the whole network, sorted by bytes, then work. Searches are remembered: several passes ask for the same.
+
+    Where less work is worth bytes, also those of the forms that make two rows at once.
+    """
+    found = _searched(rows, options, costs)
+    paired = in_pairs(rows, costs)
+    if options.goal != "sram" and paired.graph.ops != rows.graph.ops:
+        found = tuple(sorted([*found, *_searched(paired, options, costs)], key=lambda c: (c.arena_bytes, c.overhead)))
+    return found
+
+
+def _searched(rows: TinyRows, options: StreamOptions, costs: Costs) -> tuple[Candidate, ...]:
     graph, nodes = rows.graph, rows.nodes
     tensors = tuple(graph.tensors[t] for t in sorted(graph.tensors))
-    scratch = tuple((costs.scratch(n, False), costs.scratch(n, True)) for n in nodes)
+    pairs = list(zip(graph.ops, nodes, strict=True))
+    fast = options.goal == "balanced" and options.budget is None
+    whole = [max(costs.scratch(n, False), costs.roomy(n) if fast else 0) for n in nodes]
+    rows_of = [costs.paired(n) if op.group > 1 else costs.scratch(n, True) for op, n in pairs]
+    scratch = tuple(zip(whole, rows_of, strict=True))
     work = tuple(costs.work(graph, op, node) for op, node in zip(graph.ops, nodes, strict=True))
-    read = tuple((graph.firings(op), costs.constants(node)) for op, node in zip(graph.ops, nodes, strict=True))
+    read = tuple(costs.reads(graph, op, node) for op, node in pairs)
     figures = (scratch, work, read, costs.again, costs.cycles)
     return _search(_Problem(tensors, graph.ops, graph.inputs, graph.outputs, _outside(rows), *figures, options))
 

@@ -55,6 +55,15 @@ class Stage:
         return self.ops[-1].output
 
     @property
+    def group(self) -> int:
+        """Output rows a firing makes; of operators that make fewer at once, several firings are one of the stage."""
+        return max(op.group for op in self.ops)
+
+    def times(self, op: RowOp) -> int:
+        """Firings of an operator of the stage in one of the stage."""
+        return self.group // op.group
+
+    @property
     def inner(self) -> tuple[str, ...]:
         """Tensors that never leave the stage."""
         return tuple(op.output for op in self.ops[:-1])
@@ -136,10 +145,13 @@ class Dataflow:
         read = {name for s in stages for _, _, name in s.reads()}
         self.inputs = tuple(sorted(read - made))
         self.rings = tuple(sorted((made | set(fetched)) - set(materialised)))
-        self.total = [graph.firings(s.ops[-1]) for s in self.stages] + [graph.tensors[t].height for t in self.fetched]
-        self.links = [[self._link(*r) for r in s.reads()] for s in self.stages] + [[] for _ in self.fetched]
+        self.total = [graph.firings(s.ops[-1]) // s.times(s.ops[-1]) for s in self.stages] + [graph.tensors[t].height for t in self.fetched]
+        self.links = [[self._link(*r, s.times(r[0])) for r in s.reads()] for s in self.stages] + [[] for _ in self.fetched]
         self.output = [s.output for s in self.stages] + list(self.fetched)
-        self.made = [[graph.made(s.ops[-1], f) for f in range(n + 1)] for s, n in zip(self.stages, self.total, strict=False)]
+        lasts = [(s.ops[-1], s.times(s.ops[-1])) for s in self.stages]
+        self.made = [[graph.made(op, f * m) for f in range(n + 1)] for (op, m), n in zip(lasts, self.total, strict=False)]
+        # Rows made at once lie beside each other, so a ring holds a multiple of them.
+        self.step = {s.output: s.group for s in self.stages}
         self.made += [list(range(graph.tensors[t].height + 1)) for t in self.fetched]
         self.readers: dict[str, list[tuple[int, _Link]]] = {}
         for i, links in enumerate(self.links):
@@ -149,8 +161,10 @@ class Dataflow:
         self.producers = {name: i for i, name in enumerate(self.output)}
         self.over = {s.output: s.over for s in self.stages if s.over is not None}
 
-    def _link(self, op: RowOp, position: int, tensor: str) -> _Link:
-        ranges = [self.graph.needs(op, f, position) for f in range(self.graph.firings(op))]
+    def _link(self, op: RowOp, position: int, tensor: str, times: int) -> _Link:
+        each = [self.graph.needs(op, f, position) for f in range(self.graph.firings(op))]
+        parts = [each[f : f + times] for f in range(0, len(each), times)]
+        ranges = [(min(low for low, _ in part), max(high for _, high in part)) for part in parts]
         keep = [0] * len(ranges) + [self.graph.tensors[tensor].height]
         for f in reversed(range(len(ranges))):
             low = ranges[f][0] if ranges[f][0] < ranges[f][1] else keep[f + 1]
@@ -171,7 +185,7 @@ class Dataflow:
             rows = heights.pop(source, 1)
             if tensor in heights:
                 heights[tensor] = max(heights[tensor], rows)
-        return heights
+        return {t: -(-rows // self.step.get(t, 1)) * self.step.get(t, 1) for t, rows in heights.items()}
 
     def _held(self, tensor: str) -> int:
         """Rows of `tensor` that must exist at once: a firing that still keeps row k may need, through other stages, row n."""
@@ -289,10 +303,10 @@ def schedule(
         if len(sequence) == sum(flow.total):
             return _segment(graph, flow, outputs, heights, sequence)
         for tensor in sorted(full & set(names)):
-            grown = tuple(h + (t == tensor) for t, h in zip(names, rows, strict=True))
+            grown = tuple(h + (t == tensor) * flow.step.get(t, 1) for t, h in zip(names, rows, strict=True))
             if heights[tensor] < graph.tensors[tensor].height and grown not in seen:
                 seen.add(grown)
-                heapq.heappush(heap, (total + cost[tensor], grown))
+                heapq.heappush(heap, (total + cost[tensor] * flow.step.get(tensor, 1), grown))
     return _segment(graph, flow, outputs, *_grow(flow, dict(zip(names, heap[0][1], strict=True)), upstream_first))
 
 
@@ -302,7 +316,7 @@ def _grow(flow: Dataflow, heights: dict[str, int], upstream_first: bool) -> tupl
         sequence, full = flow.run(heights, upstream_first)
         if len(sequence) == sum(flow.total):
             return heights, sequence
-        heights |= {t: heights[t] + 1 for t in full if t in heights}
+        heights |= {t: heights[t] + flow.step.get(t, 1) for t in full if t in heights}
 
 
 def _segment(
