@@ -169,7 +169,8 @@ class _Choice:
             if kernel is None:
                 return f"the requantisation or size of {node.name} leaves no kernel of planes"
             before, after, passing = self.live[node.var]
-            need = before + after + passing + kernel.scratch_bytes
+            scratch = kernel.scratch_bytes if node.op == "depthwise_conv2d" else scratch_bytes(node, False)  # a convolution's stays
+            need = before + after + passing + scratch
             if need > self.limit:
                 return f"{node.name} would need {need:,} bytes, since nothing may overlap, and the others leave {self.limit:,}"
         return None
