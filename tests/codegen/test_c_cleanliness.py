@@ -68,7 +68,7 @@ def test_no_warning_on_arm(path: Path, core: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])
 def test_kernels_and_glue_are_small(path: Path, core: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if path.stem in LARGE_CODE:
-        request.applymarker(pytest.mark.xfail(reason="one unrolled kernel a layer shape: more code than the goal", strict=False))
+        request.applymarker(pytest.mark.xfail(reason="77 convolutions: what each has of its own exceeds the goal", strict=False))
     target = parse_target(f"c -mcpu={core}")
     made = objects(built(path, f"c -mcpu={core}"), tmp_path, "arm-none-eabi-gcc", *target.cflags, "-O2")
     assert 0 < measure_objects(made).text < LARGEST_CODE
