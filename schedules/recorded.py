@@ -24,6 +24,8 @@ from tvm_tiny.tuning.candidate import Candidate
 from tvm_tiny.tuning.records import Record, Records, kernel_version
 from tvm_tiny.tuning.workload import Workload
 
+_SLACK = 512  # bytes: blocks of other shapes read a few pixels further ahead
+
 
 def recorded_schedule(func: tirx.PrimFunc, target: TinyTarget, records: Records, default: tirx.PrimFunc) -> tirx.PrimFunc:
     """Return the scheduled function of the best record for `func`, or `default` where there is none or the default is the best.
@@ -62,10 +64,10 @@ def row_choices(records: Records, target: TinyTarget) -> dict[str, list[Choice]]
     return found
 
 
-def rights_kept(default: tirx.PrimFunc, made: tirx.PrimFunc) -> bool:
-    """Whether the output may lie as near to every input as the default's may: memory may be planned with that."""
+def rights_kept(default: tirx.PrimFunc, made: tirx.PrimFunc, slack: int = 0) -> bool:
+    """Whether the output may lie as near to every input as the default's may, or up to `slack` bytes further: planning counts on it."""
     theirs, ours = _nearest(default), _nearest(made)
-    return all(key in ours and ours[key] <= distance for key, distance in theirs.items())
+    return all(key in ours and ours[key] <= distance + slack for key, distance in theirs.items())
 
 
 def _nearest(func: tirx.PrimFunc) -> dict[str, int]:
@@ -74,9 +76,10 @@ def _nearest(func: tirx.PrimFunc) -> dict[str, int]:
 
 
 def _costs_no_memory(layer: Layer, default: tirx.PrimFunc, made: tirx.PrimFunc) -> bool:
-    """It fits beside whole tensors below a peak nobody chose; or needs nothing that the default does not."""
-    free = layer.step_room is None and _scratch(made) <= layer.scratch_room
-    return free or (_scratch(made) <= _scratch(default) and rights_kept(default, made))
+    """Its scratch is free or no more than the default's, and it keeps the default's rights; nearly, where nobody chose the peak."""
+    chosen = layer.step_room is not None
+    room = 0 if chosen else layer.scratch_room
+    return _scratch(made) <= max(room, _scratch(default)) and rights_kept(default, made, slack=0 if chosen else _SLACK)
 
 
 def _realised(func: tirx.PrimFunc, target: TinyTarget, record: Record, default: tirx.PrimFunc) -> tirx.PrimFunc | None:
@@ -117,8 +120,8 @@ def _other_compiler(record: Record) -> str:
 
 
 def _other_kernels(func: tirx.PrimFunc, record: Record) -> str:
-    """Of a choice other than the default, unless its code is the one that was measured."""
-    if not record.choice or record.kernels == kernel_version():
+    """Unless the code is the one that was measured."""
+    if record.kernels == kernel_version():
         return ""
     made = Candidate.of(func)
     return "" if made is not None and made.digest == record.code else "measured with another version of the kernels"
