@@ -101,3 +101,15 @@ def test_cores_without_smlad_stream_single_rows() -> None:
     out = StreamRows(segments=[(0, len(rows.graph.ops))], pairs=False)(residual_block())
     (stage,) = [n for n in TinyGraph(out["main"]).nodes if n.op == "stage"]
     assert set(json.loads(stage.attrs["schedule"])["groups"]) == {1}
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("level", ["-O2", "-O3"])
+def test_whole_layers_stay_exact_when_the_host_optimises(compiler: str, level: str, rng: np.random.Generator) -> None:
+    """Winograd's portable form, as projects for the host compile it: compilers vectorise it in different ways."""
+    b = TinyBuilder((1, 16, 16, 16))
+    mod = b.finish(b.conv(b.x, 16, 3))
+    model = tvm_tiny.build(mod, "c", optimize="speed")
+    library = HostModel(model, compiler=compiler, flags=(level,))
+    image = rng.integers(-128, 128, model.inputs[0].shape).astype(np.int8)
+    np.testing.assert_array_equal(library(image)[0], evaluate(mod, image)[0])
