@@ -153,11 +153,6 @@ class TinyTarget:
         return self.march in ("armv7-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main")
 
     @property
-    def unaligned_access(self) -> bool:
-        """Whether LDR/STR may be unaligned (ARMv6-M and Armv8-M Baseline fault). True for the host."""
-        return self.is_host or self.has_thumb2
-
-    @property
     def cpu_option(self) -> str:
         """The core with the suffixes that tell it from the core's default, e.g. `cortex-m7+nofp.dp`."""
         if self.is_host:

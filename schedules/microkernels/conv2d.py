@@ -338,15 +338,3 @@ class _Writer:
             f"      }}\n    }}\n  }}\n}}\n"
         )
         return self._add(CFunction(name, source))
-
-
-def random_layer(weights: np.ndarray, seed: int, *, relu: bool = True) -> LayerParameters:
-    """Parameters of a plausible layer (for tuning and measuring): per-channel scales that use the int8 range, TFLite zero points."""
-    rng = np.random.default_rng(seed)
-    outputs = weights.shape[0]
-    bias = np.asarray(rng.integers(-1000, 1000, outputs))
-    spread = np.sqrt((weights.reshape(outputs, -1).astype(np.float64) ** 2).sum(axis=1) + 1) * 74
-    scale = 60.0 / spread * rng.uniform(0.7, 1.4, outputs)
-    shift = np.floor(np.log2(scale)).astype(np.int64) + 1
-    multiplier = np.minimum(np.round(scale / 2.0**shift * 2**31), 2**31 - 1).astype(np.int64)
-    return LayerParameters(weights, bias, multiplier, shift, -128 if relu else 3, -128 if relu else -5)

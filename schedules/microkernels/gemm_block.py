@@ -24,7 +24,6 @@ from .c_source import CFunction, add_immediate, function_name, naked_function
 from .requantize import RequantShape
 from .scheduler import schedule
 
-OPERANDS = ("r8", "w8", "w16")
 _X, _W, _Y = "r0", "r1", "r2"
 _STACK_Y, _STACK_END, _STACK_X_END = 0, 4, 8
 _STACK_STRIDE = 48  # the fifth argument, above twelve bytes of frame and nine saved registers

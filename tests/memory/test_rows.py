@@ -6,8 +6,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.random_rows import axes, row_graphs
-from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor, backward_distance, forward_distance, layer_rights, receptive_rows
+from tests.support.random_rows import axes
+from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor, backward_distance, forward_distance, layer_rights
 
 
 @given(st.data(), st.integers(1, 20))
@@ -81,24 +81,3 @@ def test_rights_follow_the_kind_of_operator() -> None:
     }
     assert layer_rights(graph, mean) == ()
     assert layer_rights(graph, mul, ("ascending",))[0].order == "ascending"
-
-
-@given(row_graphs(), st.data())
-def test_receptive_field_equals_following_single_rows(graph: RowGraph, data: st.DataObject) -> None:
-    output = graph.ops[-1].output
-    low = data.draw(st.integers(0, graph.tensors[output].height - 1))
-    high = data.draw(st.integers(low + 1, graph.tensors[output].height))
-    got = receptive_rows(graph, graph.ops, output, low, high)
-    reached = {(output, r) for r in range(low, high)}
-    for op in reversed(graph.ops):
-        for row in [r for name, r in reached if name == op.output]:
-            firings = range(graph.firings(op)) if op.kind in ("reduce", "whole") else [row]
-            for f in firings:
-                for position, name in enumerate(op.inputs):
-                    reached |= {(name, r) for r in range(*graph.needs(op, f, position))}
-    for name in graph.tensors:
-        rows = {r for n, r in reached if n == name}
-        if rows:
-            assert got[name] == (min(rows), max(rows) + 1)
-        else:
-            assert got.get(name, (0, 0))[0] == got.get(name, (0, 0))[1]

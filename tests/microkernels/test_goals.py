@@ -14,8 +14,17 @@ import pytest
 
 from tests.support.kernel_runner import build_image
 from tvm_tiny.profiler import profile_elf
-from tvm_tiny.schedules.microkernels import Conv2DShape, Core, DepthwiseShape, MicroKernel, conv2d, dense, depthwise, winograd
-from tvm_tiny.schedules.microkernels.conv2d import random_layer
+from tvm_tiny.schedules.microkernels import (
+    Conv2DShape,
+    Core,
+    DepthwiseShape,
+    LayerParameters,
+    MicroKernel,
+    conv2d,
+    dense,
+    depthwise,
+    winograd,
+)
 
 _SAME, _STRIDED = (1, 1, 1, 1), (0, 0, 1, 1)
 # name: (kind, shape), limit on the M7, limit on the M4
@@ -35,10 +44,22 @@ GOALS: dict[str, tuple[Conv2DShape | DepthwiseShape, float, float]] = {
 }
 
 
+def plausible_layer(weights: np.ndarray, seed: int) -> LayerParameters:
+    """Parameters of a plausible layer: per-channel scales that use the int8 range, TFLite zero points."""
+    rng = np.random.default_rng(seed)
+    outputs = weights.shape[0]
+    bias = np.asarray(rng.integers(-1000, 1000, outputs))
+    spread = np.sqrt((weights.reshape(outputs, -1).astype(np.float64) ** 2).sum(axis=1) + 1) * 74
+    scale = 60.0 / spread * rng.uniform(0.7, 1.4, outputs)
+    shift = np.floor(np.log2(scale)).astype(np.int64) + 1
+    multiplier = np.minimum(np.round(scale / 2.0**shift * 2**31), 2**31 - 1).astype(np.int64)
+    return LayerParameters(weights, bias, multiplier, shift, -128, -128)
+
+
 def build(name: str, shape: Conv2DShape | DepthwiseShape, core: Core) -> MicroKernel:
     rng = np.random.default_rng(1)
     taps = (shape.outputs, *shape.kernel, shape.channels if isinstance(shape, Conv2DShape) else 1)
-    layer = random_layer(rng.integers(-127, 128, taps).astype(np.int8), 3)
+    layer = plausible_layer(rng.integers(-127, 128, taps).astype(np.int8), 3)
     if isinstance(shape, DepthwiseShape):
         return depthwise(name, shape, replace(layer, weights=layer.weights[..., 0].transpose(1, 2, 0)), core)
     if name.startswith("winograd"):

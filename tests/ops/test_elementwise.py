@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -113,15 +111,6 @@ def test_relu_and_requantize_tables(x: tuple[float, int], y: tuple[float, int]) 
 def test_relu6_table(x: tuple[float, int]) -> None:
     assume(round(6 / x[0]) + x[1] < 127)
     check_table(tables.relu6(*x), reference_table("RELU6", x, x))
-
-
-def test_table_of_any_function() -> None:
-    """Halves round away from zero, infinities saturate, NaN is refused."""
-    table = tables.from_function(lambda v: v / 2, 1.0, 0, 1.0, 0)
-    assert [int(table[128 + i]) for i in (-3, -1, 0, 1, 3, 127)] == [-2, -1, 0, 1, 2, 64]
-    assert set(tables.from_function(lambda v: math.copysign(math.inf, v), 1.0, 0, 1.0, 3)) == {-128, 127}
-    with pytest.raises(ops.registry.DialectError, match=r"undefined \(NaN\) for input -128 \(value -12\.8"):
-        tables.from_function(lambda v: math.nan, 0.1, 0, 1.0, 0)
 
 
 @settings(max_examples=100)

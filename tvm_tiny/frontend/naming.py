@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 import tvm
 from tvm import relax
 
+from tvm_tiny.ops.graph import substitute
+
 ATTRIBUTE = "tiny.model"
 
 
@@ -100,7 +102,7 @@ def finish(mod: tvm.IRModule, hints: dict[relax.Var, str], params: list[str], sh
             for var, value in bindings.items():
                 if var in live:
                     emit = builder.emit_output if var.same_as(result) else builder.emit
-                    renamed[var] = emit(_substitute(value, renamed), name_hint=hints.get(var, ""))
+                    renamed[var] = emit(substitute(value, renamed), name_hint=hints.get(var, ""))
         builder.emit_func_output(renamed[result])
     names = {*params, *(hint for var, hint in hints.items() if var in live)}
     return builder.get().with_attr(ATTRIBUTE, sheet.json(names))
@@ -113,15 +115,3 @@ def _live(bindings: dict[relax.Var, relax.Expr], result: relax.Var) -> set[relax
         if var in live:
             live.update(relax.analysis.free_vars(value))
     return live
-
-
-def _substitute(expr: relax.Expr, renamed: dict[relax.Var, relax.Expr]) -> relax.Expr:
-    if isinstance(expr, relax.Var):
-        return renamed[expr]
-    if isinstance(expr, relax.Call):
-        return relax.Call(expr.op, [_substitute(a, renamed) for a in expr.args], expr.attrs, expr.ty_args)
-    if isinstance(expr, relax.Tuple):
-        return relax.Tuple([_substitute(f, renamed) for f in expr.fields])
-    if isinstance(expr, relax.TupleGetItem):
-        return relax.TupleGetItem(_substitute(expr.tuple_value, renamed), expr.index)
-    return expr

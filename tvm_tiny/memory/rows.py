@@ -212,29 +212,6 @@ def layer_rights(graph: RowGraph, op: RowOp, kinds: Sequence[str] = ("in-place",
     return tuple(rights)
 
 
-def receptive_rows(graph: RowGraph, ops: Sequence[RowOp], output: str, low: int, high: int) -> dict[str, tuple[int, int]]:
-    """Rows [a, b) of every tensor that rows [low, high) of `output` depend on through `ops`, borders clipped.
-
-    The exact receptive field: joins take the union of what their branches need. `ops` is in topological order.
-    """
-    needed = {output: (low, high)}
-    for op in reversed(ops):
-        if op.output in needed:
-            a, b = needed[op.output]
-            for position, name in enumerate(op.inputs):
-                interval = _rows_read(graph, op, position, a, b)
-                needed[name] = union(needed.get(name), interval)
-    return needed
-
-
-def _rows_read(graph: RowGraph, op: RowOp, position: int, low: int, high: int) -> tuple[int, int]:
-    if op.kind in ("reduce", "whole"):
-        return 0, graph.tensors[op.inputs[position]].height
-    if high <= low:
-        return 0, 0
-    return graph.needs(op, low, position)[0], graph.needs(op, high - 1, position)[1]
-
-
 def union(a: tuple[int, int] | None, b: tuple[int, int]) -> tuple[int, int]:
     """The smallest interval that holds both; an empty one adds nothing."""
     if a is None or a[0] == a[1]:

@@ -454,16 +454,6 @@ def single_head(head: int) -> Allowed:
     return lambda first, last: (first, last) == (0, head) if first < head else last == first + 1
 
 
-def stream_curve(cutter: Cutter, max_points: int = 40) -> list[Partition]:
-    """Partitions from no streaming at all to the least peak, each streaming the least work its peak allows, peaks falling."""
-    curve: list[Partition] = []
-    partition = best_partition(cutter, NEVER - 1)
-    while partition is not None and len(curve) < max_points:
-        curve.append(partition)
-        partition = best_partition(cutter, partition.peak - 1)
-    return curve
-
-
 def best_single_head(cutter: Cutter, effort: float = DEFAULT_EFFORT) -> tuple[int, MemoryPlan]:
     """The least arena of any one streamed head with all other operators layer by layer: how many operators it has, and the plan."""
     best: tuple[int, MemoryPlan] | None = None

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,6 @@ from tvm import te
 from tvm_tiny.ops.registry import REQUIRED, Attrs, TensorInfo, TinyOp, check, register
 
 NAME = "tiny.strided_slice"
-
-
-def slice_params(shape: Sequence[int], begin: Sequence[int], end: Sequence[int], strides: Sequence[int]) -> dict[str, list[int]]:
-    """Return the attributes of Python's `x[b:e:s, ...]`: negative bounds count from the end, bounds beyond an axis are cut."""
-    ranges = [range(d)[b:e:s] for d, b, e, s in zip(shape, begin, end, strides, strict=True)]
-    return {"begin": [r.start for r in ranges], "strides": [r.step for r in ranges], "size": [len(r) for r in ranges]}
 
 
 def _infer(infos: list[TensorInfo], attrs: Attrs) -> TensorInfo:

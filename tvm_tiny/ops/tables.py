@@ -6,9 +6,6 @@ Each builder returns int8[256]; entry i is the output for input i - 128. Scales 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 
 from tvm_tiny.ops import fixed_point
@@ -105,16 +102,3 @@ def _saturate16(x: np.ndarray) -> np.ndarray:
 def _srdhm16(a: np.ndarray, b: int) -> np.ndarray:
     """Saturating rounding doubling high multiply of 16-bit values, b >= 0; halves go up."""
     return (a * b + (1 << 14)) >> 15
-
-
-def from_function(function: Callable[[float], float], x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
-    """Table of any real function: dequantise, apply, quantise with halves rounded away from zero.
-
-    Computed in float64. A NaN raises `DialectError`; infinities saturate.
-    """
-    table = np.empty(256, np.int8)
-    for i, x in enumerate(INPUTS):
-        y = function((int(x) - x_zp) * f64(x_scale)) / f64(y_scale)
-        check(not math.isnan(y), NAME, f"the function is undefined (NaN) for input {x} (value {(int(x) - x_zp) * f64(x_scale)})")
-        table[i] = np.clip(round_half_away(float(np.clip(y, -1e6, 1e6))) + y_zp, -128, 127)
-    return table

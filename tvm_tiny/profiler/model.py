@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from tvm_tiny.errors import TargetError
 from tvm_tiny.profiler.instructions import Instruction, decode
@@ -17,13 +17,6 @@ from tvm_tiny.profiler.model_m0 import CORTEX_M0, CORTEX_M0PLUS
 from tvm_tiny.profiler.model_m3 import CORTEX_M3
 from tvm_tiny.profiler.model_m4 import CORTEX_M4, CORTEX_M33
 from tvm_tiny.profiler.model_m7 import CORTEX_M7
-
-
-class BlockCost(NamedTuple):
-    """Cycles of one execution of a block, and the extra of one whose final branch is taken."""
-
-    cycles: float
-    taken: float
 
 
 class CycleModel(Protocol):
