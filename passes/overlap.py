@@ -26,6 +26,7 @@ from tvm import relax
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.program import Program, extract
 from tvm_tiny.memory.rights import Rights, grant, promised
+from tvm_tiny.schedules.overlap import ALL_READ_FIRST
 
 WHY = Explainer("overlap")
 
@@ -78,8 +79,7 @@ def _decide(program: Program, index: int, target: str, source: str, order: str, 
     out, into = program.buffers[target].nbytes, program.buffers[source].nbytes
     together = max(out, into + max(0, distance)) if order == "ascending" else max(out, into, into + distance)
     what = "scratch" if target in call.scratch else "result"
-    at = f"{-distance:,} bytes above" if distance < 0 else f"{distance:,} bytes below" if distance else "at"
-    candidate = f"{what} from {at} {source}{', backwards' if order == 'descending' else ''}"
+    candidate = f"{what} {_place(distance)} {source}{', backwards' if order == 'descending' else ''}"
     why = _problem(program, index, target, source)
     if why is None and together >= out + into:
         why = f"at that distance both take {together:,} bytes, side by side {out + into:,}"
@@ -88,6 +88,15 @@ def _decide(program: Program, index: int, target: str, source: str, order: str, 
         return False
     WHY.accepted(call.layer, candidate, "the kernel has read what it overwrites", bytes=together - out - into)
     return True
+
+
+def _place(distance: int) -> str:
+    """Where an output may begin beside its input, in words."""
+    if distance <= ALL_READ_FIRST:
+        return "anywhere over"
+    if distance == 0:
+        return "from the first byte of"
+    return f"from {abs(distance):,} bytes {'above' if distance < 0 else 'below'}"
 
 
 def _problem(program: Program, index: int, target: str, source: str) -> str | None:
