@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablation, records, speed
+from benchmarks import ablation, measure, records, speed
 from tests.support.shared import SHARED, needs_shared
 from tvm_tiny.boards import find_board
 from tvm_tiny.tuning import Record, Workload
 from tvm_tiny.tuning.records import kernel_version
+
+
+@pytest.mark.qemu
+def test_the_demo_network_is_no_worse_than_recorded() -> None:
+    found, record = measure.measure(measure.DEMO_MODEL, "mps2_an500"), measure.read_record()["fashion_mnist_int8 mps2_an500"]
+    assert {name: found[name] for name in measure.COUNTED if found[name] > 1.02 * record[name]} == {}
 
 
 @needs_shared

@@ -59,12 +59,20 @@ def test_c(tmp_path: Path) -> None:
     assert subprocess.run([str(tmp_path / "demo")], check=False, timeout=60).returncode == labels[0]
 
 
+def test_figures_of_the_demo() -> None:
+    rows = re.findall(r"^\| `make demo(?: ARGS=\"--optimize (\w+)\")?` \| ([\d,]+) bytes \| ([\d,]+) bytes \|", README, re.MULTILINE)
+    assert [goal for goal, _arena, _constants in rows] == ["", "speed"]
+    for goal, arena, constants in rows:
+        model = tvm_tiny.build(MODEL, board="mps2_an500", optimize=goal or "balanced")
+        assert (arena, constants) == (f"{model.workspace_size:,}", f"{model.report.constants_bytes:,}")
+
+
 def test_commands_and_their_options_exist() -> None:
     lines = [line.partition("#")[0] for line in block("sh", "tvm-tiny check").splitlines()]
     for words in map(shlex.split, lines):
         assert words[0] == "tvm-tiny"
-        assert words[1] in COMMANDS
-        usage = invoke(words[1], "--help").stdout
+        assert words[1] in {*COMMANDS, "project"}
+        usage = invoke(*words[1 : 3 if words[1] == "project" else 2], "--help").stdout
         assert all(word in usage for word in words if word.startswith("--"))
 
 
