@@ -27,7 +27,7 @@ from tvm_tiny.errors import OptionError, TinyError
 def _parser() -> argparse.ArgumentParser:
     description = "a TCP port for TVM's RPC client, and a device behind it"
     parser = argparse.ArgumentParser(prog="python -m tvm_tiny.device.rpc", description=description)
-    parser.add_argument("--device", required=True, help="exec:COMMAND, tcp:HOST:PORT, serial:PATH[@BAUD], or emulator:BOARD")
+    parser.add_argument("--device", required=True, help="exec:, pipes:COMMAND, tcp:HOST:PORT, serial:PATH[@BAUD], emulator:BOARD")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; beyond loopback a --key is needed")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (0: the system's choice)")
     parser.add_argument("--key", default="", help="what clients must say; with --tracker the name to register under")
