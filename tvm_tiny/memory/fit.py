@@ -1,21 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When memory is too small: by how much, which step decides, and the nearest change that would fit."""
+"""When memory is too small: by how much, and which step decides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from tvm_tiny.errors import DoesNotFitError
 from tvm_tiny.memory.plan import MemoryPlan, Region
-
-
-@dataclass(frozen=True)
-class Change:
-    """Something the user could do, and the arena bytes the network would need then."""
-
-    what: str
-    arena_bytes: int
 
 
 class MemoryDoesNotFitError(DoesNotFitError):
@@ -36,8 +25,8 @@ class MemoryDoesNotFitError(DoesNotFitError):
         self.region, self.excess, self.step = region, excess, step
 
 
-def does_not_fit(plan: MemoryPlan, hints: Sequence[Change] = ()) -> MemoryDoesNotFitError:
-    """The error for a plan that exceeds its regions; `hints` are changes the caller has worked out."""
+def does_not_fit(plan: MemoryPlan) -> MemoryDoesNotFitError:
+    """The error for a plan that exceeds its regions."""
     region, excess = _worst(plan)
     step = plan.peak_step(region.name)
     name = plan.steps[step].name if plan.steps else ""
@@ -47,7 +36,8 @@ def does_not_fit(plan: MemoryPlan, hints: Sequence[Change] = ()) -> MemoryDoesNo
         f"the network needs {need:,} bytes of {region.name}, which has {region.nbytes:,}: {excess:,} too many ({best}).\n"
         f"  step {step} ({name}) decides: {_live(plan, step, region.name)}"
     )
-    return MemoryDoesNotFitError(message, remedy=_remedy(plan, region, excess, hints), region=region.name, excess=excess, step=name)
+    remedy = f"a board or budget with {excess:,} bytes more, or schedules that keep less of the largest tensors alive (optimize='sram')"
+    return MemoryDoesNotFitError(message, remedy=remedy, region=region.name, excess=excess, step=name)
 
 
 def _worst(plan: MemoryPlan) -> tuple[Region, int]:
@@ -58,16 +48,3 @@ def _worst(plan: MemoryPlan) -> tuple[Region, int]:
 def _live(plan: MemoryPlan, step: int, region: str) -> str:
     inside = [b for b in plan.buffers if plan.placements[b.name].region == region and b.first_use <= step <= b.last_use]
     return ", ".join(f"{b.name} {b.nbytes:,}" for b in sorted(inside, key=lambda b: (-b.nbytes, b.name)))
-
-
-def _remedy(plan: MemoryPlan, region: Region, excess: int, hints: Sequence[Change]) -> str:
-    size = region.nbytes or 0
-    fitting = [h for h in hints if h.arena_bytes <= size]
-    if fitting:
-        nearest = max(fitting, key=lambda h: h.arena_bytes)
-        return f"{nearest.what} (then {nearest.arena_bytes:,} bytes)"
-    if hints:
-        least = min(hints, key=lambda h: h.arena_bytes)
-        closest = f"the closest, {least.what}, still needs {least.arena_bytes:,} bytes"
-        return f"no known change fits; {closest}; or a board with {excess:,} bytes more"
-    return f"a board or budget with {excess:,} bytes more, or schedules that keep less of the largest tensors alive (optimize='sram')"

@@ -22,7 +22,6 @@ def plan_memory(
     *,
     effort: float = DEFAULT_EFFORT,
     seed: int = 0,
-    hints: Sequence[fit.Change] = (),
 ) -> MemoryPlan:
     """Place every buffer so that the fewest bytes are used, and prove it where time allows.
 
@@ -34,8 +33,6 @@ def plan_memory(
         Memories to place them in. With several, all accesses are made as cheap as possible first, then bytes are saved.
     effort
         CP-SAT's deterministic seconds; 0 takes the greedy plan. The same effort gives the same plan on any machine.
-    hints
-        Changes known to the caller that need less memory, named in the error when nothing fits.
 
     Returns
     -------
@@ -54,7 +51,7 @@ def plan_memory(
     _check_options(buffers, steps, regions)
     plan = _best_plan(with_lifetimes(buffers, steps), tuple(steps), tuple(regions), effort, seed)
     if greedy.overflow(plan.used, plan.regions):
-        raise fit.does_not_fit(plan, hints)
+        raise fit.does_not_fit(plan)
     check_plan(plan)
     return plan
 

@@ -34,7 +34,7 @@ def quantize_params(x_scale: float, w_scales: Sequence[float] | np.ndarray | flo
     return {"multiplier": np.full(channels, pair[0], np.int32), "shift": np.full(channels, pair[1], np.int32)}
 
 
-def _infer(infos: list[TensorInfo], attrs: Attrs) -> TensorInfo:
+def _infer(infos: list[TensorInfo], _attrs: Attrs) -> TensorInfo:
     x, weight = infos[0], infos[1]
     check(len(x.shape) >= 1 and len(weight.shape) == 2, NAME, f"weight must be 2-D, got {weight.shape}")
     check_int8_with_params(NAME, infos, weight.shape[0])
