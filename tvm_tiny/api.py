@@ -213,7 +213,8 @@ def _check_fits(program: Program, plan: MemoryPlan, board: Board) -> None:
         raise DoesNotFitError(
             f"{board.name}: the network needs {plan.arena_bytes:,} bytes of SRAM, {plan.arena_bytes - arena:,} more than the {arena:,} "
             f"there are; layer {_title(program, call)} decides ({live:,} bytes)",
-            remedy="choose a board with more SRAM (`tvm-tiny boards`), or a smaller input",
+            remedy="sram='board' for the least work that fits, optimize='sram' for the least memory; else a board with more SRAM "
+            "(`tvm-tiny boards`), or a smaller input",
         )
     sizes = {name: a.nbytes for name, a in program.constants.items()}
     if flash is not None and (total := sum(sizes.values())) > flash:
