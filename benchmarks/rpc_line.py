@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What noise on the line between bridge and device costs: `python benchmarks/rpc_line.py [--requests N] [--rate P]`.
+"""What noise on the line between bridge and device costs: `python -m benchmarks.rpc_line [--requests N] [--rate P]`.
 
 For each kind of fault: requests to a host process (calls, and copies of 1 KB each way) through a line that hits each byte with
 probability P in both directions. A wrong result, a call run twice and a request past its time-out are counted; all three must be 0.
@@ -13,8 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.support.rpc import Faults, FaultySpec, RawClient, build_demo_server
 from tvm_tiny.device.rpc.line import ProcessSpec

@@ -29,7 +29,6 @@ class DualIssue:
 
     cycle: int = 0
     older: Instruction | None = None
-    penalty: float = 0.0
     ready: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
 
     def _operands_ready(self, ins: Instruction) -> bool:

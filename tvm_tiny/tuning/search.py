@@ -26,7 +26,6 @@ from tvm_tiny.schedules.space import Choice, Space, annotated_rule
 from tvm_tiny.tuning.records import Record
 from tvm_tiny.tuning.task import Task
 
-_REFUSED = 1e10  # seconds: what the cost model is told of a candidate that is refused, as TVM does
 _HERTZ = 1e6  # MetaSchedule counts seconds; a cycle is a microsecond to it
 
 
