@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +83,44 @@ def test_a_device_that_hangs_once_is_left_and_comes_back(fleet: Fleet) -> None:
     assert fleet.map(work, range(12)) == [i * i for i in range(12)]
     assert hung.is_set()
     fleet.wait(3, 10)
+
+
+@pytest.mark.parametrize("when", ["before", "in"])
+def test_a_server_that_freezes_is_given_up(server: ProcessSpec, when: str) -> None:
+    """Stopped, not killed: its connections stay open, and nobody answers."""
+    with running_fleet([server] * 2, "demo", call_timeout=1.5, health_interval=1.0) as running:
+        fleet = replace(running, greeting=3.0)
+        command = [sys.executable, "-m", "tvm.exec.rpc_server", "--host=127.0.0.1", f"--tracker={fleet.host}:{fleet.port}", "--key=demo"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as frozen:
+            try:
+                fleet.wait(3, 60)
+                stopped = threading.Event()
+
+                def freeze() -> None:
+                    if not stopped.is_set():
+                        stopped.set()
+                        os.killpg(frozen.pid, signal.SIGSTOP)
+
+                def work(session: Any, item: int) -> int:
+                    if when == "in" and not _is_ours(session):
+                        freeze()
+                    return square(session, item)
+
+                if when == "before":
+                    freeze()
+                assert fleet.map(work, range(8), workers=3, session_timeout=3) == [i * i for i in range(8)]
+                assert stopped.is_set()
+            finally:
+                os.killpg(frozen.pid, signal.SIGKILL)
+
+
+def _is_ours(session: Any) -> bool:
+    """Whether a device of the bridges serves it: TVM's own server has functions that they lack."""
+    try:
+        session.get_function("tvm.rpc.server.upload")
+    except (AttributeError, RuntimeError):
+        return True
+    return False
 
 
 def test_errors_of_the_work_are_not_tried_elsewhere(fleet: Fleet) -> None:

@@ -11,9 +11,10 @@ import contextlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ Result = TypeVar("Result")
 _TRACKER_NEEDS = ("tornado", "psutil", "cloudpickle")
 _TRACKER_START = 60.0
 _PASSED_OVER = 5
+_FAREWELL = 10.0  # seconds a session that ends may take to say so
+_GRACE = 5.0  # seconds after which a bridge that should have ended a session is given up
 # What TVM's client puts before the text of an exception that came from the other side.
 _FROM_DEVICE = "Error caught from RPC call:\n"
 
@@ -42,6 +45,8 @@ class Fleet:
         Those started here; other machines' may serve the same key.
     patience : float
         Seconds to wait while no device is registered under the key; busy ones are waited for without end.
+    greeting : float
+        Seconds a device's server may take to open a session.
     """
 
     host: str
@@ -49,6 +54,7 @@ class Fleet:
     key: str
     bridges: tuple[RunningBridge, ...] = ()
     patience: float = 60.0
+    greeting: float = 60.0
 
     def free(self) -> int:
         """How many devices wait for work.
@@ -92,7 +98,7 @@ class Fleet:
         for _ in range(attempts):
             session = self._request(session_timeout)
             try:
-                result = work(session)
+                result = _within(session_timeout + _GRACE, work, session)
             except RuntimeError as error:
                 if is_lost(error):
                     lost = str(error)
@@ -107,11 +113,19 @@ class Fleet:
         what = f"{attempts} devices under {self.key!r} were lost over the same work: {lost}"
         raise DeviceError(what, remedy="look at the work, not at the devices")
 
-    def map(self, work: Callable[[Any, Item], Result], items: Iterable[Item], *, workers: int = 0, attempts: int = 3) -> list[Result]:
+    def map(
+        self,
+        work: Callable[[Any, Item], Result],
+        items: Iterable[Item],
+        *,
+        workers: int = 0,
+        attempts: int = 3,
+        session_timeout: float = 600.0,
+    ) -> list[Result]:
         """`work(session, item)` of every item, in order, on as many devices at a time as there are (or `workers`); see `call`."""
 
         def one(item: Item) -> Result:
-            return self.call(lambda session: work(session, item), attempts=attempts)
+            return self.call(lambda session: work(session, item), attempts=attempts, session_timeout=session_timeout)
 
         with ThreadPoolExecutor(workers or max(len(self.bridges), 1)) as pool:
             return list(pool.map(one, items))
@@ -131,7 +145,7 @@ class Fleet:
         for _ in range(_PASSED_OVER):
             offer = request_device((self.host, self.port), self.key, self.patience)
             try:
-                return rpc.connect(offer.host, offer.port, offer.match_key, session_timeout)
+                return _within(self.greeting, rpc.connect, offer.host, offer.port, offer.match_key, session_timeout)
             except RuntimeError as error:
                 lost = error
         raise DeviceError(f"no device under {self.key!r} lets anybody in: {lost}", remedy="see their bridges' messages")
@@ -143,9 +157,34 @@ def is_lost(error: RuntimeError) -> bool:
     return not reported or text.startswith(("DeviceError:", "RPCSessionTimeoutError:"))
 
 
+def _within(seconds: float, function: Callable[..., Result], *args: Any) -> Result:
+    """Call a function of TVM's client, which itself waits without end for a server that froze.
+
+    The thread left behind ends with this process, or when the server's machine closes the connection.
+
+    Raises
+    ------
+    RuntimeError
+        It took longer than `seconds`; `is_lost` takes it for a device that is gone.
+    """
+    answer: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(function(*args))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    done, _ = wait([answer], seconds)
+    if not done:
+        raise RuntimeError(f"the device's server did not answer within {seconds:g} s")
+    return answer.result()
+
+
 def _close(session: Any) -> None:
     with contextlib.suppress(RuntimeError):
-        session._sess.get_function("CloseRPCConnection")()
+        _within(_FAREWELL, session._sess.get_function("CloseRPCConnection"))
 
 
 @contextlib.contextmanager
