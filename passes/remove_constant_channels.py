@@ -12,7 +12,8 @@ What it does
   3. Duplicates: channels made by equal constants throughout are one function of the input; one of them takes over the others' weights in
      every reader, where the sums stay in range.
   4. Channels that stand or fall together (depthwise, additions, pooling, reshapes between them) are dropped together.
-What it leaves: channels of model inputs and outputs, of operators that mix channels in other ways, depthwise with a channel multiplier.
+What it leaves: channels of model inputs and outputs, of operators that mix channels in other ways, depthwise with a channel multiplier;
+a network in which a tensor already lies in NCHW.
 
 Why it is exact: the accumulator of every remaining output is the same integer; the dropped terms `w * (v - zero_point)` are in the bias,
 and duplicates are one factor of a sum of products.
@@ -65,7 +66,14 @@ class RemoveConstantChannels:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        removal = _Removal(TinyGraph(mod["main"]))
+        graph = TinyGraph(mod["main"])
+        if planar := [n for n in graph.nodes if any(n.attrs.get(k, "NHWC") != "NHWC" for k in ("x_layout", "y_layout"))]:
+            # The analysis takes the last axis for the channels.
+            WHY.rejected(
+                "", "any channel removed", f"{planar[0].name} has its channels in planes (NCHW): this pass stands before layouts are chosen"
+            )
+            return mod
+        removal = _Removal(graph)
         removal.explain()
         if not removal.dropped():
             return mod

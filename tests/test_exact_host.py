@@ -18,6 +18,8 @@ pytestmark = pytest.mark.host_cc
 
 OWN = ROOT / "examples/fashion_mnist/fashion_mnist_int8.tflite"
 FEWER = {"mcunetv2_large": 2}
+UBSAN = ("-fsanitize=undefined", "-fno-sanitize-recover=all", "-static-libubsan")
+COMPILERS = {"gcc -O2": ("gcc", ("-O2",)), "gcc -O3": ("gcc", ("-O3",)), "clang -O3": ("clang", ("-O3",)), "gcc UBSan": ("gcc", UBSAN)}
 
 
 def assert_exact(path: Path, rng: np.random.Generator, count: int, **options: object) -> None:
@@ -39,6 +41,29 @@ def test_own_model_on_its_samples() -> None:
     for image in images:
         x = (image.reshape(tensor.shape).astype(np.int16) - 128).astype(np.int8) if image.dtype == np.uint8 else image.reshape(tensor.shape)
         np.testing.assert_array_equal(library(x)[0], reference.run([x])[0].reshape(model.outputs[0].shape))
+
+
+def assert_exact_however_compiled(path: Path, rng: np.random.Generator, optimize: str) -> None:
+    """The portable kernels have no undefined behaviour that an optimiser could take at its word."""
+    model, reference = tvm_tiny.build(path, "c", optimize=optimize), Reference(path.read_bytes())
+    sample = [random_values(rng, t.shape, t.dtype) for t in model.inputs]
+    wanted = reference.run(sample)
+    for name, (compiler, flags) in COMPILERS.items():
+        for ours, theirs in zip(HostModel(model, compiler=compiler, flags=flags)(*sample), wanted, strict=True):
+            np.testing.assert_array_equal(ours.reshape(-1), theirs.reshape(-1), err_msg=f"{path.name}, {optimize}: {name}")
+
+
+@pytest.mark.parametrize("optimize", ["speed", "sram"])
+def test_own_model_however_compiled(rng: np.random.Generator, optimize: str) -> None:
+    assert_exact_however_compiled(OWN, rng, optimize)
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("optimize", ["speed", "balanced", "sram"])
+@pytest.mark.parametrize("path", [*shared_models("tflite/*.tflite"), *shared_models("layers/*.tflite")], ids=lambda p: p.stem)
+def test_shared_models_however_compiled(path: Path, rng: np.random.Generator, optimize: str) -> None:
+    assert_exact_however_compiled(path, rng, optimize)
 
 
 def test_own_model_on_random_inputs(rng: np.random.Generator) -> None:

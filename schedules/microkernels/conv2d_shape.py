@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from .gemm_layer import BlockChoice
 from .gemm_shared import UNROLL
 from .layer import Core
+from .window import WindowShape
 
 _CONSTANTS = 4  # words of a channel in the stream beside its weights, at most
 _ALWAYS_COPIED = 512  # bytes of weights that are copied even where scratch is not free
@@ -17,32 +18,8 @@ _LEAST_TILE = 2  # pixel groups that pay for copying a block
 
 
 @dataclass(frozen=True)
-class Conv2DShape:
-    """Shape of a convolution: NHWC input of one image, OHWI weights, output in NHWC or planes.
-
-    Attributes
-    ----------
-    height, width, channels : int
-        Input.
-    outputs : int
-        Output channels.
-    kernel, stride, dilation : tuple of int
-        Vertical, horizontal.
-    padding : tuple of int
-        Top, left, bottom, right.
-    planar : bool
-        The output lies in NCHW, else in NHWC.
-    """
-
-    height: int
-    width: int
-    channels: int
-    outputs: int
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    planar: bool = False
+class Conv2DShape(WindowShape):
+    """Shape of a convolution: NHWC input of one image, OHWI weights; `planar` is the output's layout."""
 
     @property
     def plane(self) -> int:
@@ -53,16 +30,6 @@ class Conv2DShape:
     def pixel(self) -> int:
         """Bytes from one output pixel to the next."""
         return 1 if self.planar else self.outputs
-
-    @property
-    def out_height(self) -> int:
-        """Output rows."""
-        return (self.height + self.padding[0] + self.padding[2] - (self.kernel[0] - 1) * self.dilation[0] - 1) // self.stride[0] + 1
-
-    @property
-    def out_width(self) -> int:
-        """Output columns."""
-        return (self.width + self.padding[1] + self.padding[3] - (self.kernel[1] - 1) * self.dilation[1] - 1) // self.stride[1] + 1
 
     @property
     def k(self) -> int:

@@ -23,47 +23,20 @@ from .layer import Core, LayerParameters, MicroKernel, words
 from .plane_lines import PlaneLines, plane_lines_function
 from .planes import PlaneRow, plane_row_function
 from .requantize import RequantShape, constant_words
+from .window import WindowShape
 
 
 @dataclass(frozen=True)
-class DepthwiseShape:
-    """Shape of a depthwise convolution of one image; `outputs` is a multiple of `channels`.
+class DepthwiseShape(WindowShape):
+    """Shape of a depthwise convolution of one image; `outputs` is a multiple of `channels`, `planar` is the input's layout."""
 
-    Attributes
-    ----------
-    height, width, channels, outputs : int
-    kernel, stride, dilation : tuple of int
-        Vertical, horizontal.
-    padding : tuple of int
-        Top, left, bottom, right.
-    planar : bool
-        The input lies in NCHW, else in NHWC.
-    """
-
-    height: int
-    width: int
-    channels: int
-    outputs: int
     kernel: tuple[int, int] = (3, 3)
-    stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (1, 1, 1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    planar: bool = False
 
     @property
     def planes(self) -> int:
         """Planes in scratch at a time."""
         return 4 if self.channels >= 4 and not self.planar else 1
-
-    @property
-    def out_height(self) -> int:
-        """Output rows."""
-        return (self.height + self.padding[0] + self.padding[2] - (self.kernel[0] - 1) * self.dilation[0] - 1) // self.stride[0] + 1
-
-    @property
-    def out_width(self) -> int:
-        """Output columns."""
-        return (self.width + self.padding[1] + self.padding[3] - (self.kernel[1] - 1) * self.dilation[1] - 1) // self.stride[1] + 1
 
     @property
     def macs(self) -> int:

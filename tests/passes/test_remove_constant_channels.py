@@ -17,6 +17,7 @@ from tests.support.host import HostModel
 from tests.support.shared import SHARED, needs_shared
 from tests.support.tiny_builder import TinyBuilder, assert_same_meaning, evaluate
 from tvm_tiny.device import measure_objects
+from tvm_tiny.explain import collecting
 from tvm_tiny.frontend import load
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.fuse_ops import FuseOps
@@ -204,3 +205,16 @@ def test_visual_wake_words_takes_less_than_100_kb_of_flash(core: str, tmp_path: 
             ["arm-none-eabi-gcc", *model.compile_flags, "-I", str(include), "-c", str(artifact / source), "-o", str(made[-1])], check=True
         )
     assert measure_objects(made).flash < 100_000
+
+
+def test_planes_are_left_alone_and_said_so() -> None:
+    """As wide as it has channels: taking columns for channels would go unnoticed but for the outputs."""
+    b = TinyBuilder((1, 6, 6, 4))
+    y = b.conv(b.x, 6, bias=with_dead(b, 6, [1, 4]), x_zp=-3, y_layout="NCHW")
+    mod = b.finish(b.conv(y, 5, x_zp=5, x_layout="NCHW"))
+    with collecting() as told:
+        out = RemoveConstantChannels()(mod)
+    tvm.ir.assert_structural_equal(out, mod)
+    (decision,) = told
+    assert not decision.accepted
+    assert "stands before layouts are chosen" in decision.reason

@@ -20,7 +20,7 @@ needs_host_cc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc o
 
 
 class HostModel:
-    """A compiled model loaded into this process. `sanitize` adds UBSan with traps."""
+    """A compiled model loaded into this process; `flags` come after -O1 and override it."""
 
     def __init__(self, model: CompiledModel, *, compiler: str = "gcc", flags: tuple[str, ...] = ()) -> None:
         self.model = model
