@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The block of products (`microkernels/gemm_block`, `gemm_shared`) as an intrinsic: channels × pixels from expanded columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from tvm_tiny.schedules.blocks.base import Block, Meaning, address, block
+from tvm_tiny.schedules.blocks.tir import byte, halfword, load, loop, nest, operand, requantised, store, sums_of, wide
+from tvm_tiny.schedules.microkernels.gemm_block import GemmBlock, gemm_function
+from tvm_tiny.schedules.microkernels.gemm_shared import shared_gemm_function
+from tvm_tiny.schedules.requantize_forms import Form
+
+
+def gemm(prefix: str, shape: GemmBlock, times: int, *, stride: int | None = None, shared: bool = False) -> Block:
+    """All blocks of one call.
+
+    Operands: `columns` int16 (groups of pixels, groups of k, pixels, word, half), `stream` int32 (channel blocks, words), `y` int8 (pixels,
+    channels), transposed for planes; or `tiles` int32 (channel blocks, pixels, channels) where the requantisation has no form.
+
+    Parameters
+    ----------
+    times : int
+        Channel blocks (order "channels") or groups of pixels (order "pixels") of the call.
+    stride : int, optional
+        Bytes from pixel to pixel of `y`, where the block does not fix them.
+    shared : bool
+        Call the function that takes the length of the sums as an argument.
+    """
+    stride = shape.pixel_stride or stride or shape.channels * times
+    blocks, groups = (times, 1) if shape.order == "channels" else (1, times)
+    meaning = gemm_meaning(shape, blocks, groups, stride)
+    function = (shared_gemm_function if shared else gemm_function)(prefix, shape)
+
+    def arguments(columns: tirx.Var, stream: tirx.Var, y: tirx.Var, *_sums: tirx.Var) -> list[Any]:
+        end = address(stream, times, 0) if shape.order == "channels" else address(columns, times, 0, 0, 0, 0)
+        length = [tirx.const(shape.scratch_bytes, "uint32")] if shared else []
+        return [address(columns), address(stream), address(y), end, tirx.const(stride, "uint32"), *length]
+
+    return block(function, meaning, arguments)
+
+
+def gemm_meaning(shape: GemmBlock, blocks: int, groups: int, stride: int) -> Meaning:
+    """Sums of products and their requantisation: `blocks` of channels × `groups` of pixels, whose outputs lie `stride` bytes apart."""
+    c, p, planar = shape.channels, shape.pixels, shape.channel_stride > 1
+    columns = operand("columns", (groups, shape.groups, p, 2, 2), "int16")
+    stream = operand("stream", (blocks, shape.stream_bytes // 4), "int32")
+    axes = {"n": groups, "m": blocks, "p": p, "c": c}
+    sums, accumulates = sums_of(axes), shape.requant.form is Form.ACCUMULATOR
+    if accumulates:
+        y = operand("tiles", (blocks, p, c), "int32")
+    elif planar:
+        y = operand("y", (blocks * c, groups * p), "int8", (shape.channel_stride, stride))
+    else:
+        y = operand("y", (groups * p, blocks * c), "int8", (stride, 1))
+
+    def body(n: Any, m: Any, pixel: Any, channel: Any) -> list[tirx.Stmt]:
+        here = (n, m, pixel, channel, 0)
+
+        def product(g: Any) -> list[tirx.Stmt]:
+            terms = [
+                wide(_weight(shape, stream, m, g, channel, word, half)) * wide(load(columns, n, g, pixel, word, half))
+                for word in range(2)
+                for half in range(2)
+            ]
+            return [store(sums, load(sums, *here) + sum(terms[1:], terms[0]), *here)]
+
+        acc = load(sums, *here).astype("int32")
+        statements = [store(sums, wide(load(stream, m, channel)), *here), loop("g", shape.groups, product)]
+        if accumulates:
+            return [*statements, store(y, acc, m, pixel, channel)]
+        last = c * (1 + shape.groups * shape.weight_words)
+        constants = [load(stream, m, last + c * i + channel) for i in range(shape.requant.words)]
+        at = (m * c + channel, n * p + pixel) if planar else (n * p + pixel, m * c + channel)
+        return [*statements, store(y, requantised(shape.requant, acc, constants), *at)]
+
+    return Meaning((columns, stream, y, sums), nest("gemm", axes, (columns, stream, y, sums), body))
+
+
+def _weight(shape: GemmBlock, stream: tirx.Var, m: Any, g: Any, channel: Any, word: int, half: int) -> Any:
+    """The weight that meets `half` of `word` of group `g`: r8 has two in a halfword, whose low one alone meets the second word."""
+    first = shape.channels + shape.weight_words * (g * shape.channels + channel)
+    if shape.operand == "w16":
+        return halfword(load(stream, m, first + word), half)
+    packed = load(stream, m, first)
+    if shape.operand == "w8":
+        return byte(packed, 2 * half + word)
+    return byte(packed, 2 * half) if word else halfword(packed, half)
