@@ -27,6 +27,7 @@ from tvm.s_tir import Schedule
 import tvm_tiny
 from benchmarks.generic_loops import generic_schedule
 from benchmarks.measure import DEMO_MODEL
+from benchmarks.pictures import OURS, new_figure, save
 from benchmarks.speed import BOARD_TERMS
 from tvm_tiny.boards import Board, find_board
 from tvm_tiny.cli.inputs import make_samples
@@ -188,20 +189,13 @@ def table(found: Sequence[Row], title: str) -> Table:
 
 def draw(found: Sequence[Row], title: str, path: Path) -> None:
     """Bars of cycles, logarithmic, with the gain of each step."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    mpl.rcParams["svg.hashsalt"] = "tvm_tiny"  # the same picture for the same figures
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    figure, axes = new_figure(8, 4)
     names = [row.step if i == 0 else f"+ {row.step}" for i, row in enumerate(found)]
-    bars = axes.barh(names, [row.cycles / 1e6 for row in found], color="#4878a8")
+    bars = axes.barh(names, [row.cycles / 1e6 for row in found], color=OURS)
     axes.bar_label(bars, [f"{row.cycles / 1e6:.2f} M  ({row.gain:.2f}×)" for row in found], padding=3, fontsize="small")
     axes.set(xscale="log", xlabel="million cycles of one inference, estimated", title=title, xlim=(None, found[0].cycles / 1e6 * 3))
     axes.invert_yaxis()
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main() -> None:

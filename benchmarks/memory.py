@@ -3,6 +3,7 @@
 itself to.
 
     python -m benchmarks.memory FOLDER_OF_MODELS [model …] [--max-overhead 0.12]
+    python -m benchmarks.memory FOLDER_OF_MODELS [model …] --combinations     # of passes: none, each alone, all but one, every pair, all
 
 Arena: activations, kernel scratch, int8 input and output inside; a float input that is only quantised stays in the caller's memory, its
 int8 image inside. "patches": the least arena without streamed rows. At most `--max-overhead` of the multiply-accumulates are done again.
@@ -12,7 +13,8 @@ Sizes are of the plan, which equal the linker's. Models that are not in the fold
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 import tvm_tiny
+from tvm_tiny.pipeline import PIPELINE
 
 TARGET = "c -mcpu=cortex-m7"
 GOALS = ("speed", "balanced", "sram")
+OPTIONAL = tuple(phase.name for phase in PIPELINE if phase.optional)
 PATCHES_ALONE = {"optimize": "sram", "disable": ("stream-rows",)}
 
 
@@ -70,6 +74,25 @@ def measure(path: Path, goals: Sequence[str] = GOALS, max_overhead: float = 0.1)
     return Row(path.stem, arena, extra, float(alone.report.decisions.get("patches", {}).get("chosen", {}).get("extra_macs", 0.0)))
 
 
+def combinations() -> Iterator[tuple[str, frozenset[str]]]:
+    """What is on, in words, and the passes to leave out for it."""
+    every = frozenset(OPTIONAL)
+    yield "none", every
+    yield from ((name, every - {name}) for name in OPTIONAL)
+    yield from ((" + ".join(pair), every - set(pair)) for pair in itertools.combinations(OPTIONAL, 2))
+    yield from ((f"all but {name}", frozenset({name})) for name in OPTIONAL)
+    yield "all", frozenset()
+
+
+def print_combinations(console: Console, paths: Sequence[Path], max_overhead: float) -> None:
+    """Arena bytes under the goal "sram", a line a combination as soon as it is known, a column a network."""
+    width = max(len(name) for name, _disabled in combinations())
+    console.print(f"{'arena bytes, goal sram, with':{width}}", *(f"{p.stem:>24}" for p in paths), highlight=False)
+    for name, disabled in combinations():
+        built = (tvm_tiny.build(p, TARGET, optimize="sram", max_overhead=max_overhead, disable=disabled) for p in paths)
+        console.print(f"{name:{width}}", *(f"{model.workspace_size:>24,}" for model in built), highlight=False)
+
+
 def table(rows: Sequence[Row]) -> Table:
     """The figures beside their limits."""
     out = Table(title=f"arena bytes, {TARGET}", title_justify="left")
@@ -104,13 +127,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("models", nargs="*", default=list(LIMITS), metavar="model")
     parser.add_argument("--max-overhead", type=float, default=0.1, help="work that may be done again, as a fraction (default 0.1)")
+    parser.add_argument("--combinations", action="store_true", help="for every combination of passes, under the goal sram")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.models) - set(LIMITS))
     if unknown:
         parser.error(f"no limits for {', '.join(unknown)}; known: {', '.join(LIMITS)}")
     paths = [arguments.folder / f"{name}.tflite" for name in arguments.models]
     console = Console(width=160)
-    console.print(table([measure(p, max_overhead=arguments.max_overhead) for p in paths if p.is_file()]))
+    there = [p for p in paths if p.is_file()]
+    if arguments.combinations:
+        print_combinations(Console(width=60 + 25 * len(there)), there, arguments.max_overhead)
+    else:
+        console.print(table([measure(p, max_overhead=arguments.max_overhead) for p in there]))
     for path in paths:
         if not path.is_file():
             console.print(f"missing: {path}")
