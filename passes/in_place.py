@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import tvm
 from tvm import relax
 from tvm_ffi import structural_equal
@@ -33,7 +34,7 @@ from tvm_tiny.schedules.base import Layer
 from tvm_tiny.target import TinyTarget, parse_target
 
 WHY = Explainer("in-place")
-_ELEMENTWISE = frozenset({"add", "sub", "mul", "lookup", "requantize"})
+_ELEMENTWISE = frozenset({"add", "sub", "mul", "lookup", "requantize", "flip_sign"})
 
 
 @tvm.transform.module_pass(opt_level=0, name="in-place")
@@ -140,7 +141,7 @@ def _window_problem(graph: TinyGraph, node: Node) -> str | None:
 
 
 def _unlike(a: relax.Var, b: relax.Var) -> str | None:
-    same = structural_equal(a.ty, b.ty)
+    same = structural_equal(a.ty.shape, b.ty.shape) and np.dtype(str(a.ty.dtype)).itemsize == np.dtype(str(b.ty.dtype)).itemsize
     return None if same else "the result has another shape or type"
 
 

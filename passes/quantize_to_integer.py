@@ -5,7 +5,7 @@ Where it may stand: first; its input is the QDQ form of `tvm_tiny.frontend.tflit
 
 What it matches, looking back from every `quantize` (with the integer `clip` behind it, which becomes the operator's clamp)
   1. convolution, depthwise convolution, fully connected: `add?(op(dequantize(x), dequantize(w)), dequantize(b))`
-  2. add, subtract, multiply of two dequantised values
+  2. add, subtract, multiply of two dequantised values; with a constant number they are one of the functions of 5, by their own arithmetic
   3. average and max pooling, mean, softmax of one dequantised value; an average that changes the quantisation (ONNX) is a mean when it
      covers the image, else a depthwise convolution with ones
   4. a plain dequantised value: `tiny.requantize`
@@ -260,7 +260,21 @@ def _addition(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr |
     params = add.quantize_params(a.quant.real_scale, b.quant.real_scale, result.quant.real_scale)
     name = "tiny.add" if op_name(expr) == "relax.add" else "tiny.sub"
     zero_points = {"a_zp": a.quant.zp, "b_zp": b.quant.zp, "rounding": cv.rounding}
-    return registry.call(name, cv.value(a.value), cv.value(b.value), **zero_points, **params, **result.attrs())
+    return _of_two(cv, name, a, b, {**zero_points, **params, **result.attrs()})
+
+
+def _of_two(cv: _Converter, name: str, a: Dequantized, b: Dequantized, attrs: dict[str, object]) -> relax.Expr:
+    """An operator on two values; with one constant number it has 256 results, which are a table."""
+    for value, number in ((a, b), (b, a)):
+        if not is_constant(number.value) or constant(number.value).size > 1 or is_constant(value.value):
+            continue
+        if len(shape_of(number.value)) > len(shape_of(value.value)):
+            continue
+        every = np.arange(-128, 128).astype(np.int8)
+        operands = [every if v is value else constant(v.value).reshape(1) for v in (a, b)]
+        scales = {"x_scale": value.quant.real_scale, "y_scale": attrs["y_scale"], "source": attrs["source"]}
+        return registry.call("tiny.lookup", cv.value(value.value), relax.const(registry.get(name).numpy(*operands, **attrs)), **scales)
+    return registry.call(name, cv.value(a.value), cv.value(b.value), **attrs)
 
 
 def _product(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | None:
@@ -269,7 +283,7 @@ def _product(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | 
         return None
     params = mul.quantize_params(a.quant.real_scale, b.quant.real_scale, result.quant.real_scale)
     zero_points = {"a_zp": a.quant.zp, "b_zp": b.quant.zp, "rounding": cv.rounding}
-    return registry.call("tiny.mul", cv.value(a.value), cv.value(b.value), **zero_points, **params, **result.attrs())
+    return _of_two(cv, "tiny.mul", a, b, {**zero_points, **params, **result.attrs()})
 
 
 def _pool(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | None:

@@ -188,7 +188,7 @@ def _evaluate(graph: TinyGraph, node: Node, *values: np.ndarray) -> np.ndarray:
     arrays = []
     for arg, value in zip(node.args, values, strict=False):
         shape = graph.shape(arg)
-        arrays.append(np.broadcast_to(value, shape).astype(np.int8))
+        arrays.append(np.broadcast_to(value if shape else value[0], shape).astype(np.int8))
     out = registry.get(node.op).numpy(*arrays, **node.attrs).astype(np.int64)
     return out.reshape(-1, out.shape[-1])
 

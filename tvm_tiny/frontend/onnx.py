@@ -33,9 +33,10 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from tvm_tiny.errors import ModelFormatError, TinyError
 from tvm_tiny.frontend.naming import Sheet, TensorInfo, finish
-from tvm_tiny.frontend.onnx_check import OnnxGraph, check_onnx, read_onnx
+from tvm_tiny.frontend.onnx_check import OnnxGraph, as_unsigned, check_onnx, read_onnx
 from tvm_tiny.frontend.qdq import Emitter, Origin, Scale, Value, identity
 from tvm_tiny.frontend.qdq_rules import Rewriter
+from tvm_tiny.ops import registry
 
 
 def load_onnx(data: bytes, name: str) -> tvm.IRModule:
@@ -115,30 +116,52 @@ def _to_qdq(mod: tvm.IRModule, importer: Importer, graph: OnnxGraph, name: str) 
     rewriter = Rewriter(emitter, importer.origins, frozenset(outputs))
     params = []
     inputs = []
+    variables = []
     for param, port in zip(function.params, graph.inputs, strict=True):
         info = graph.info(port)
         hint = emitter.names.unique(port)
         params.append(hint)
         inputs.append(info)
-        emitter.hints[param], emitter.table[hint] = hint, info
-        scale = None if info.scale is None or info.zero_point is None else Scale(info.scale, info.zero_point)
-        rewriter.values[param] = Value(info.shape, identity(len(info.shape)), var=param, raw=info.dtype == "int8", quant=scale)
-    with builder.function("main", list(function.params)):
+        variables.append(relax.Var(param.name, relax.TensorType(info.shape, "uint8")) if port in graph.unsigned else param)
+        emitter.hints[variables[-1]], emitter.table[hint] = hint, info
+    with builder.function("main", variables):
         with builder.dataflow():
+            for param, variable, info in zip(function.params, variables, inputs, strict=True):
+                rewriter.values[param] = _input(emitter, variable, info)
             for block in function.body.blocks:
                 for binding in block.bindings:
                     rewriter.bind(binding.var, binding.value)
             results = rewriter.values[function.body.body]
             listed = results if isinstance(results, list) else [results]
-            final = [_output(emitter, value, port) for value, port in zip(listed, outputs, strict=True)]
+            final = [_output(emitter, value, port, port in graph.unsigned) for value, port in zip(listed, outputs, strict=True)]
             result = builder.emit_output(final[0] if len(final) == 1 else relax.Tuple(final))
         builder.emit_func_output(result)
     ports = [emitter.table[emitter.hints[var]] for var in final]
     return finish(builder.get(), emitter.hints, params, Sheet(name, "onnx", inputs, ports, emitter.table))
 
 
-def _output(emitter: Emitter, value: Value, port: str) -> relax.Expr:
-    """A model output: in the file's own layout, under its own name."""
+def _input(emitter: Emitter, variable: relax.Var, info: TensorInfo) -> Value:
+    """A model input; of a uint8 one its int8 form."""
+    unsigned = info.dtype == "uint8"
+    var = emitter.emit(registry.call("tiny.flip_sign", variable)) if unsigned else variable
+    zero = None if info.zero_point is None else info.zero_point - 128 * unsigned
+    scale = None if info.scale is None or zero is None else Scale(info.scale, zero)
+    return Value(info.shape, identity(len(info.shape)), var=var, raw=info.dtype != "float32", quant=scale)
+
+
+def _output(emitter: Emitter, value: Value, port: str, unsigned: bool) -> relax.Expr:
+    """A model output: in the file's own layout and type, under its own name."""
+    if not unsigned:
+        return _named(emitter, value, port)
+    value = emitter.laid(value, identity(len(value.shape)))
+    info = TensorInfo(port, value.shape, "int8", *((None, None) if value.quant is None else (value.quant.scale, value.quant.zero_point)))
+    var = emitter.builder.emit(registry.call("tiny.flip_sign", emitter.stored(value)))
+    emitter.hints[var] = hint = emitter.names.unique(port)
+    emitter.table[hint] = as_unsigned(info, True)
+    return var
+
+
+def _named(emitter: Emitter, value: Value, port: str) -> relax.Expr:
     value = emitter.laid(value, identity(len(value.shape)))
     origin = value.origin if value.origin is not None else Origin(port, "OUTPUT", -1)
     named = Origin(port, origin.op, origin.node)

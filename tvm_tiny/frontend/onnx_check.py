@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tvm_tiny.errors import ModelFormatError, Problem
 from tvm_tiny.frontend.naming import TensorInfo
 from tvm_tiny.frontend.onnx_batch_norm import fold_batch_norms
+from tvm_tiny.frontend.onnx_uint8 import to_int8
 from tvm_tiny.frontend.problems import QUANTISE, Report
 
 MIN_OPSET, MAX_RANK, MAX_TENSOR_BYTES = 10, 8, 1 << 30
@@ -26,13 +27,14 @@ _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.INT8: "int8", TensorProto.U
 
 @dataclass
 class OnnxGraph:
-    """A parsed ONNX model with inferred shapes and its constants."""
+    """A parsed ONNX model with inferred shapes and its constants; `unsigned` are the inputs and outputs that are uint8 in the file."""
 
     model: Any
     opset: int
     constants: dict[str, np.ndarray]
     shapes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
+    unsigned: frozenset[str] = frozenset()
 
     @property
     def inputs(self) -> list[str]:
@@ -57,7 +59,7 @@ class OnnxGraph:
             if node.op_type == "DequantizeLinear" and node.input[0] == port:
                 scale = float(self.constants[node.input[1]].ravel()[0])
                 zero_point = int(self.constants[node.input[2]].ravel()[0]) if len(node.input) > 2 else 0
-        return TensorInfo(port, self.shape(port), _DTYPES[self.dtypes[port]], scale, zero_point)
+        return as_unsigned(TensorInfo(port, self.shape(port), _DTYPES[self.dtypes[port]], scale, zero_point), port in self.unsigned)
 
     def clip_bounds(self, node: Any) -> tuple[float, float]:
         """The constant bounds of a Clip (attributes before opset 11, inputs since)."""
@@ -82,6 +84,12 @@ class OnnxGraph:
         return widths, value
 
 
+def as_unsigned(port: TensorInfo, unsigned: bool) -> TensorInfo:
+    """An input or output as the file has it: uint8 where that is what it was."""
+    zero = None if port.zero_point is None else port.zero_point + 128
+    return replace(port, dtype="uint8", zero_point=zero) if unsigned else port
+
+
 def attributes_of(node: Any) -> dict[str, Any]:
     """A node's attributes as Python values."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -100,11 +108,12 @@ def read_onnx(data: bytes) -> OnnxGraph:
         _batch_of_one(model)
         _resolve(model)
         fold_batch_norms(model)
+        unsigned = to_int8(model)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model)  # After inference: writers may leave the shapes of outputs out.
         constants = _constants(model)
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-        graph = OnnxGraph(model, opset, constants)
+        graph = OnnxGraph(model, opset, constants, unsigned=unsigned)
         _shapes(graph)
     except Exception as error:
         text = str(error).strip().splitlines()

@@ -186,7 +186,15 @@ def _operand(self: Rewriter, value: Value, perm: tuple[int, ...]) -> relax.Expr:
 
 
 def _pool(self: Rewriter, call: relax.Call, origin: Origin | None, pool: Callable[..., relax.Expr]) -> Value:
-    x, attrs = self.out.laid(self.stored(call.args[0]), NHWC), call.attrs
+    x = self.out.laid(self.stored(call.args[0]), NHWC)
+    if x.raw:  # largest integers: those of the largest reals, whatever the scale
+        scale = x.quant or Scale(1.0, 0)
+        return self.out.quantize(_pool_of(self, replace(x, quant=scale, raw=False), call, None, pool), scale, origin)
+    return _pool_of(self, x, call, origin, pool)
+
+
+def _pool_of(self: Rewriter, x: Value, call: relax.Call, origin: Origin | None, pool: Callable[..., relax.Expr]) -> Value:
+    attrs = call.attrs
     expr = pool(
         self.out.real(x),
         pool_size=[int(n) for n in attrs.pool_size],

@@ -18,7 +18,7 @@ float32 constants and zero points int32 constants, scalar per tensor, one-dimens
     HARD_SWISH         q(multiply(d(x), divide(clip(add(d(x), 3), 0, 6), 6)))
     LEAKY_RELU         q(nn.leakyrelu(d(x), alpha))
     RELU, RELU6, RELU_N1_TO_1      clip(q(d(x)))        (a requantise and an integer clamp)
-    QUANTIZE           q(x) of a float x, q(d(x)) of an int8 x (requantise)
+    QUANTIZE           q(x) of a float x, q(d(x)) of an int8 x (requantise); a uint8 x or result is tiny.flip_sign of an int8 one
     DEQUANTIZE         d(x)
     RESHAPE, SQUEEZE, EXPAND_DIMS  reshape(x)                PAD, PADV2   nn.pad(x, pad_value = zero point of x, or the given integer)
     TRANSPOSE          permute_dims(x)                       CONCATENATION   concat((x, …))
@@ -53,6 +53,7 @@ from tvm_tiny.frontend.naming import Names, Sheet, TensorInfo, finish
 from tvm_tiny.frontend.tflite_check import check_graph
 from tvm_tiny.frontend.tflite_reader import read_graph
 from tvm_tiny.frontend.tflite_rules import activation_range, output_padding, reduction_axes, slice_bounds
+from tvm_tiny.ops import registry
 
 _BINARY = {"ADD": R.add, "SUB": R.subtract, "MUL": R.multiply}
 # (align_corners, half_pixel_centers) → coordinate transformation, rounding
@@ -193,13 +194,17 @@ class QdqConverter(OperatorConverter):
         value = self.raw(tensor) if value is None else value
         if tensor.quant is None:
             return value
-        return self.bb.emit(R.dequantize(value, _scale(tensor.scale), _integer(tensor.zero_point), axis=-1))
+        if tensor.dtype == "uint8":
+            value = self.bb.emit(registry.call("tiny.flip_sign", value), name_hint=self.names.unique(f"{tensor.name}_int8"))
+        return self.bb.emit(R.dequantize(value, _scale(tensor.scale), _integer(_int8_zero(tensor)), axis=-1))
 
     def rounded(self, value: relax.Expr, tensor: Tensor, activation: int = 0) -> relax.Expr:
         """`clip?(q(value))` in the tensor's quantisation; a float tensor gets the activation in float."""
         bounds = activation_range(activation, tensor)
         if tensor.quant is not None:
-            value = R.quantize(value, _scale(tensor.scale), _integer(tensor.zero_point), axis=-1, out_dtype=tensor.dtype)
+            value = R.quantize(value, _scale(tensor.scale), _integer(_int8_zero(tensor)), axis=-1, out_dtype="int8")
+        if tensor.dtype == "uint8":
+            return registry.call("tiny.flip_sign", self.bb.emit(value, name_hint=self.names.unique(f"{tensor.name}_int8")))
         return value if bounds is None else R.clip(self.bb.emit(value), *bounds)
 
     def biased(self, op: Operator, value: relax.Expr) -> relax.Expr:
@@ -363,6 +368,11 @@ class QdqConverter(OperatorConverter):
     def convert_cast(self, op: Operator) -> relax.Expr:
         """QUANTIZE, DEQUANTIZE."""
         return self.rounded(self.real(self.graph.need(op, 0)), self.graph.out(op))
+
+
+def _int8_zero(tensor: Tensor) -> int:
+    """The zero point of a quantised tensor's int8 form: uint8 counts from 128 less."""
+    return tensor.zero_point - 128 if tensor.dtype == "uint8" else tensor.zero_point
 
 
 def _info(tensor: Tensor, op: Operator | None = None) -> TensorInfo:

@@ -16,7 +16,7 @@ from tvm_tiny.frontend.tflite_operators import RULES, Rule, Site
 
 _TABLE = "`tvm-tiny check` lists the supported operators"
 _DTYPE_REMEDY = {
-    "uint8": "convert again with int8 quantisation and inference_input_type / inference_output_type = tf.int8",
+    "uint8": "convert again with int8 quantisation (only inputs and outputs of the model may be uint8)",
     "int16": "convert again with 8-bit activations",
     "float16": "convert from the float32 model, without float16 quantisation",
     "int4": "convert again with 8-bit weights",
@@ -127,15 +127,16 @@ def _check_tensor(site: Site, tensor: Tensor) -> None:
         site.problem(f"dynamic shape {list(tensor.shape)}", "convert with a fixed input shape", tensor)
     elif 0 in tensor.shape and tensor.data is None:
         site.problem(f"shape {list(tensor.shape)} holds no elements", "remove the operator", tensor)
-    if tensor.dtype == "int8" and tensor.quant is not None and not all(-128 <= z <= 127 for z in tensor.quant.zero_point):
-        site.contradiction(f"the zero point of {tensor.name!r} is not an int8")
+    lowest = {"int8": -128, "uint8": 0}.get(tensor.dtype)
+    if lowest is not None and tensor.quant is not None and not all(lowest <= z < lowest + 256 for z in tensor.quant.zero_point):
+        site.contradiction(f"the zero point of {tensor.name!r} is no {tensor.dtype}")
 
 
 def _check_dtypes(site: Site, rule: Rule) -> None:
     operands = [site.arg(i) for i in rule.data]
     data = [t for t in operands if t is not None] + [site.graph.tensors[i] for i in site.op.outputs]
     for tensor in data:
-        _check_data(site, tensor)
+        _check_data(site, tensor, ("int8", "uint8", "float32") if rule.mixed else ("int8", "float32"))
     kinds = {t.dtype for t in data}
     if rule.mixed or not kinds <= {"int8", "float32"}:
         return
@@ -143,12 +144,12 @@ def _check_dtypes(site: Site, rule: Rule) -> None:
         site.problem("int8 and float32 tensors are mixed in one operator", QUANTISE)
 
 
-def _check_data(site: Site, tensor: Tensor) -> None:
-    if tensor.dtype not in ("int8", "float32"):
+def _check_data(site: Site, tensor: Tensor, allowed: tuple[str, ...]) -> None:
+    if tensor.dtype not in allowed:
         remedy = _DTYPE_REMEDY.get(tensor.dtype, "convert with int8 quantisation")
-        site.problem(f"dtype {tensor.dtype} is not supported here (int8 or float32)", remedy, tensor)
-    elif tensor.dtype == "int8" and tensor.quant is None:
-        site.problem("an int8 tensor without scale and zero point", "convert again with full-integer quantisation", tensor)
+        site.problem(f"dtype {tensor.dtype} is not supported here ({', '.join(allowed[:-1])} or {allowed[-1]})", remedy, tensor)
+    elif tensor.dtype != "float32" and tensor.quant is None:
+        site.problem(f"an {tensor.dtype} tensor without scale and zero point", "convert again with full-integer quantisation", tensor)
     elif tensor.dtype == "float32" and tensor.quant is not None:
         site.contradiction(f"float32 tensor {tensor.name!r} has a scale")
     elif tensor.quant is not None and tensor.quant.per_channel:

@@ -98,7 +98,7 @@ class Rule:
     """What is supported of one operator.
 
     inputs : fewest and most operands;  data : positions of operands that carry activations;  outputs : their number, 0 = any above none;
-    mixed : input and output may differ in dtype;  notes : the restrictions, for people.
+    mixed : input and output may differ in dtype, and be uint8;  notes : the restrictions, for people.
     """
 
     check: Callable[[Site], None]
@@ -280,13 +280,13 @@ def _softmax(site: Site) -> None:
 
 def _quantize(site: Site) -> None:
     _same_shape(site)
-    if site.out.dtype != "int8":
-        site.problem(f"quantising to {site.out.dtype} is not supported", "convert again with int8 quantisation")
+    if site.out.dtype == "float32" or (site.out.dtype == "uint8" and site.need(0).dtype != "int8"):
+        site.problem(f"{site.need(0).dtype} to {site.out.dtype} is not supported", "convert again with int8 quantisation")
 
 
 def _dequantize(site: Site) -> None:
     _same_shape(site)
-    if site.need(0).dtype != "int8" or site.out.dtype != "float32":
+    if site.need(0).dtype == "float32" or site.out.dtype != "float32":
         site.problem(f"{site.need(0).dtype} to {site.out.dtype} is not supported (int8 to float32)", _AGAIN)
 
 
@@ -450,7 +450,7 @@ RULES: dict[str, Rule] = {
     "CONCATENATION": Rule(_concatenation, (1, 64), range(64), notes=f"{_SHARED}; no fused activation"),
     "CONV_2D": Rule(_conv2d, (2, 3), notes=f"{_CONSTANT}; no groups; {_CLAMPS}"),
     "DEPTHWISE_CONV_2D": Rule(_depthwise, (2, 3), notes=f"{_CONSTANT}; any depth multiplier; {_CLAMPS}"),
-    "DEQUANTIZE": Rule(_dequantize, (1, 1), mixed=True, notes="int8 to float32"),
+    "DEQUANTIZE": Rule(_dequantize, (1, 1), mixed=True, notes="int8 or uint8 to float32"),
     "EXPAND_DIMS": Rule(_reshape, (2, 2), notes=_SHARED),
     "FULLY_CONNECTED": Rule(_fully_connected, (2, 3), notes=f"{_CONSTANT}; input of any rank; {_CLAMPS}"),
     "HARD_SWISH": Rule(_same_shape, (1, 1)),
@@ -461,7 +461,7 @@ RULES: dict[str, Rule] = {
     "MUL": Rule(_binary, (2, 2), (0, 1), notes=f"broadcasting up to four dimensions; {_CLAMPS}"),
     "PAD": Rule(_pad, (2, 2), notes=f"constant padding; {_SHARED}"),
     "PADV2": Rule(_pad, (3, 3), notes=f"constant padding and value; {_SHARED}"),
-    "QUANTIZE": Rule(_quantize, (1, 1), mixed=True, notes="float32 or int8 to int8"),
+    "QUANTIZE": Rule(_quantize, (1, 1), mixed=True, notes="float32, int8 or uint8 to int8; int8 to uint8"),
     "RELU": Rule(_same_shape, (1, 1)),
     "RELU6": Rule(_relu_clamp, (1, 1), notes=_SHARED),
     "RELU_N1_TO_1": Rule(_relu_clamp, (1, 1), notes=_SHARED),
