@@ -54,6 +54,7 @@ def build(
     max_overhead: float = 0.1,
     camera: Camera = False,
     pins: Mapping[str, str] | None = None,
+    constant_time: bool = False,
     disable: Iterable[str] = (),
     records: str | Path | Records | bool | None = True,
     dump_dir: str | Path | None = None,
@@ -88,9 +89,11 @@ def build(
     pins : dict, optional
         By name of an input or output the memory of the board it lies in, on boards with several memories for the arena: where a DMA
         controller can reach it.
+    constant_time : bool
+        No kernel whose loops depend on the values of its input (the pass "skip-zeros" is left out).
     disable : iterable of str
         Optional passes to leave out: "fuse-ops", "remove-constant-channels", "order-ops", "recompute", "patch-inference", "stream-rows",
-        "select-layout", "in-place", "overlap".
+        "select-layout", "in-place", "skip-zeros", "overlap".
     records : bool, path or Records
         Tuning records that choose kernels: those shipped with the package (default), a file that `tune` wrote besides them, just the given
         ones, or none (False). A record made with another compiler is used, and the report says so.
@@ -118,8 +121,9 @@ def build(
     budget = _budget(sram, chosen_board)
     regions = _regions(chosen_board) if chosen_board else ()
     most = parse_size("flash", flash) if flash is not None else None
+    left_out = frozenset(disable) | ({"skip-zeros"} if constant_time else frozenset())
     options = Options(
-        chosen, frozenset(disable), optimize, budget, most, max_overhead, camera, regions, pins or {}, load_records(records)
+        chosen, left_out, optimize, budget, most, max_overhead, camera, regions, pins or {}, load_records(records)
     )  # fmt: skip
     with explanation.collecting() as decisions:
         lowered = run_pipeline(mod, options, dump)

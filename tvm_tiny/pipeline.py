@@ -27,6 +27,7 @@ from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
 from tvm_tiny.passes.recompute import Recompute
 from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
 from tvm_tiny.passes.select_layout import SelectLayout
+from tvm_tiny.passes.skip_zeros import SkipZeros
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records, load_records
@@ -119,6 +120,12 @@ PIPELINE: tuple[Phase, ...] = (
         "in-place",
         lambda o: InPlace(o.target, overlap="overlap" not in o.disable),
         "the order is final, and kernels are chosen for it",
+        optional=True,
+    ),
+    Phase(
+        "skip-zeros",
+        lambda o: SkipZeros(o.target, o.optimize, o.sram),
+        "operators are final, clamps too, and kernels are chosen for it",
         optional=True,
     ),
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),

@@ -70,11 +70,8 @@ def paired_dense(name: str, layer: LayerParameters, core: Core, *, batch: int = 
     outputs, inputs = layer.weights.shape
     choice = choice or default_choice(inputs, outputs)
     choice = replace(choice, channels=min(choice.channels, outputs), unroll=min(choice.unroll, max(inputs // 4, 1)))
-    problem = layer.requantization(layer.weights)
-    found = _find(problem)
-    if inputs % 4 or layer.weights.min() < -127 or found.form is Form.ACCUMULATOR:
-        return None
-    if max(np.abs(bound + found.offset).max() for bound in (problem.acc_min, problem.acc_max)) >= 2**23:
+    found = pair_requantization(layer)
+    if inputs % 4 or found is None:
         return None
     four = replace(layer, weights=layer.weights.reshape(outputs, 1, 1, inputs))
     writer = _Writer(name, layer, core, batch, choice, found)
@@ -95,6 +92,16 @@ def paired_dense(name: str, layer: LayerParameters, core: Core, *, batch: int = 
             "requantise": found.form.value + ("" if writer.requant.shift is not None else " per channel"),
         },
     )
+
+
+def pair_requantization(layer: LayerParameters) -> RequantParameters | None:
+    """The requantisation of a layer whose outputs are summed up in pairs; None where pairs or the requantisation would not be exact."""
+    problem = layer.requantization(layer.weights)
+    found = _find(problem)
+    if layer.weights.min() < -127 or found.form is Form.ACCUMULATOR:
+        return None
+    widest = max(np.abs(bound + found.offset).max() for bound in (problem.acc_min, problem.acc_max))
+    return found if widest < 2**23 else None
 
 
 def _find(problem: Requantization) -> RequantParameters:

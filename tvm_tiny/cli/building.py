@@ -29,6 +29,7 @@ Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed
 Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB", or "board"; exceeding it is an error.')]
 MaxOverhead = Annotated[float, typer.Option("--max-overhead", help="Work that may be added to save memory, as a fraction.")]
 Disable = Annotated[list[str] | None, typer.Option("--disable", metavar="PASS", help="Leave an optional pass out; may be repeated.")]
+ConstantTime = Annotated[bool, typer.Option("--constant-time", help="No kernel whose loops depend on the values of its input.")]
 RECORDS_HELP = "File of tuning records that choose kernels, besides the shipped ones; none: not even those."
 RecordsFile = Annotated[str | None, typer.Option("--records", help=RECORDS_HELP)]
 Explain = Annotated[bool, typer.Option("--explain", help="Print what every pass considered, took and left, and why.")]

@@ -12,6 +12,7 @@ from rich.console import Console
 from tvm_tiny.cli.building import (
     BoardName,
     Camera,
+    ConstantTime,
     Disable,
     Explain,
     Flash,
@@ -41,6 +42,7 @@ def compile_model(
     flash: Flash = None,
     camera: Camera = "no",
     max_overhead: MaxOverhead = 0.1,
+    constant_time: ConstantTime = False,
     disable: Disable = None,
     records: RecordsFile = None,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Write the IR after each phase to this directory.")] = None,
@@ -56,6 +58,7 @@ def compile_model(
         "sram": sram,
         "flash": flash,
         "max_overhead": max_overhead,
+        "constant_time": constant_time,
         "disable": disable or (),
         "camera": camera_of(camera),
     }

@@ -12,6 +12,7 @@ from rich.console import Console
 from tvm_tiny.cli.building import (
     BoardName,
     Camera,
+    ConstantTime,
     Disable,
     Explain,
     Flash,
@@ -39,6 +40,7 @@ def report(
     flash: Flash = None,
     camera: Camera = "no",
     max_overhead: MaxOverhead = 0.1,
+    constant_time: ConstantTime = False,
     disable: Disable = None,
     records: RecordsFile = None,
     memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
@@ -53,6 +55,7 @@ def report(
         "sram": sram,
         "flash": flash,
         "max_overhead": max_overhead,
+        "constant_time": constant_time,
         "disable": disable or (),
         "camera": camera_of(camera),
     }

@@ -2,6 +2,7 @@
 """`tiny.dense`: fully connected layer with requantisation and clamp.
 
 x int8 (..., K); weight int8 (N, K), symmetric; bias, multiplier, shift int32 (N,); y int8 (..., N).
+`skip_zeros` changes no bit: bytes of scratch a kernel may cost that leaves out inputs at their zero point; -1: no such kernel.
 Meaning: TensorFlow Lite's FULLY_CONNECTED, int8, per tensor or per channel (reference_integer_ops::FullyConnected).
 """
 
@@ -70,4 +71,5 @@ def _macs(shapes: list[tuple[int, ...]], _attrs: Attrs) -> int:
     return int(np.prod(shapes[0])) * shapes[1][0]
 
 
-OP = register(TinyOp(NAME, ("x", "weight", "bias", "multiplier", "shift"), _infer, _numpy, _te, _macs, REQUANTIZE_ATTRS))
+ATTRS: Attrs = {**REQUANTIZE_ATTRS, "skip_zeros": -1}
+OP = register(TinyOp(NAME, ("x", "weight", "bias", "multiplier", "shift"), _infer, _numpy, _te, _macs, ATTRS))

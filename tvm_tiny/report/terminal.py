@@ -71,9 +71,21 @@ def summary(report: Report) -> str:
         lines.append("of these " + ", ".join(f"{used:,} bytes in {name}" for name, used in report.memories.items()))
     lines += _streaming(report.decisions.get("stream", {}))
     lines += _code(report.decisions.get("code", {}))
+    lines += _data_dependent(report.layers)
     if report.float_layers:
         lines.append(f"left in float: {', '.join(report.float_layers)}")
     return "\n".join(lines)
+
+
+def _data_dependent(rows: Sequence[LayerRow]) -> list[str]:
+    """What layers take whose time depends on the input."""
+    found = [row for row in rows if "most_cycles" in row.kernel]
+    if not found:
+        return []
+    half, most = (sum(row.kernel[key] for row in found) for key in ("half_cycles", "most_cycles"))
+    where = ", ".join(str(row.index) for row in found)
+    return [f"data-dependent: layers {where}: {half:,} cycles with half of their inputs at zero, up to {most:,} when no input is zero "
+            "(estimated, without waits for flash); constant_time leaves such kernels out"]  # fmt: skip
 
 
 def _recomputed(decision: dict[str, Any]) -> list[str]:
