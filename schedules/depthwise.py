@@ -2,11 +2,13 @@
 """Depthwise convolution of any kernel, stride, padding, dilation and channel multiplier, NHWC in and out.
 
 Strips of rows of four channels are widened into padded int16 planes in scratch and convolved channel by channel with SMLAD.
+A column of pixels (an image one pixel wide, as of sound) is computed as a row: the bytes are the same, and blocks are wide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -122,15 +124,36 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
 
 
 def shape_of(layer: Layer) -> DepthwiseShape:
-    """The microkernel's description of the layer's geometry."""
+    """The microkernel's description of the layer's geometry; of a column of pixels that of the same bytes as a row."""
+    upright = _upright_shape(layer)
+    return _lying(upright) if _lies_down(layer, upright) else upright
+
+
+def _upright_shape(layer: Layer) -> DepthwiseShape:
     x, w, attrs = layer.shapes[0], layer.shapes[1], layer.attrs
     windows: dict[str, Any] = {k: tuple(attrs[v]) for k, v in (("stride", "strides"), ("padding", "padding"), ("dilation", "dilation"))}
     return DepthwiseShape(x[1], x[2], x[3], w[2], (w[0], w[1]), **windows)
 
 
+def _lying(upright: DepthwiseShape) -> DepthwiseShape:
+    """Rows and columns exchanged."""
+    top, left, bottom, right = upright.padding
+    turned: dict[str, Any] = {k: getattr(upright, k)[::-1] for k in ("kernel", "stride", "dilation")}
+    return replace(upright, height=upright.width, width=upright.height, padding=(left, top, right, bottom), **turned)
+
+
+def _lies_down(layer: Layer, upright: DepthwiseShape) -> bool:
+    """Whether the layer is a column of pixels that all go to planes at once; streamed rows are rows."""
+    if layer.by_rows or upright.width != 1 or upright.out_width != 1 or upright.height == 1:
+        return False
+    return plane_bytes(_lying(upright), 1) <= DepthwiseChoice().scratch_limit
+
+
 def parameters_of(layer: Layer) -> LayerParameters:
     """The layer's constants."""
     weights, bias, multiplier, shift = (layer.constants[i] for i in (1, 2, 3, 4))
+    if _lies_down(layer, _upright_shape(layer)):
+        weights = weights.transpose(1, 0, 2)
     a = layer.attrs
     return LayerParameters(weights, bias, multiplier, shift, a["x_zp"], a["y_zp"], (a["clamp_min"], a["clamp_max"]), a["rounding"])
 
