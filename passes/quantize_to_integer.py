@@ -6,12 +6,12 @@ Where it may stand: first; its input is the QDQ form of `tvm_tiny.frontend.tflit
 What it matches, looking back from every `quantize` (with the integer `clip` behind it, which becomes the operator's clamp)
   1. convolution, depthwise convolution, fully connected: `add?(op(dequantize(x), dequantize(w)), dequantize(b))`
   2. add, subtract, multiply of two dequantised values; with a constant number they are one of the functions of 5, by their own arithmetic
-  3. average and max pooling, mean, softmax of one dequantised value; an average that changes the quantisation (ONNX) is a mean when it
-     covers the image, else a depthwise convolution with ones
+  3. average and max pooling, mean, softmax, bilinear resize of one dequantised value; an average that changes the quantisation (ONNX) is a
+     mean when it covers the image, else a depthwise convolution with ones
   4. a plain dequantised value: `tiny.requantize`
   5. any elementwise float function of one per-tensor dequantised int8 value: `tiny.lookup`, its 256 results computed here: by the reference
      kernel's own integer arithmetic for logistic, tanh, hard-swish and leaky ReLU of TFLite models, in double precision otherwise
-  6. data movement on integers: reshape, transpose, pad, concatenate, slice, split, nearest-neighbour resize
+  6. what moves or compares integers: reshape, transpose, pad, concatenate, slice, split, nearest-neighbour resize, maximum, minimum
 What it leaves: everything else stays a float island between `tiny.dequantize` and `tiny.quantize`; `float_islands` lists them.
 
 Rounding: "gemmlowp" for TFLite models (bit-identical to TensorFlow Lite Micro), "single" for ONNX ones (nearest, as ONNX Runtime).
@@ -344,6 +344,18 @@ def _softmax(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | 
     )
 
 
+def _bilinear(cv: _Converter, expr: relax.Expr, result: _Result) -> relax.Expr | None:
+    x, attrs = cv.activation(expr.args[0]), expr.attrs
+    modes = {"asymmetric": (False, False), "align_corners": (True, False), "half_pixel": (False, True)}
+    mode = modes.get(str(attrs.coordinate_transformation_mode))
+    if x is None or mode is None or (str(attrs.method), str(attrs.layout)) != ("linear", "NHWC") or not x.quant.equals(result.quant):
+        return None
+    size = list(shape_of(expr)[1:3])
+    return registry.call(
+        "tiny.resize_bilinear", cv.value(x.value), size=size, align_corners=mode[0], half_pixel=mode[1], source=result.name
+    )
+
+
 def _is_probability(quant: Quant) -> bool:
     """TFLite fixes the output of an int8 softmax to scale 1/256, zero point -128."""
     return quant.real_scale == 1 / 256 and quant.zp == -128
@@ -411,6 +423,7 @@ _ANCHORS: dict[str, tuple[_Convert, ...]] = {
     "relax.nn.max_pool2d": (_pool,),
     "relax.mean": (_mean,),
     "relax.nn.softmax": (_softmax,),
+    "relax.image.resize2d": (_bilinear,),
     "relax.dequantize": (_requantize,),
 }
 
@@ -457,6 +470,17 @@ def _resize(cv: _Converter, call: relax.Call, name: str) -> relax.Expr | None:
     return registry.call("tiny.resize_nearest", cv.value(call.args[0]), size=size, align_corners=align, half_pixel=half, source=name)
 
 
+def _extreme(cv: _Converter, call: relax.Call, name: str) -> relax.Expr | None:
+    if dtype_of(call) != "int8":
+        return None
+    function = "maximum" if op_name(call) == "relax.maximum" else "minimum"
+    for value, number in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
+        if is_constant(number) and constant(number).size == 1 and shape_of(value) == shape_of(call):
+            table = getattr(np, function)(np.arange(-128, 128), int(_scalar(number))).astype(np.int8)
+            return registry.call("tiny.lookup", cv.value(value), relax.const(table), source=name)
+    return registry.call(f"tiny.{function}", *(cv.value(a) for a in call.args), source=name)
+
+
 _MOVES: dict[str, Callable[[_Converter, relax.Call, str], relax.Expr | None]] = {
     **dict.fromkeys(("relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten"), _reshape),
     "relax.permute_dims": _transpose,
@@ -464,6 +488,8 @@ _MOVES: dict[str, Callable[[_Converter, relax.Call, str], relax.Expr | None]] = 
     "relax.concat": _concat,
     "relax.strided_slice": _slice,
     "relax.image.resize2d": _resize,
+    "relax.maximum": _extreme,
+    "relax.minimum": _extreme,
 }
 
 

@@ -13,7 +13,8 @@ from tests.support.guarded import GuardedModel
 from tests.support.oracle import Oracle
 from tests.support.tflite_graphs import GraphBuilder
 
-BOARDS = [pytest.param(b, marks=pytest.mark.qemu) for b in ("mps2_an500", "mps2_an386")]
+EMULATED = ("decoder", "grouped", "dilated", "bilinear")  # by default, on one core; the others and another core in the slow tests
+DEEP = ("decoder", "dilated", "parts")
 
 
 def normalised_input(b: GraphBuilder) -> int:
@@ -30,9 +31,96 @@ def number_first(b: GraphBuilder) -> int:
     return b.op("ADD", [b.tensor((1,), 0.05, data=[-77]), rest], b.tensor((1, 3, 7), 0.06, 20), activation=1)
 
 
+def transposed(b: GraphBuilder, hw: tuple[int, int], kernel: int, stride: int, padding: int, channels: int = 5) -> int:
+    """A transposed convolution, per channel, with the output's extents that converters give it."""
+    rng = np.random.default_rng(kernel)
+    x, step = b.input((1, *hw, 4), 0.05, 11), rng.uniform(0.002, 0.01, channels)
+    weights = b.tensor((channels, kernel, kernel, 4), step, data=rng.integers(-127, 128, (channels, kernel, kernel, 4)))
+    bias = b.tensor((channels,), step * 0.05, dtype="int32", data=rng.integers(-900, 900, channels))
+    out = [e * stride if padding == 0 else (e - 1) * stride + kernel for e in hw]
+    options = {"stride_h": stride, "stride_w": stride, "padding": padding, "activation": 1}
+    y = b.tensor((1, *out, channels), 0.03, -100)
+    return b.op("TRANSPOSE_CONV", [b.ints(1, *out, channels), weights, x, bias], y, **options)
+
+
+def decoder(b: GraphBuilder) -> int:
+    """An encoder's layer, its double in size by a transposed convolution, and both side by side (U-Net)."""
+    rng = np.random.default_rng(5)
+    x = b.input((1, 8, 6, 3), 0.05, 3)
+    w = b.tensor((6, 3, 3, 3), 0.01, data=rng.integers(-127, 128, (6, 3, 3, 3)))
+    low = b.op("CONV_2D", [x, w, -1], b.tensor((1, 4, 3, 6), 0.1, -20), stride_h=2, stride_w=2, padding=0, activation=1)
+    up = b.tensor((3, 2, 2, 6), 0.01, data=rng.integers(-127, 128, (3, 2, 2, 6)))
+    high = b.op("TRANSPOSE_CONV", [b.ints(1, 8, 6, 3), up, low], b.tensor((1, 8, 6, 3), 0.05, 3), stride_h=2, stride_w=2, padding=1)
+    both = b.op("CONCATENATION", [x, high], b.tensor((1, 8, 6, 6), 0.05, 3), axis=3)
+    return b.op("CONV_2D", [both, b.tensor((2, 1, 1, 6), 0.01, data=rng.integers(-127, 128, (2, 1, 1, 6))), -1],
+                b.tensor((1, 8, 6, 2), 0.04, 0), stride_h=1, stride_w=1, padding=1)  # fmt: skip
+
+
+def grouped(b: GraphBuilder, groups: int = 3) -> int:
+    """A convolution in groups, per channel."""
+    rng = np.random.default_rng(groups)
+    x, step = b.input((1, 7, 5, 4 * groups), 0.05, -9), rng.uniform(0.002, 0.01, 2 * groups)
+    w = b.tensor((2 * groups, 3, 3, 4), step, data=rng.integers(-127, 128, (2 * groups, 3, 3, 4)))
+    bias = b.tensor((2 * groups,), step * 0.05, dtype="int32", data=rng.integers(-900, 900, 2 * groups))
+    return b.op("CONV_2D", [x, w, bias], b.tensor((1, 4, 3, 2 * groups), 0.05, 1), stride_h=2, stride_w=2, padding=0, activation=3)
+
+
+def dilated(b: GraphBuilder) -> int:
+    """Dilated convolutions of both kinds, wider than the image."""
+    rng = np.random.default_rng(2)
+    x = b.input((1, 7, 9, 4), 0.05, 17)
+    w = b.tensor((5, 3, 3, 4), 0.01, data=rng.integers(-127, 128, (5, 3, 3, 4)))
+    bias = b.tensor((5,), 0.01 * 0.05, dtype="int32", data=rng.integers(-900, 900, 5))
+    y = b.op("CONV_2D", [x, w, bias], b.tensor((1, 7, 9, 5), 0.1, -4), stride_h=1, stride_w=1, padding=0, dilation_h=4, dilation_w=2)
+    d = b.tensor((1, 3, 3, 5), 0.02, data=rng.integers(-127, 128, (1, 3, 3, 5)), axis=3)
+    options = {"stride_h": 1, "stride_w": 1, "padding": 1, "dilation_h": 2, "dilation_w": 3, "depth_multiplier": 1}
+    return b.op("DEPTHWISE_CONV_2D", [y, d, bias], b.tensor((1, 3, 3, 5), 0.06, 3), **options)
+
+
+def parts(b: GraphBuilder) -> list[int]:
+    """Parts of every kind, compared and put together again; one tensor is a result and read by others."""
+    x = b.input((1, 4, 6, 8))
+    left, right = (b.tensor((1, 4, 6, 3), 0.05, 3), b.tensor((1, 4, 6, 5), 0.05, 3))
+    b.op("SPLIT_V", [x, b.ints(3, -1), b.ints(3, shape=())], [left, right], num_splits=2)
+    cut = b.op("SLICE", [right, b.ints(0, 1, 0, 1), b.ints(1, -1, 2, 3)], b.tensor((1, 3, 2, 3), 0.05, 3))
+    rows = [b.tensor((1, 6, 3), 0.05, 3) for _ in range(4)]
+    b.op("UNPACK", [left], rows, num=4, axis=1)
+    best = b.op("MAXIMUM", [rows[0], rows[2]], b.tensor((1, 6, 3), 0.05, 3))
+    least = b.op("MINIMUM", [best, b.tensor((), 0.05, 3, data=[20])], b.tensor((1, 6, 3), 0.05, 3))
+    again = b.op("PACK", [least, rows[3], best], b.tensor((1, 6, 3, 3), 0.05, 3), values_count=3, axis=-1)
+    most = b.op("REDUCE_MAX", [again, b.ints(1, 2)], b.tensor((1, 3), 0.05, 3))
+    return [again, cut, best, most]
+
+
+def blocks(b: GraphBuilder) -> int:
+    """Space to depth and back with other blocks."""
+    deep = b.op("SPACE_TO_DEPTH", [b.input((1, 6, 12, 2))], b.tensor((1, 2, 4, 18), 0.05, 3), block_size=3)
+    wide = b.op("TRANSPOSE", [deep, b.ints(0, 1, 3, 2)], b.tensor((1, 2, 18, 4), 0.05, 3))
+    return b.op("DEPTH_TO_SPACE", [wide], b.tensor((1, 4, 36, 1), 0.05, 3), block_size=2)
+
+
+def bilinear(b: GraphBuilder, size: tuple[int, int], **mode: bool) -> int:
+    return b.op("RESIZE_BILINEAR", [b.input((1, 5, 7, 3)), b.ints(*size)], b.tensor((1, *size, 3), 0.05, 3), **mode)
+
+
 NETWORKS: dict[str, Callable[[GraphBuilder], int | list[int]]] = {
     "normalised input": normalised_input,
     "number first": number_first,
+    "transposed 3 by 2": lambda b: transposed(b, (4, 3), 3, 2, 0),
+    "transposed 2 by 2": lambda b: transposed(b, (3, 5), 2, 2, 0),
+    "transposed 4 by 2": lambda b: transposed(b, (1, 3), 4, 2, 0),
+    "transposed 5 by 3, valid": lambda b: transposed(b, (3, 2), 5, 3, 1),
+    "transposed 3 by 1": lambda b: transposed(b, (4, 4), 3, 1, 0),
+    "transposed 1 by 2": lambda b: transposed(b, (3, 3), 1, 2, 0),
+    "decoder": decoder,
+    "grouped": grouped,
+    "dilated": dilated,
+    "parts": parts,
+    "blocks": blocks,
+    "bilinear": lambda b: bilinear(b, (10, 14)),
+    "bilinear, smaller": lambda b: bilinear(b, (3, 2), half_pixel_centers=True),
+    "bilinear, half": lambda b: bilinear(b, (11, 16), half_pixel_centers=True),
+    "bilinear, corners": lambda b: bilinear(b, (9, 1), align_corners=True),
 }
 
 
@@ -50,8 +138,7 @@ def samples(model: tvm_tiny.CompiledModel, rng: np.random.Generator) -> list[lis
 
 
 @pytest.mark.host_cc
-@pytest.mark.parametrize("goal", ["balanced", "sram"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "goal"), [*((n, "balanced") for n in NETWORKS), *((n, "sram") for n in DEEP)])
 def test_on_the_host(name: str, goal: str, rng: np.random.Generator) -> None:
     data = model_of(name)
     library, oracle = GuardedModel(tvm_tiny.build(data, "c", name="net", optimize=goal)), Oracle(data)
@@ -61,9 +148,22 @@ def test_on_the_host(name: str, goal: str, rng: np.random.Generator) -> None:
         assert not library.faults
 
 
-@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", EMULATED)
+def test_on_an_emulated_m7(name: str, rng: np.random.Generator) -> None:
+    check_on_board(name, "mps2_an500", rng)
+
+
+@pytest.mark.slow
+@pytest.mark.qemu
+@pytest.mark.parametrize("board", ["mps2_an500", "mps2_an386"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_on_emulated_cores(name: str, board: str, rng: np.random.Generator) -> None:
+    check_on_board(name, board, rng)
+
+
+def check_on_board(name: str, board: str, rng: np.random.Generator) -> None:
+    """Every output bit the reference interpreter's."""
     data = model_of(name)
     model, oracle = tvm_tiny.build(data, board=board, name="net"), Oracle(data)
     drawn = samples(model, rng)

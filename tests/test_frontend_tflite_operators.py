@@ -91,6 +91,33 @@ def padv2(b: GraphBuilder) -> int:
     return moved("PADV2", (1, 8, 8, 4), ints(0, 0, 1, 1, 3, 0, 0, 0, shape=(4, 2)), lambda b: b.tensor((), 0.05, 3, data=-77))(b)
 
 
+def grouped(b: GraphBuilder) -> int:
+    w = b.tensor((6, 1, 1, 2), 0.01, data=RNG.integers(-127, 128, (6, 1, 1, 2)))
+    return b.op("CONV_2D", [b.input(IMAGE), w, -1], b.tensor((1, 6, 5, 6), 0.05, 1), stride_h=1, stride_w=1, padding=0)
+
+
+def transposed(b: GraphBuilder) -> int:
+    x, scales = b.input((1, 3, 2, 4)), np.array([0.01, 0.02, 0.005])
+    w = b.tensor((3, 3, 3, 4), scales, data=RNG.integers(-127, 128, (3, 3, 3, 4)))
+    bias = b.tensor((3,), scales * 0.05, dtype="int32", data=RNG.integers(-900, 900, 3))
+    options = {"stride_h": 2, "stride_w": 1, "padding": 0, "activation": 3}
+    return b.op("TRANSPOSE_CONV", [b.ints(1, 6, 2, 3), w, x, bias], b.tensor((1, 6, 2, 3), 0.05, -20), **options)
+
+
+def split_v(b: GraphBuilder) -> int:
+    outputs = [b.tensor((1, 6, 5, n), 0.05, 3) for n in (3, 1)]
+    return b.op("SPLIT_V", [b.input(IMAGE), b.ints(3, -1), b.ints(-1, shape=())], outputs, num_splits=2)
+
+
+def pack(b: GraphBuilder) -> int:
+    x = b.input((1, 6, 5))
+    return b.op("PACK", [x, x], b.tensor((1, 6, 2, 5), 0.05, 3), values_count=2, axis=2)
+
+
+def unpack(b: GraphBuilder) -> int:
+    return b.op("UNPACK", [b.input(IMAGE)], [b.tensor((1, 6, 5), 0.05, 3) for _ in range(4)], num=4, axis=-1)
+
+
 D, Q = "dequantize", "quantize"
 CASES: dict[str, tuple[Callable[[GraphBuilder], int], list[str]]] = {
     "CONV_2D": (conv, [D, D, "nn.conv2d", D, "add", Q, "clip"]),
@@ -139,7 +166,41 @@ CASES: dict[str, tuple[Callable[[GraphBuilder], int], list[str]]] = {
         ["image.resize2d"],
     ),
 }
+CASES |= {
+    "CONV_2D groups": (grouped, ["split", *[D, "TupleGetItem", D, "nn.conv2d", Q] * 2, "concat"]),
+    "TRANSPOSE_CONV": (
+        transposed,
+        [D, D, "nn.conv2d", D, "add", Q, "clip", "reshape", "permute_dims", "reshape"],
+    ),
+    "SLICE": (moved("SLICE", (1, 3, 4, 2), ints(0, 2, 1, 1), ints(-1, 3, -1, 2)), ["strided_slice"]),
+    "SPLIT_V": (split_v, ["split", "TupleGetItem"]),
+    "PACK": (pack, ["reshape", "reshape", "concat"]),
+    "UNPACK": (
+        unpack,
+        ["split", "TupleGetItem", "reshape"],
+    ),
+    "DEPTH_TO_SPACE": (moved("DEPTH_TO_SPACE", (1, 12, 10, 1), block_size=2), ["reshape", "permute_dims", "reshape"]),
+    "SPACE_TO_DEPTH": (
+        lambda b: b.op("SPACE_TO_DEPTH", [b.input((1, 6, 4, 3))], b.tensor((1, 3, 2, 12), 0.05, 3), block_size=2),
+        ["reshape", "permute_dims", "reshape"],
+    ),
+    "MAXIMUM": (moved("MAXIMUM", IMAGE, lambda b: b.tensor((4,), 0.05, 3, data=[3, -20, 90, -128])), ["maximum"]),
+    "MINIMUM": (moved("MINIMUM", IMAGE, lambda b: b.tensor((), 0.05, 3, data=[-7])), ["minimum"]),
+    "REDUCE_MAX": (moved("REDUCE_MAX", (1, 4), ints(2, 1)), ["reshape", D, "nn.max_pool2d", Q, "reshape"]),
+    "RESIZE_BILINEAR": (moved("RESIZE_BILINEAR", (1, 11, 9, 4), ints(11, 9)), [D, "image.resize2d", Q]),
+    "RESIZE_BILINEAR align": (moved("RESIZE_BILINEAR", (1, 11, 9, 4), ints(11, 9), align_corners=True), [D, "image.resize2d", Q]),
+    "RESIZE_BILINEAR half": (moved("RESIZE_BILINEAR", (1, 4, 3, 4), ints(4, 3), half_pixel_centers=True), [D, "image.resize2d", Q]),
+}
 EXACT = {
+    "SLICE",
+    "SPLIT_V",
+    "PACK",
+    "UNPACK",
+    "DEPTH_TO_SPACE",
+    "SPACE_TO_DEPTH",
+    "MAXIMUM",
+    "MINIMUM",
+    "REDUCE_MAX",
     "RESHAPE",
     "SQUEEZE",
     "EXPAND_DIMS",

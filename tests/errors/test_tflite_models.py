@@ -95,7 +95,7 @@ PROBLEMS: dict[str, tuple[Callable[[], GraphBuilder], str]] = {
     "sparse": (lambda: changed(sound(), "w", sparse=True), "operator 1 CONV_2D (w): sparse tensors are not supported"),
     "computed weights": (lambda: _conv_of_two_inputs(), "(w): weights must be constant, but are computed at run time"),
     "tanh fused": (lambda: with_options(sound(), 1, activation=4), "fused activation TANH is not supported here"),
-    "groups": (lambda: _grouped(), "grouped convolution (2 groups) is not supported"),
+    "groups": (lambda: _grouped(), "65 groups are not supported (at most 64)"),
     "softmax scale": (lambda: _unary("SOFTMAX", 0.1, beta=1.0), "the output must have scale 1/256 and zero point -128, but has 0.1"),
     "pool scale": (lambda: _pool(), "operands must share scale and zero point, but have (0.05"),
     "negative stride": (lambda: _slice(-1), "negative strides, ellipsis, new axis and offset are not supported"),
@@ -110,8 +110,8 @@ def _conv_of_two_inputs() -> GraphBuilder:
 
 def _grouped() -> GraphBuilder:
     b = GraphBuilder()
-    w = b.tensor((4, 1, 1, 1), 0.1, data=np.ones(4))
-    return b.output(b.op("CONV_2D", [b.input(SHAPE), w], b.tensor((1, 4, 4, 4), 0.1), stride_h=1, stride_w=1))
+    w = b.tensor((65, 1, 1, 1), 0.1, data=np.ones(65))
+    return b.output(b.op("CONV_2D", [b.input((1, 4, 4, 65)), w], b.tensor((1, 4, 4, 65), 0.1), stride_h=1, stride_w=1))
 
 
 def _unary(kind: str, scale: float, **options: object) -> GraphBuilder:

@@ -109,3 +109,26 @@ def test_strided_slice(begin: list[int], end: list[int], strides: list[int], rng
     constants = [int32s(*begin), int32s(*end), int32s(*strides)]
     fields = dict.fromkeys(("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0)
     np.testing.assert_array_equal(got, reference("STRIDED_SLICE", [x], got, constants, "StridedSliceOptions", **fields))
+
+
+@settings(max_examples=60)
+@given(
+    hw=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    mode=st.sampled_from([(False, False), (True, False), (False, True)]),
+    seed=seeds,
+)
+def test_resize_bilinear(hw: tuple[int, int], size: tuple[int, int], mode: tuple[bool, bool], seed: int) -> None:
+    x = int8s(np.random.default_rng(seed), (1, *hw, 2))
+    got = ops.get("resize_bilinear").numpy(x, size=list(size), align_corners=mode[0], half_pixel=mode[1])
+    fields = {"align_corners": mode[0], "half_pixel_centers": mode[1]}
+    want = reference("RESIZE_BILINEAR", [x], got, [int32s(*size)], "ResizeBilinearOptions", **fields)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("shapes", [((1, 3, 4, 5), (1, 3, 4, 5)), ((2, 3), (3,)), ((3, 1), (2, 1, 4))])
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_extremes(name: str, shapes: tuple[tuple[int, ...], ...], rng: np.random.Generator) -> None:
+    arrays = [int8s(rng, shape) for shape in shapes]
+    got = ops.get(name).numpy(*arrays)
+    np.testing.assert_array_equal(got, reference(name.upper(), arrays, got, options="MaximumMinimumOptions"))

@@ -62,6 +62,11 @@ def elementwise_cases(rng: np.random.Generator) -> list[Case]:
         cases.append((name, [int8s(rng, (16,)), int8s(rng, (16,))], {**zps, **params, "rounding": "single"}))
     every = np.arange(-128, 128, dtype=np.int8).reshape(1, 4, 8, 8)
     cases.append(("lookup", [every, tables.tanh(0.05, 3)], {"y_layout": "NCHW"}))
+    cases += [("flip_sign", [every], {}), ("flip_sign", [every.view(np.uint8)], {})]
+    for name in ("maximum", "minimum"):
+        cases.append((name, [int8s(rng, (1, 3, 4, 5)), int8s(rng, (4, 1))], NCHW))
+    for mode in ({"align_corners": True}, {"half_pixel": True}, {}):
+        cases += [("resize_bilinear", [int8s(rng, (1, 3, 4, 5))], {"size": size, **mode}) for size in ([7, 2], [1, 9])]
     for y_scale in (0.5, 0.01):
         cases.append(("requantize", [every], {"x_zp": 3, "y_zp": 4, **ops.requantize.quantize_params(0.05, y_scale)}))
     cases.append(

@@ -14,6 +14,8 @@ MOVEMENT = {
     "relax.reshape",
     "relax.permute_dims",
     "relax.concat",
+    "relax.maximum",
+    "relax.minimum",
     "relax.nn.pad",
     "relax.strided_slice",
     "relax.split",

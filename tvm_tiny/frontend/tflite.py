@@ -23,6 +23,12 @@ float32 constants and zero points int32 constants, scalar per tensor, one-dimens
     RESHAPE, SQUEEZE, EXPAND_DIMS  reshape(x)                PAD, PADV2   nn.pad(x, pad_value = zero point of x, or the given integer)
     TRANSPOSE          permute_dims(x)                       CONCATENATION   concat((x, …))
     STRIDED_SLICE      reshape?(strided_slice(x))            SPLIT   split(x)[i]
+    PACK, UNPACK       concat of reshapes; reshapes of split(x)[i]    SLICE, SPLIT_V   strided_slice(x), split(x)[i]
+    DEPTH_TO_SPACE, SPACE_TO_DEPTH  reshape(permute_dims(reshape(x)))
+    MAXIMUM, MINIMUM   maximum | minimum(a, b) of integers   REDUCE_MAX  reshape(q(nn.max_pool2d(d(reshape(x)))))
+    RESIZE_BILINEAR    q(image.resize2d(d(x), NHWC, linear)) with asymmetric, align_corners or half_pixel
+    TRANSPOSE_CONV     strided_slice?(depth to space of CONV_2D's form): `tflite_converters`
+    CONV_2D in groups  concat of CONV_2D's form of split(x)[i]
     RESIZE_NEAREST_NEIGHBOR   image.resize2d(x, NHWC, nearest_neighbor) with asymmetric/floor, align_corners/round_prefer_ceil or
                               tf_half_pixel_for_nn/floor
 
@@ -48,6 +54,7 @@ from tvm.relax.frontend.tflite import from_tflite
 from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
 
 from tvm_tiny.errors import ModelFormatError, TinyError
+from tvm_tiny.frontend import tflite_converters as converters
 from tvm_tiny.frontend.graph import Graph, Operator, Tensor
 from tvm_tiny.frontend.naming import Names, Sheet, TensorInfo, finish
 from tvm_tiny.frontend.tflite_check import check_graph
@@ -56,6 +63,18 @@ from tvm_tiny.frontend.tflite_rules import activation_range, output_padding, red
 from tvm_tiny.ops import registry
 
 _BINARY = {"ADD": R.add, "SUB": R.subtract, "MUL": R.multiply}
+_COMPOSED = {
+    "DEPTH_TO_SPACE": converters.convert_depth_to_space,
+    "MAXIMUM": converters.convert_extreme,
+    "MINIMUM": converters.convert_extreme,
+    "PACK": converters.convert_pack,
+    "REDUCE_MAX": converters.convert_reduce_max,
+    "SLICE": converters.convert_slice,
+    "SPACE_TO_DEPTH": converters.convert_space_to_depth,
+    "SPLIT_V": converters.convert_split_v,
+    "TRANSPOSE_CONV": converters.transposed_conv,
+    "UNPACK": converters.convert_unpack,
+}
 # (align_corners, half_pixel_centers) → coordinate transformation, rounding
 _RESIZE = {
     (False, False): ("asymmetric", "floor"),
@@ -101,6 +120,10 @@ def _integer(value: int | np.ndarray) -> relax.Expr:
     return relax.const(np.asarray(value, np.int32))
 
 
+Channels = slice | np.ndarray
+ALL: Channels = slice(None)
+
+
 class QdqConverter(OperatorConverter):
     """TVM's TFLite converter with every conversion of a supported operator replaced by the form in the module docstring.
 
@@ -129,7 +152,7 @@ class QdqConverter(OperatorConverter):
             **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), self.convert_reshape),
             "TRANSPOSE": self.convert_transpose,
             "CONCATENATION": self.convert_concatenation,
-            "RESIZE_NEAREST_NEIGHBOR": self.convert_resize,
+            **dict.fromkeys(("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"), self.convert_resize),
             "STRIDED_SLICE": self.convert_strided_slice,
             "SPLIT": self.convert_split,
             "SOFTMAX": self.convert_softmax,
@@ -140,6 +163,7 @@ class QdqConverter(OperatorConverter):
             **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1"), self.convert_activation),
             "QUANTIZE": self.convert_cast,
             "DEQUANTIZE": self.convert_cast,
+            **{kind: partial(function, self) for kind, function in _COMPOSED.items()},
         }
 
     # --- what from_tflite calls -----------------------------------------------------------------------------------------------------
@@ -207,15 +231,17 @@ class QdqConverter(OperatorConverter):
             return registry.call("tiny.flip_sign", self.bb.emit(value, name_hint=self.names.unique(f"{tensor.name}_int8")))
         return value if bounds is None else R.clip(self.bb.emit(value), *bounds)
 
-    def biased(self, op: Operator, value: relax.Expr) -> relax.Expr:
-        """`add(value, d(bias))` when the operator has a bias."""
-        x, weight, bias = self.graph.need(op, 0), self.graph.need(op, 1), self.graph.arg(op, 2)
+    def biased(self, op: Operator, value: relax.Expr, channels: Channels = ALL) -> relax.Expr:
+        """`add(value, d(bias))` when the operator has a bias; of the given output channels."""
+        position = 2 if op.kind == "TRANSPOSE_CONV" else 0
+        x, weight, bias = self.graph.need(op, position), self.graph.need(op, 1), self.graph.arg(op, 3 if position else 2)
         if bias is None:
             return value
-        real = relax.const(bias.values)
+        integers = np.ascontiguousarray(bias.values[channels])
+        real = relax.const(integers)
         if x.quant is not None:
             scale = (np.float64(x.scale) * weight.quantization.scale.astype(np.float64)).astype(np.float32)
-            real = self.dequantized(bias.values, scale, 0)
+            real = self.dequantized(integers, scale[channels] if scale.size > 1 else scale, 0)
         return R.add(value, self.bb.emit(real))
 
     def dequantized(self, data: np.ndarray, scale: np.ndarray, axis: int) -> relax.Expr:
@@ -223,19 +249,22 @@ class QdqConverter(OperatorConverter):
         scale = scale if scale.size > 1 else scale[0]
         return R.dequantize(relax.const(data), _scale(scale), _integer(np.zeros_like(scale, np.int32)), axis=axis)
 
-    def weights(self, weight: Tensor, data: np.ndarray, axis: int) -> relax.Expr:
-        """Weights in the layout of `data`, whose output channels lie along `axis`."""
+    def weights(self, weight: Tensor, data: np.ndarray, axis: int, channels: Channels = ALL) -> relax.Expr:
+        """Weights in the layout of `data`, whose output channels, the given ones of the file's, lie along `axis`."""
+        data = np.ascontiguousarray(data)
         if weight.quant is None:
             return relax.const(data)
-        return self.bb.emit(self.dequantized(np.ascontiguousarray(data), weight.quant.scale, axis))
+        scale = weight.quant.scale
+        return self.bb.emit(self.dequantized(data, scale[channels] if scale.size > 1 else scale, axis))
 
     # --- operators: each returns the value (SPLIT: values) to bind under its output's name; the forms are in the module docstring ---
 
     def convert_conv2d(self, op: Operator) -> relax.Expr:
         """CONV_2D."""
         x, weight = self.graph.need(op, 0), self.graph.need(op, 1)
-        kernel = self.weights(weight, weight.values, 0)
-        return self.convolve(op, kernel, groups=x.shape[3] // weight.shape[3], kernel_layout="OHWI")
+        if x.shape[3] != weight.shape[3]:
+            return converters.grouped_conv2d(self, op)
+        return self.convolve(op, self.weights(weight, weight.values, 0), groups=1, kernel_layout="OHWI")
 
     def convert_depthwise(self, op: Operator) -> relax.Expr:
         """DEPTHWISE_CONV_2D."""
@@ -243,11 +272,13 @@ class QdqConverter(OperatorConverter):
         kernel = self.weights(weight, weight.values.reshape(*weight.shape[1:], 1), 2)
         return self.convolve(op, kernel, groups=x.shape[3], kernel_layout="HWOI")
 
-    def convolve(self, op: Operator, kernel: relax.Expr, *, groups: int, kernel_layout: str) -> relax.Expr:
-        """The convolution both kinds share."""
+    def convolve(
+        self, op: Operator, kernel: relax.Expr, *, groups: int, kernel_layout: str, part: relax.Expr | None = None, channels: Channels = ALL
+    ) -> relax.Expr:
+        """The convolution both kinds share; of `part` of the input instead, for the given output channels."""
         options = op.options
         value = R.nn.conv2d(
-            self.real(self.graph.need(op, 0)),
+            self.real(self.graph.need(op, 0), part),
             kernel,
             strides=[options["stride_h"], options["stride_w"]],
             padding=output_padding(self.graph, op),
@@ -256,7 +287,7 @@ class QdqConverter(OperatorConverter):
             data_layout="NHWC",
             kernel_layout=kernel_layout,
         )
-        return self.rounded(self.biased(op, self.bb.emit(value)), self.graph.out(op), options["activation"])
+        return self.rounded(self.biased(op, self.bb.emit(value), channels), self.graph.out(op), options["activation"])
 
     def convert_fully_connected(self, op: Operator) -> relax.Expr:
         """FULLY_CONNECTED."""
@@ -314,9 +345,14 @@ class QdqConverter(OperatorConverter):
         return R.concat(parts, op.options["axis"] % len(self.graph.out(op).shape))
 
     def convert_resize(self, op: Operator) -> relax.Expr:
-        """RESIZE_NEAREST_NEIGHBOR."""
+        """RESIZE_NEAREST_NEIGHBOR, RESIZE_BILINEAR."""
         mode, rounding = _RESIZE[op.options["align_corners"], op.options["half_pixel_centers"]]
         size = self.graph.out(op).shape[1:3]
+        if op.kind == "RESIZE_BILINEAR":
+            mode = "half_pixel" if mode == "tf_half_pixel_for_nn" else mode
+            value = self.real(self.graph.need(op, 0))
+            value = self.bb.emit(R.image.resize2d(value, size, layout="NHWC", method="linear", coordinate_transformation_mode=mode))
+            return self.rounded(value, self.graph.out(op))
         return R.image.resize2d(
             self.raw(self.graph.need(op, 0)),
             size,

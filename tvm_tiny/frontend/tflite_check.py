@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from tvm_tiny.errors import Problem
 from tvm_tiny.frontend.graph import Graph, Operator, Tensor
 from tvm_tiny.frontend.problems import QUANTISE, Report
-from tvm_tiny.frontend.tflite_operators import RULES, Rule, Site
+from tvm_tiny.frontend.tflite_operators import RULES
+from tvm_tiny.frontend.tflite_site import Rule, Site
 
 _TABLE = "`tvm-tiny check` lists the supported operators"
 _DTYPE_REMEDY = {

@@ -49,6 +49,17 @@ OPTIONS: dict[str, tuple[str, tuple[tuple[str, int, str, Any], ...]]] = {
     "AVERAGE_POOL_2D": ("Pool2DOptions", _POOL),
     "MAX_POOL_2D": ("Pool2DOptions", _POOL),
     "MEAN": ("ReducerOptions", (("keep_dims", 0, "bool", False),)),
+    "REDUCE_MAX": ("ReducerOptions", (("keep_dims", 0, "bool", False),)),
+    "PACK": ("PackOptions", (("values_count", 0, "i32", 0), ("axis", 1, "i32", 0))),
+    "UNPACK": ("UnpackOptions", (("num", 0, "i32", 0), ("axis", 1, "i32", 0))),
+    "SPLIT_V": ("SplitVOptions", (("num_splits", 0, "i32", 0),)),
+    "DEPTH_TO_SPACE": ("DepthToSpaceOptions", (("block_size", 0, "i32", 0),)),
+    "SPACE_TO_DEPTH": ("SpaceToDepthOptions", (("block_size", 0, "i32", 0),)),
+    "TRANSPOSE_CONV": (
+        "TransposeConvOptions",
+        (("padding", 0, "i8", 0), ("stride_w", 1, "i32", 0), ("stride_h", 2, "i32", 0), ("activation", 3, "i8", 0)),
+    ),
+    "RESIZE_BILINEAR": ("ResizeBilinearOptions", (("align_corners", 2, "bool", False), ("half_pixel_centers", 3, "bool", False))),
     "RESHAPE": ("ReshapeOptions", (("new_shape", 0, "ints", ()),)),
     "CONCATENATION": ("ConcatenationOptions", (("axis", 0, "i32", 0), ("activation", 1, "i8", 0))),
     "RESIZE_NEAREST_NEIGHBOR": (

@@ -68,8 +68,22 @@ def output_padding(graph: Graph, op: Operator) -> list[int]:
     return [*before, *after]
 
 
+def transposed_padding(graph: Graph, op: Operator) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(rows, columns) of TRANSPOSE_CONV before the output's first, and the input's extents that belong to the output's.
+
+    The reference kernel takes the padding of the convolution that leads back from the output.
+    """
+    weight, y, options = graph.need(op, 1), graph.out(op), op.options
+    before, extents = [], []
+    for extent, stride, kernel in zip(y.shape[1:3], (options["stride_h"], options["stride_w"]), weight.shape[1:3], strict=True):
+        out = output_extent(extent, stride, kernel, options["padding"])
+        before.append(max((out - 1) * stride + kernel - extent, 0) // 2)
+        extents.append(out)
+    return (before[0], before[1]), (extents[0], extents[1])
+
+
 def reduction_axes(graph: Graph, op: Operator) -> list[int]:
-    """The axes of MEAN, non-negative, sorted, without duplicates."""
+    """The axes of MEAN and REDUCE_MAX, non-negative, sorted, without duplicates."""
     x, axes = graph.need(op, 0), graph.need(op, 1)
     return sorted({int(a) % len(x.shape) for a in axes.values.ravel()})
 
