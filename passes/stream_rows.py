@@ -26,7 +26,7 @@ rewrite:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import tvm
@@ -35,11 +35,12 @@ from tvm import relax
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.segments import Range, leaving
 from tvm_tiny.memory.stream_choice import Choice, StreamOptions, choose, forced
-from tvm_tiny.memory.stream_scratch import first_uses
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.ops.grouping import Group, activations, group_nodes
-from tvm_tiny.schedules.stream_costs import COSTS
+from tvm_tiny.schedules.microkernels import Core
+from tvm_tiny.schedules.stream_costs import COSTS, costs_of
+from tvm_tiny.target import TinyTarget
 
 STREAM_ATTR = "tiny.stream"
 WHY = Explainer("stream-rows")
@@ -59,8 +60,8 @@ class StreamRows:
         Extra work allowed, as a fraction of the whole network's.
     segments : sequence of (first, last), optional
         Stream exactly these ranges of operators instead of searching: for experiments and tests.
-    pairs : bool
-        Kernels that make two rows at once for less work may be used: False on cores without SMLAD.
+    target : TinyTarget, optional
+        Kernels that make two rows at once for less work are not used on cores without SMLAD; scratch is that of the core's kernels.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class StreamRows:
         budget: int | None = None,
         max_overhead: float = 0.1,
         segments: Sequence[tuple[int, int]] | None = None,
-        *,
-        pairs: bool = True,
+        target: TinyTarget | None = None,
     ) -> None:
         self.options = StreamOptions(goal, budget, max_overhead)
         self.segments = segments
-        self.costs = COSTS if pairs else replace(COSTS, paired=lambda node: 0)
+        costs = COSTS if target is None else costs_of(dual_issue=Core.of(target.mcpu).dual_issue)
+        pairs = target is None or target.has_dsp or target.is_host
+        self.costs = costs if pairs else replace(costs, paired=lambda node: 0)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with streamed segments as `tiny.stage` calls."""
@@ -110,10 +112,6 @@ def _schedule(rows: TinyRows, part: Range) -> dict:
     made = {rows.tensor[n.var]: j for j, n in enumerate(nodes)}
     order = {rows.tensor[v]: i for i, v in enumerate(activations(nodes, rows.tensor))}
     (output,) = leaving(rows.graph, part.first, part.last)
-    uses = first_uses(rows.graph, segment)
-
-    def freed(suffix: str, names: Iterable[str]) -> dict[int, dict[int, int]]:
-        return {made[n]: {order[t]: b for t, b in uses[f"{n}{suffix}"].items()} for n in names}
 
     ops = rows.graph.ops[part.first : part.last]
     groups = {op.name: op.group for stage in segment.stages for op in stage.ops}
@@ -123,9 +121,4 @@ def _schedule(rows: TinyRows, part: Range) -> dict:
         "rings": {made[name]: count for name, count in segment.rings.items()},
         "program": [[repeat.count, list(repeat.body)] for repeat in segment.program],
         "distances": {order[name]: d for (out, name), d in segment.distances.items() if out == output},
-        "freed": {
-            "rings": freed(".ring", segment.rings),
-            "sums": freed(".sums", [op.output for op in ops if op.kind == "reduce"]),
-            "kernels": {made[op.output]: {order[t]: b for t, b in uses[op.name].items()} for op in ops},
-        },
     }

@@ -16,7 +16,7 @@ Convolutions use the generated microkernels' row forms; the others are plain C, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,11 +40,11 @@ from tvm_tiny.schedules.microkernels import (
     depthwise,
     gate_mul,
 )
-from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
+from tvm_tiny.schedules.microkernels.conv2d_shape import SHARED_PIXELS, default_choice, shared_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
 from tvm_tiny.schedules.microkernels.winograd_rows import winograd_rows
 from tvm_tiny.schedules.space import Choice
-from tvm_tiny.schedules.stream_costs import fetch_scratch, row_pixels
+from tvm_tiny.schedules.stream_costs import fetch_scratch, row_block, row_pixels
 
 SIGNATURE = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch"
 
@@ -127,10 +127,10 @@ def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...
 # -- convolutions
 
 
-def _conv2d(layer: Layer, core: Core, together: int = 1) -> RowKernel:
+def _conv2d(layer: Layer, core: Core, together: int | None = None) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
-    choice = row_choice(shape, core, together)
+    choice = row_choice(shape, core, layer.small_code) if together is None else tile_choice(shape, core, together)
     choice = shared_choice(shape, choice) if layer.small_code else choice
     try:
         return _conv2d_of(layer, core, choice)
@@ -155,7 +155,19 @@ def _winograd(layer: Layer, core: Core) -> RowKernel:
     return RowKernel(made.functions[-1].name, made.functions, made.packed, made.scratch_bytes, kernel="winograd")
 
 
-def row_choice(shape: Conv2DShape, core: Core, together: int = 1) -> BlockChoice:
+def row_choice(shape: Conv2DShape, core: Core, small: Collection[int] = ()) -> BlockChoice:
+    """The block for a row of `out_width` pixels at a time; `small`: in the form that shares its code."""
+    choice = default_choice(shape, core)
+    if choice.pixels == 1:
+        return choice
+    most = SHARED_PIXELS if small else 4
+    by_words = shape.channels % 4 == 0
+    cut = row_block(shape.out_width, shape.k, shape.outputs, by_words=by_words, dual_issue=core.dual_issue, most=most)
+    weights = "block" if cut.tile > 1 else "flash"
+    return replace(choice, pixels=cut.pixels, tile=cut.tile, weights=weights, ends=(cut.tail, cut.group), runs=cut.runs)
+
+
+def tile_choice(shape: Conv2DShape, core: Core, together: int) -> BlockChoice:
     """The block for `together` rows of `out_width` pixels: pixels left over at the end are computed one by one, so their number matters."""
     choice = default_choice(shape, core)
     if choice.pixels == 1:

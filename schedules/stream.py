@@ -18,8 +18,9 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
-from tvm_tiny.memory.rows import RowOp
-from tvm_tiny.memory.stream_scratch import Part, place
+from tvm_tiny.memory.rows import RowGraph, RowOp
+from tvm_tiny.memory.stream_scratch import place, regions_of
+from tvm_tiny.memory.streams import Repeat, Stage, StreamedSegment
 from tvm_tiny.memory.tiny_rows import geometry
 from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.schedules import fetch
@@ -49,7 +50,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     if stage.tuned:
         notes["recorded_rows"] = stage.tuned
     rights = {i: [["ascending", d]] for i, d in stage.distances.items()}
-    slide = {int(i): [["ascending", d]] for i, d in stage.layout.distances.items()} if stage.layout.nbytes else {}
+    slide = {stage.number(name): [["ascending", d]] for name, d in stage.layout.distances.items()} if stage.layout.nbytes else {}
     fetched = [stage.activations[k] for k in stage.fetched]
     made = tensorized(kernel, func, "stream", rights=rights, scratch_rights=slide, fetched=fetched, **notes)
     return Schedule(tvm.IRModule({"main": made.mod["main"].with_attr("tiny.operators", json.dumps(stage.operators()))}))
@@ -85,10 +86,13 @@ class StreamedStage:
         self.distances = {int(k): int(v) for k, v in schedule["distances"].items()}
         self.stages = [list(members) for members in schedule["stages"]]
         self.groups = [int(g) for g in schedule.get("groups", [1] * len(self.inner))]
-        self.program = [(int(count), [op for s in body for op in self._fired(s)]) for count, body in schedule["program"]]
+        self.firings = [(int(count), [int(s) for s in body]) for count, body in schedule["program"]]
+        self.program = [(count, [op for s in body for op in self._fired(s)]) for count, body in self.firings]
         layers = StageLayers.of(layer)
         self.infos, self.results, self.activations, self.fetched = layers.infos, layers.results, layers.activations, layers.fetched
-        self.ops = [replace(op, group=group) for op, group in zip(layers.graph().ops, self.groups, strict=True)]
+        graph = layers.graph()
+        self.ops = [replace(op, group=group) for op, group in zip(graph.ops, self.groups, strict=True)]
+        self.graph = RowGraph(graph.tensors, tuple(self.ops), graph.inputs, graph.outputs)
         self.tuned, self.layers = 0, inner_layers(layer)
         self.kernels = [self._kernel(j, core, chosen or {}) for j in range(len(self.inner))]
         self._lay_out()
@@ -116,32 +120,36 @@ class StreamedStage:
     # -- memory
 
     def _lay_out(self) -> None:
-        freed = json.loads(self.layer.attrs["schedule"])["freed"]
-
-        def region(kind: str, name: str, j: int, nbytes: int) -> Part:
-            return Part(name, nbytes, freed[kind][str(j)])
-
-        rings = [region("rings", f"ring{j}", j, n * self._row_bytes(self.results[j].shape)) for j, n in self.rings.items()]
-        sums = [region("sums", f"sums{j}", j, k.sums_bytes) for j, k in enumerate(self.kernels) if k.sums_bytes]
-        self.layout = place([*rings, *sums], [region("kernels", "", j, k.scratch_bytes) for j, k in enumerate(self.kernels)], _ALIGN)
+        scratch = {op.name: kernel.scratch_bytes for op, kernel in zip(self.ops, self.kernels, strict=True)}
+        self.layout = place(regions_of(self.graph, self._segment(), scratch), _ALIGN)
         self.home = {j: members[-1] for members in self.stages for j in members}
+
+    def _segment(self) -> StreamedSegment:
+        """The segment as `stream-rows` planned it."""
+        stages = tuple(Stage(tuple(self.ops[j] for j in members)) for members in self.stages)
+        rings = {f"node{j}": rows for j, rows in self.rings.items()}
+        program = tuple(Repeat(count, tuple(body)) for count, body in self.firings)
+        return StreamedSegment(stages, self.graph.inputs, self.graph.outputs, rings, (), program, {})
 
     @staticmethod
     def _row_bytes(shape: Sequence[int]) -> int:
         _, width, channels = geometry(shape)
         return width * channels
 
+    def number(self, name: str) -> int:
+        """Which activation tensor "arg<i>" is."""
+        return self.activations.index(int(name.removeprefix("arg")))
+
     def _place(self, name: str) -> _Place:
         """Where tensor "arg<i>" or "node<j>" lies; a tensor inside a stage lies where the stage's output does."""
         if name.startswith("arg"):
-            i = int(name.removeprefix("arg"))
-            shape = self.infos[i].shape
-            return _Place(2 + self.activations.index(i), 0, self._row_bytes(shape), geometry(shape)[0], geometry(shape)[0])
+            shape = self.infos[int(name.removeprefix("arg"))].shape
+            return _Place(2 + self.number(name), 0, self._row_bytes(shape), geometry(shape)[0], geometry(shape)[0])
         j = self.home[int(name.removeprefix("node"))]
         shape = self.results[j].shape
         height = geometry(shape)[0]
         if j in self.rings:
-            return _Place(0, self.layout.offsets[f"ring{j}"], self._row_bytes(shape), height, self.rings[j])
+            return _Place(0, self.layout.offsets[f"node{j}.ring"], self._row_bytes(shape), height, self.rings[j])
         return _Place(1, 0, self._row_bytes(shape), height, height)
 
     # -- C
@@ -206,7 +214,8 @@ class StreamedStage:
         operands = self._operands()
         first = [sum(len(lines) for lines in operands[:j]) for j in range(len(operands))]
         rows = max(sum(_window_rows(op) if op.kind == "window" and k == 0 else 1 for k in range(len(op.inputs))) for op in self.ops)
-        scratch = [self.layout.offsets.get(f"sums{j}", self.layout.kernels_at) for j in range(len(self.ops))]
+        at = self.layout.offsets
+        scratch = [at.get(f"{op.output}.sums", at.get(op.name, 0)) for op in self.ops]
         table = [f"{{{n}, {starts[j]}, {scratch[j]}, {first[j]}, {len(operands[j]) - 1}}}" for j, n in enumerate(names)]
         program = self.program_bytes()
         ins = [f"x{i}" for i in range(len(self.activations))]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,22 @@ def row_work(width: int, pixels: int) -> float:
     return width // pixels * pixels * _WORK[pixels] + width % pixels * _WORK[1]
 
 
+_CYCLES = {True: {1: 1.30, 2: 1.035, 3: 1.0, 4: 1.055}, False: {1: 1.58, 2: 1.13, 3: 1.0, 4: 0.95}}
+"""Cycles of a pixel in blocks of two channels by 1 to 4 pixels against three: of cores that issue two instructions at once (measured on the
+emulated Cortex-M7), and of others (Cortex-M4, waiting for weights in the flash)."""
+
+CACHE_BYTES, LINE_BYTES, LINE_CYCLES = 16_384, 32, 12
+"""The data cache before a flash, as of the board term stm32h7a3@280 (`tvm_tiny.profiler.board_terms`)."""
+
+ROW_COLUMNS = 2400
+"""Bytes of expanded columns that a kernel of one row at a time takes at most."""
+
+_CACHED = 10_000
+"""Bytes of weights that stay in a data cache of 16 KB, as beside a Cortex-M7, while a row is computed."""
+
+_WIDENING = 2.2
+"""Cycles it takes to widen a word of columns again."""
+
 MAX_COLUMNS = 4000
 """Bytes of expanded columns a row kernel may take: more pixels at once are faster, but their scratch is memory streaming has just saved."""
 
@@ -46,7 +64,59 @@ def row_pixels(width: int, k: int, *, by_words: bool) -> int:
     return min(fitting, key=lambda p: row_work(width, p), default=1)
 
 
-def scratch_bytes(node: Node, streamed: bool) -> int:
+@dataclass(frozen=True)
+class RowBlock:
+    """How a row of pixels is cut: groups of `pixels`, `tile` of them at once for each block of weights, and the last `tail` pixels in
+    groups of `group`; channels are computed in `runs`, whose weights stay in the cache. `cycles` are against groups of three."""
+
+    pixels: int
+    tail: int = 0
+    group: int = 1
+    tile: int = 1
+    runs: int = 1
+    cycles: float = 0.0
+
+
+def row_block(width: int, k: int, outputs: int, *, by_words: bool, dual_issue: bool, most: int = 4) -> RowBlock:
+    """The best cut of a row of `width` pixels of `k` products a channel into groups of up to `most` pixels.
+
+    On cores with two issue slots weights that exceed the cache are read in runs; on others, beside whose flash there is next to no cache,
+    each block of weights is copied and used for as many pixels as `ROW_COLUMNS` allows.
+    """
+    column = column_bytes(k, by_words=by_words)
+    fitting = [p for p in range(1, most + 1) if p <= width and (p == 1 or p * column <= ROW_COLUMNS)]
+    best = min((_cut(width, p, dual_issue) for p in fitting), key=lambda cut: (cut.cycles, cut.pixels))
+    if dual_issue:
+        return replace(best, runs=_runs(width, k, outputs, best))
+    groups = (width - best.tail) // best.pixels
+    fits = max(1, (ROW_COLUMNS - block_copy(k)) // (best.pixels * column)) if best.tail < best.pixels else 1
+    return replace(best, tile=-(-groups // -(-groups // fits)))
+
+
+def block_copy(k: int) -> int:
+    """Bytes for a copy of the weights of a block of two channels, with their constants, at most."""
+    return 2 * (-(-k // 4) * 4 + 16)
+
+
+def _cut(width: int, pixels: int, dual_issue: bool) -> RowBlock:
+    """The fastest way to use groups of `pixels` and one smaller size."""
+    cycles, found = _CYCLES[dual_issue], []
+    for tail in range(width % pixels, width, pixels):
+        for group in [g for g in range(1, pixels) if tail % g == 0] or [1]:
+            found.append(RowBlock(pixels, tail, group if tail else 1, cycles=(width - tail) * cycles[pixels] + tail * cycles[group]))
+    return min(found, key=lambda cut: (cut.cycles, cut.tail))
+
+
+def _runs(width: int, k: int, outputs: int, cut: RowBlock) -> int:
+    """Runs of channels whose weights are read once a row, where that saves more than widening the columns again costs."""
+    weights, blocks = outputs * k, outputs // 2
+    groups = (width - cut.tail) // cut.pixels + cut.tail // cut.group
+    runs = next((n for n in range(-(-weights // _CACHED), blocks + 1) if blocks % n == 0), 1)
+    saved = (groups - 1) * weights * LINE_CYCLES / LINE_BYTES - (runs - 1) * width * k / 4 * _WIDENING
+    return runs if outputs % 2 == 0 and saved > 0 else 1
+
+
+def scratch_bytes(node: Node, streamed: bool, dual_issue: bool = True) -> int:
     """Bytes of scratch of a layer without generating its kernel: exact for the default blocks, an upper bound otherwise."""
     if node.op == "stage":  # made by a pass before, which has estimated it
         return int(json.loads(node.attrs["schedule"]).get("scratch", 0))
@@ -55,7 +125,11 @@ def scratch_bytes(node: Node, streamed: bool) -> int:
         return fetch_scratch(shapes[0], str(node.args[0].ty.dtype))
     if op in ("conv2d", "dense"):
         k, by_words = int(np.prod(shapes[1][1:])), shapes[0][-1] % 4 == 0
-        pixels = row_pixels(_out_width(node), k, by_words=by_words) if streamed else 3
+        pixels = 3
+        if streamed:
+            cut = row_block(_out_width(node), k, shapes[1][0], by_words=by_words, dual_issue=dual_issue)
+            copied = block_copy(k) if cut.tile > 1 else 0
+            return cut.pixels * cut.tile * column_bytes(k, by_words=by_words) + copied
         return pixels * column_bytes(k, by_words=by_words)
     if op == "depthwise_conv2d":
         shape = _depthwise_shape(node)
@@ -85,9 +159,6 @@ FIRING_WORK = 150.0
 
 CYCLES = 0.57
 """Cycles an instruction of these kernels takes on a Cortex-M7, as the profiler estimates for whole networks."""
-
-CACHE_BYTES, LINE_BYTES, LINE_CYCLES = 16_384, 32, 12
-"""The data cache before a flash, as of the board term stm32h7a3@280 (`tvm_tiny.profiler.board_terms`)."""
 
 
 def read_again(parts: Sequence[tuple[int, int]]) -> float:
@@ -203,7 +274,11 @@ def _shapes(node: Node) -> list[tuple[int, ...]]:
     return [tuple(int(d) for d in a.ty.shape.values) for a in node.args]
 
 
-COSTS = Costs(
-    scratch_bytes, streaming_work, runs_in_place, paired_scratch, roomy_scratch, constant_bytes, constant_reads, read_again, CYCLES
-)
-"""What the kernels of this package cost."""
+def costs_of(*, dual_issue: bool) -> Costs:
+    """What the kernels of this package cost on a core that issues two instructions at once, or one."""
+    scratch = partial(scratch_bytes, dual_issue=dual_issue)
+    return Costs(scratch, streaming_work, runs_in_place, paired_scratch, roomy_scratch, constant_bytes, constant_reads, read_again, CYCLES)
+
+
+COSTS = costs_of(dual_issue=True)
+"""On a Cortex-M7."""

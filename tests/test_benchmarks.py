@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablation, measure, records, speed
+from benchmarks import ablation, measure, records, speed, streaming
 from tests.support.shared import SHARED, needs_shared
 from tvm_tiny.boards import find_board
 from tvm_tiny.tuning import Record, Workload
@@ -30,6 +30,17 @@ def test_speed_measures_a_whole_network_and_checks_every_byte() -> None:
     assert row.instructions > 264_192 / 2  # no core here does more than two multiply-accumulates an instruction
     assert 0 < row.code < row.constants
     assert speed.table([row]).row_count == 1
+
+
+@pytest.mark.qemu
+def test_streaming_is_compared_with_the_same_kernels_layer_by_layer() -> None:
+    row = streaming.measure(measure.DEMO_MODEL, "mps2_an500")
+    (stage,) = row.stages
+    assert row.arena < row.speed_arena
+    assert stage.streamed.core < row.streamed.core < row.streamed.board
+    assert row.speed.core <= row.layers.core
+    assert row.streamed.over(row.layers)[0] == pytest.approx(row.streamed.core / row.layers.core - 1)
+    assert streaming.table([row]).row_count == 2
 
 
 @pytest.mark.qemu

@@ -106,7 +106,7 @@ PIPELINE: tuple[Phase, ...] = (
     ),
     Phase(
         "stream-rows",
-        lambda o: StreamRows(o.optimize, o.sram, o.max_overhead, pairs=o.target.has_dsp or o.target.is_host),
+        lambda o: StreamRows(o.optimize, o.sram, o.max_overhead, target=o.target),
         "channels are final, and what it groups must be lowered together",
         optional=True,
     ),

@@ -22,6 +22,7 @@ from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions
 from .layer import Core, LayerParameters, MicroKernel
 
 _REACH = 4095  # of a store's offset
+_SHORT_SUMS = 16  # groups up to which several channel blocks may be one body, which runs must not cut
 
 
 def conv2d(
@@ -48,13 +49,15 @@ def conv2d(
     rows = layer.weights.reshape(shape.outputs, shape.k)
     matrix = pack_matrix(rows, layer, choice)
     if matrix.requant.form is Form.ACCUMULATOR:
-        choice = replace(choice, tile=1, weights="flash")
+        choice = replace(choice, tile=1, weights="flash", runs=1)
     if choice.tile == 1 and choice.weights == "block":
         choice = replace(choice, weights="flash")
+    runs = choice.runs if matrix.groups > _SHORT_SUMS and shape.outputs % (choice.runs * choice.channels) == 0 and row_form else 1
+    choice = replace(choice, runs=runs if choice.tile == 1 else 1)
     if shape.planar and (matrix.requant.form is Form.ACCUMULATOR or (choice.channels - 1) * shape.plane + choice.pixels > _REACH):
         raise ValueError("the layer's requantisation or size leaves only kernels that store NHWC")
     if matrix.operand == "w8" and choice.channels * choice.pixels > 6:
-        choice = replace(choice, pixels=6 // choice.channels)  # unpacked weights need two more registers than r8's
+        choice = replace(choice, pixels=6 // choice.channels, ends=None, runs=1)  # unpacked weights need two more registers than r8's
     prefix = name
     writer = _Writer(prefix, shape, layer, core, choice, matrix)
     functions = writer.functions(name, row_form=row_form)
@@ -256,14 +259,33 @@ class _Writer:
         else:
             text += f"  int32_t left = {s.out_height * s.out_width};\n"
         text += "  (void)y;\n  (void)x;\n  (void)bytes;\n"
-        total = s.out_height * s.out_width
+        body = self._all_pixels(p, rows=rows)
+        body = self._in_runs(body) if rows and self.choice.runs > 1 else body
+        return CFunction(f"{name}{'_rows' if rows else ''}", text + body + "}\n")
+
+    def _all_pixels(self, p: int, *, rows: bool) -> str:
+        """All pixels of a call in groups of `p`, then what is left."""
+        text, total = "", self.shape.out_height * self.shape.out_width
         if self.choice.tile > 1:
             text += self._tiles(rows=rows)
         elif rows or total >= p:
             text += self._groups(p, rows=rows)
-        if p > 1 and (rows or total % p):
+        ends = self.choice.ends if rows else None
+        if ends is not None and ends[0]:
+            text += self._groups(ends[1], rows=rows)
+        elif ends is None and p > 1 and (rows or total % p):
             text += self._groups(1, rows=rows)
-        return CFunction(f"{name}{'_rows' if rows else ''}", text + "}\n")
+        return text
+
+    def _in_runs(self, body: str) -> str:
+        """`body` for each run of channels: from the first pixel on, with the run's weights."""
+        c, m, s = self.choice, self.matrix, self.shape
+        return (
+            f"  const uint8_t *const weights = stream;\n  int8_t *const row = out;\n"
+            f"  for (int32_t run = 0; run < {c.runs}; ++run) {{\n"
+            f"  stream = weights + run * {m.main_bytes // c.runs};\n  out = row + run * {s.outputs // c.runs};\n"
+            f"  left = (end - begin) * {s.out_width};\n  y = begin;\n  x = 0;\n{body}  }}\n"
+        )
 
     def _gather(self, group: int, dst: str, *, rows: bool) -> str:
         s = self.shape
@@ -278,7 +300,8 @@ class _Writer:
     def _groups(self, group: int, *, rows: bool) -> str:
         s = self.shape
         blocks = self._blocks({group})
-        text = f"  for (; left >= {group}; left -= {group}) {{\n" + self._gather(group, "columns", rows=rows)
+        least = self.choice.ends[0] + 1 if rows and self.choice.ends and group == self.choice.pixels else group
+        text = f"  for (; left >= {least}; left -= {group}) {{\n" + self._gather(group, "columns", rows=rows)
         if self.accumulates:
             tile = f"(columns + {self.group_bytes * self.choice.tile + self.byte_column * self.choice.pixels})"
             calls = blocks.call(group, "columns", "stream", f"(int8_t *){tile}")
@@ -292,7 +315,9 @@ class _Writer:
         made = gemm_functions(self.prefix, self.matrix, self.choice, pixels, dual_issue=self.core.dual_issue, plane=self.shape.plane)
         for function in made.functions.values():
             self._add(function)
-        return made
+        if self.choice.runs == 1:
+            return made
+        return replace(made, matrix=replace(self.matrix, main_bytes=self.matrix.main_bytes // self.choice.runs))
 
     def _tiles(self, *, rows: bool) -> str:
         """Weight-stationary: expand a tile of pixel groups, then run each channel block over all of it."""

@@ -13,7 +13,8 @@ from .window import WindowShape
 _CONSTANTS = 4  # words of a channel in the stream beside its weights, at most
 _ALWAYS_COPIED = 512  # bytes of weights that are copied even where scratch is not free
 _SHORT_SUMS = 4  # groups up to which an M7 is faster with four pixels and weights of 16 bits: such layers have few
-_SHARED_PIXELS = 3
+SHARED_PIXELS = 3
+"""Pixels of the block that most layers share."""
 _LEAST_TILE = 2  # pixel groups that pay for copying a block
 
 
@@ -76,7 +77,7 @@ def shared_choice(shape: Conv2DShape, choice: BlockChoice) -> BlockChoice:
     """The block of least code for a layer whose default is `choice`: the form and the block that most layers share, and no more scratch."""
     padded = shape.k % (4 * UNROLL) != 0  # copied weights would take more than they did
     weights = "flash" if padded or choice.weights == "block" else choice.weights
-    return replace(choice, shared=True, tile=1, operand=None, pixels=min(choice.pixels, _SHARED_PIXELS), weights=weights)
+    return replace(choice, shared=True, tile=1, operand=None, pixels=min(choice.pixels, SHARED_PIXELS), weights=weights)
 
 
 def _copied_weights(shape: Conv2DShape, choice: BlockChoice, scratch_limit: int) -> BlockChoice:

@@ -39,6 +39,12 @@ class BlockChoice:
     weights : str
         Where a block reads its weights: "flash", or in scratch after the whole "layer", or one channel "block" before its walk over a
         tile, was copied there. For flash that costs a wait at every read.
+    ends : tuple of (pixels, group), optional
+        Of a row form that is called for one row at a time: the last pixels of a row are computed in groups of `group`. None: what is left
+        after groups of `pixels` is computed one by one, however long the call.
+    runs : int
+        Of a row form: channels are computed in so many runs over all pixels, which widen the columns again; a run's weights stay in the
+        data cache before the flash.
     """
 
     channels: int = 2
@@ -48,6 +54,8 @@ class BlockChoice:
     tile: int = 1
     shared: bool = False
     weights: str = "flash"
+    ends: tuple[int, int] | None = None
+    runs: int = 1
 
 
 @dataclass(frozen=True, eq=False)

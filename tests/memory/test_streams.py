@@ -14,7 +14,7 @@ from tests.support.stream_simulator import Machine
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor
 from tvm_tiny.memory.segments import Cutter, Options, best_partition, least_arena, least_peak, leaving, plan_partition, stages_of
 from tvm_tiny.memory.stream_check import check_segment
-from tvm_tiny.memory.streams import Dataflow, compress, schedule
+from tvm_tiny.memory.streams import FIRING, Dataflow, compress, reordered, schedule
 
 RANDOM = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -24,13 +24,15 @@ def streamable_length(graph: RowGraph) -> int:
 
 
 @RANDOM
-@given(row_graphs(), st.booleans(), st.booleans(), st.booleans())
-def test_every_program_is_legal(graph: RowGraph, pixel: bool, fetched: bool, upstream: bool) -> None:
+@given(row_graphs(), st.booleans(), st.booleans(), st.sampled_from(FIRING))
+def test_every_program_is_legal(graph: RowGraph, pixel: bool, fetched: bool, firing: str) -> None:
     last = streamable_length(graph)
     stages = stages_of(graph, 0, last, pixel)
     inputs = graph.inputs if fetched else ()
-    segment = schedule(graph, stages, leaving(graph, 0, last), inputs, upstream)
+    segment = schedule(graph, stages, leaving(graph, 0, last), inputs, firing)
     check_segment(graph, segment)
+    for other in FIRING:
+        check_segment(graph, reordered(graph, segment, other))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

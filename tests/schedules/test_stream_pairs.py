@@ -22,6 +22,7 @@ from tvm_tiny.ops import add as add_op
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.schedules.stream_costs import COSTS
+from tvm_tiny.target import parse_target
 
 pytestmark = pytest.mark.host_cc
 
@@ -98,7 +99,7 @@ def test_on_emulated_cores(board: str, rng: np.random.Generator) -> None:
 def test_cores_without_smlad_stream_single_rows() -> None:
     rows = tiny_rows(TinyGraph(residual_block()["main"]))
     assert rows is not None
-    out = StreamRows(segments=[(0, len(rows.graph.ops))], pairs=False)(residual_block())
+    out = StreamRows(segments=[(0, len(rows.graph.ops))], target=parse_target("c -mcpu=cortex-m3"))(residual_block())
     (stage,) = [n for n in TinyGraph(out["main"]).nodes if n.op == "stage"]
     assert set(json.loads(stage.attrs["schedule"])["groups"]) == {1}
 

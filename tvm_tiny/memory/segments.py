@@ -19,8 +19,8 @@ from tvm_tiny.memory.pairs import conflicts, lower_bound
 from tvm_tiny.memory.plan import Buffer, MemoryPlan, Region, Right, Step
 from tvm_tiny.memory.planner import DEFAULT_EFFORT, plan_memory
 from tvm_tiny.memory.rows import RowGraph, RowOp, layer_rights
-from tvm_tiny.memory.stream_scratch import Layout, Part, first_uses, place, regions_of
-from tvm_tiny.memory.streams import Stage, StreamedSegment, schedule
+from tvm_tiny.memory.stream_scratch import Layout, place, regions_of
+from tvm_tiny.memory.streams import Stage, StreamedSegment, reordered, schedule
 
 Allowed = Callable[[int, int], bool]
 Weigh = Callable[[tuple[int, int], int], tuple[int, int]]
@@ -207,8 +207,12 @@ class Cutter:
 
     def _compute(self, first: int, last: int) -> Range | None:
         segment = self._segment(first, last)
-        if segment is None and (last - first > 1 or self._fetched(first, last)):
-            return None
+        if segment is None:
+            return None if last - first > 1 or self._fetched(first, last) else self._range(first, last, None)
+        ways = [segment, reordered(self.graph, segment, "prompt")] if self.options.one_scratch else [segment]
+        return min((self._range(first, last, way) for way in ways), key=lambda part: part.bytes)
+
+    def _range(self, first: int, last: int, segment: StreamedSegment | None) -> Range:
         buffers, step = range_step(self.graph, Range(first, last, 0, segment), self.options)
         live = [b for b in buffers if b.name in step.touches()]
         passing = sum(self.graph.tensors[t].nbytes for t in self._passing(first, last) if t not in self.options.external)
@@ -299,9 +303,7 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
 
 def _one_scratch(graph: RowGraph, segment: StreamedSegment, ops: Sequence[RowOp], options: Options) -> Layout:
     """Rings, sums and kernel scratch of a segment as one buffer."""
-    uses = first_uses(graph, segment)
-    kernels = [Part(op.name, options.scratch(op, True), uses[op.name]) for op in ops]
-    return place(regions_of(graph, segment), kernels, options.align)
+    return place(regions_of(graph, segment, {op.name: options.scratch(op, True) for op in ops}), options.align)
 
 
 def tensor_buffer(graph: RowGraph, tensor: str, options: Options) -> Buffer:

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scratch of a streamed segment as one buffer that may slide under the segment's own input.
+"""The scratch of a streamed segment as one buffer: what is never needed at once lies in the same bytes, and all may slide under the input.
 
-Rings, sums and kernel scratch are first touched at different firings, and by then some rows of the input are gone. Laid out in the order of
-their first use, with the input above, every region ends below what is still to be read if
+A ring is live from the firing that makes a row somebody will read to the last firing that reads it: one that hands every row straight on is
+dead most of the time, and the rings of a network's first layers are dead before those of its last are born. Kernel scratch is live in its
+own firings, sums from the first row they add to the last.
+
+Regions are also first touched at different firings, and by then some rows of the input are gone. With the input above, every region ends
+below what is still to be read if
 
     scratch_base + d <= in_base    with    d = max over regions of (end of the region - input bytes freed before its first use)
 
-which is an "ascending" right of the scratch over the input, exactly as an output has one. Every place among the rings is tried for the
-kernels' common scratch.
+which is an "ascending" right of the scratch over the input, exactly as an output has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tvm_tiny.memory.rows import RowGraph
 from tvm_tiny.memory.streams import SUM_BYTES, Dataflow, StreamedSegment
@@ -23,74 +26,114 @@ Freed = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the scratch, and the input bytes freed before it is first touched."""
+class Use:
+    """When a region is needed: a bit for every firing of the segment, the first one lowest; and what is freed before the first."""
 
-    name: str
-    nbytes: int
+    live: int
     freed: Freed
 
 
 @dataclass(frozen=True)
+class Part:
+    """A region of the scratch."""
+
+    name: str
+    nbytes: int
+    use: Use
+
+    def meets(self, other: Part) -> bool:
+        """Whether both are needed at once."""
+        return self.use.live & other.use.live != 0
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Offsets of the regions and of the kernels' scratch, the size of it all, and d for each input."""
+    """Offsets of the regions, the size of it all, and d for each input."""
 
     offsets: Mapping[str, int]
-    kernels_at: int
     nbytes: int
-    distances: Mapping[str, int]
+    distances: Mapping[str, int] = field(default_factory=dict)
 
 
-def first_uses(graph: RowGraph, segment: StreamedSegment) -> dict[str, Freed]:
-    """For every operator (by name), ring ("<tensor>.ring") and sums ("<tensor>.sums"): what is freed of the inputs before its first use."""
+def uses(graph: RowGraph, segment: StreamedSegment) -> dict[str, Use]:
+    """When every operator's kernel (by the operator's name), ring ("<tensor>.ring") and sums ("<tensor>.sums") are needed."""
     flow = Dataflow(graph, segment.stages, segment.outputs, segment.fetched)
-    fired = [0] * len(flow.links)
-    found: dict[str, Freed] = {}
-    for i in segment.firings():
-        if fired[i] == 0:
-            freed = {t: flow.freed(t, fired) * graph.tensors[t].row_bytes for t in segment.inputs}
-            ops = segment.stages[i].ops if i < len(segment.stages) else ()
-            home = flow.home(flow.output[i])
-            names = [*(op.name for op in ops), *(f"{op.output}.sums" for op in ops if op.kind == "reduce")]
-            names += [f"{home}.ring"] if home in segment.rings else []
-            for name in names:
-                found.setdefault(name, freed)
+    fired, firings = [0] * len(flow.links), segment.firings()
+    live: dict[str, int] = {}
+    born: dict[str, int] = {}  # rings that hold rows, and since when
+    freed: dict[str, Freed] = {}
+    for time, i in enumerate(firings):
+        ops = segment.stages[i].ops if i < len(segment.stages) else ()
+        touched = {flow.home(t) for t in (flow.output[i], *(link.tensor for link in flow.links[i]))} & set(segment.rings)
+        names = [op.name for op in ops] + [f"{op.output}.sums" for op in ops if op.kind == "reduce"]
+        if any(name not in freed for name in (*names, *(f"{t}.ring" for t in touched))):
+            now = {t: flow.freed(t, fired) * graph.tensors[t].row_bytes for t in segment.inputs}
+            for name in (*names, *(f"{t}.ring" for t in touched)):
+                freed.setdefault(name, now)
         fired[i] += 1
-    return found
+        for name in names:
+            live[name] = live.get(name, 0) | 1 << time
+        for tensor in touched:
+            since = born.setdefault(tensor, time)
+            if not _holds(flow, tensor, fired):
+                live[f"{tensor}.ring"] = live.get(f"{tensor}.ring", 0) | _span(since, time)
+                del born[tensor]
+    for tensor, since in born.items():
+        live[f"{tensor}.ring"] = live.get(f"{tensor}.ring", 0) | _span(since, len(firings) - 1)
+    for name, bits in live.items():
+        if name.endswith(".sums"):
+            live[name] = _span((bits & -bits).bit_length() - 1, bits.bit_length() - 1)
+    return {name: Use(bits, freed[name]) for name, bits in live.items()}
 
 
-def regions_of(graph: RowGraph, segment: StreamedSegment) -> list[Part]:
-    """Rings and sums of a segment."""
-    uses = first_uses(graph, segment)
+def _span(first: int, last: int) -> int:
+    """Bits `first` to `last`."""
+    return (1 << last + 1) - (1 << first)
+
+
+def _holds(flow: Dataflow, ring: str, fired: Sequence[int]) -> bool:
+    """Whether a ring holds a row that a firing to come reads: of its own tensor, or of one whose rows it takes over."""
+    tensors = [ring, *([flow.over[ring]] if ring in flow.over else [])]
+    return any(flow.rows(t, fired) > flow.freed(t, fired) for t in tensors)
+
+
+def regions_of(graph: RowGraph, segment: StreamedSegment, scratch: Mapping[str, int]) -> list[Part]:
+    """Rings, sums and kernel scratch of a segment; `scratch` is bytes by operator."""
+    found = uses(graph, segment)
     sizes = {f"{t}.ring": rows * graph.tensors[t].row_bytes for t, rows in segment.rings.items()}
     reduced = [op.output for stage in segment.stages for op in stage.ops if op.kind == "reduce"]
-    sizes |= {f"{t}.sums": SUM_BYTES * graph.tensors[t].channels for t in reduced}
-    return [Part(name, size, uses[name]) for name, size in sizes.items()]
+    sizes |= {f"{t}.sums": SUM_BYTES * graph.tensors[t].channels for t in reduced} | dict(scratch)
+    return [Part(name, size, found[name]) for name, size in sizes.items() if size]
 
 
-def place(regions: Sequence[Part], kernels: Sequence[Part], align: int = 4) -> Layout:
-    """Lay out `regions`, which coexist, and `kernels`, which share one place; of both orders the one with less over all inputs."""
-    ordered = sorted(regions, key=lambda r: (sum(r.freed.values()), r.name))
-    ways = [_place(ordered, kernels, align, at) for at in range(len(ordered) + 1)]
+def place(regions: Sequence[Part], align: int = 4) -> Layout:
+    """Lay out `regions`, each as low as those before it allow, in several orders; the layout with the least distances, then bytes."""
+    ways = (_place(order, align) for order in _orders(regions))
     return min(ways, key=lambda layout: (sum(layout.distances.values()), layout.nbytes))
 
 
-def _place(ordered: Sequence[Part], kernels: Sequence[Part], align: int, position: int) -> Layout:
-    """The kernels' common scratch stands before part number `position`."""
-    common = Part("", max((k.nbytes for k in kernels), default=0), {})
-    parts = [*ordered[:position], common, *ordered[position:]]
-    offsets, at, top = {}, 0, 0
-    for part in parts:
-        offsets[part.name] = at
-        top = at + part.nbytes
-        at = _up(top, align)
-    kernels_at = offsets.pop("")
-    ends = [(offsets[p.name] + p.nbytes, p.freed) for p in ordered]
-    ends += [(kernels_at + k.nbytes, k.freed) for k in kernels if k.nbytes]
-    inputs = {name for _, freed in ends for name in freed}
-    distances = {name: max(end - freed[name] for end, freed in ends) for name in sorted(inputs)}
-    return Layout(offsets, kernels_at, top, distances)
+def _orders(regions: Sequence[Part]) -> Iterator[list[Part]]:
+    by_use = sorted(regions, key=lambda r: (sum(r.use.freed.values()), r.name))
+    yield by_use
+    yield sorted(by_use, key=lambda r: -r.use.live.bit_count())
+    yield sorted(by_use, key=lambda r: -r.nbytes)
+    yield sorted(by_use, key=lambda r: -r.nbytes * r.use.live.bit_count())
+    rings = [r for r in by_use if r.name.endswith((".ring", ".sums"))]
+    kernels = sorted((r for r in by_use if r not in rings), key=lambda r: -r.nbytes)
+    for at in range(len(rings) + 1):
+        yield [*rings[:at], *kernels, *rings[at:]]
 
 
-def _up(value: int, align: int) -> int:
-    return -(-value // align) * align
+def _place(order: Sequence[Part], align: int) -> Layout:
+    placed: list[tuple[int, Part]] = []
+    for part in order:
+        taken = sorted((at, at + other.nbytes) for at, other in placed if part.meets(other))
+        at = 0
+        for low, high in taken:
+            if at + part.nbytes <= low:
+                break
+            at = max(at, -(-high // align) * align)
+        placed.append((at, part))
+    inputs = sorted({name for part in order for name in part.use.freed})
+    distances = {name: max(at + part.nbytes - part.use.freed[name] for at, part in placed) for name in inputs}
+    return Layout({part.name: at for at, part in placed}, max((at + part.nbytes for at, part in placed), default=0), distances)

@@ -31,6 +31,9 @@ from dataclasses import dataclass
 from tvm_tiny.memory.rows import RowGraph, RowOp
 
 SUM_BYTES = 4  # int32 sums of a "reduce" operator, per channel
+FIRING = ("early", "late", "prompt")
+"""Orders of firings. "early": the first stage that can fire does, which frees inputs early. "late": the last one does. "prompt": early, but
+rows that are only handed on are made when their reader can take them at once."""
 
 
 @dataclass(frozen=True)
@@ -217,34 +220,52 @@ class Dataflow:
             fired += [f] * (rows + 1 - len(fired))
         return fired
 
-    def run(self, heights: Mapping[str, int], upstream_first: bool = False) -> tuple[list[int], set[str]]:
-        """Fire until nothing can: the firings made and, on a deadlock, the full rings that hold up a stage.
-
-        `upstream_first` reads inputs as early as the rings allow; otherwise the last stage that can fire does.
-        """
+    def run(self, heights: Mapping[str, int], firing: str = "late") -> tuple[list[int], set[str]]:
+        """Fire until nothing can, in an order of `FIRING`: the firings made and, on a deadlock, the full rings that hold up a stage."""
         fired = [0] * len(self.links)
         order = list(range(len(self.links)))
         # Fetches stand before every stage in the direction of the data.
         order = [*order[len(self.stages) :], *order[: len(self.stages)]]
-        order = order if upstream_first else order[::-1]
+        order = order[::-1] if firing == "late" else order
+        handing = self._handing(heights) if firing == "prompt" else set()
         sequence: list[int] = []
-        progress = True
-        while progress:
-            progress = False
-            for i in order:
-                if fired[i] < self.total[i] and self._ready(i, fired) and self._room(i, fired, heights):
-                    fired[i] += 1
-                    sequence.append(i)
-                    progress = True
-                    break
+        while able := [i for i in order if self._able(i, fired, heights)] if handing else self._first(order, fired, heights):
+            i = self._promptest(able, handing, fired, heights) if handing else able[0]
+            fired[i] += 1
+            sequence.append(i)
         stuck = [i for i in range(len(fired)) if fired[i] < self.total[i] and self._ready(i, fired)]
         return sequence, {self.home(self.output[i]) for i in stuck}
 
+    def _able(self, i: int, fired: Sequence[int], heights: Mapping[str, int]) -> bool:
+        return fired[i] < self.total[i] and self._ready(i, fired) and self._room(i, fired, heights)
+
+    def _first(self, order: Sequence[int], fired: Sequence[int], heights: Mapping[str, int]) -> list[int]:
+        return next(([i] for i in order if self._able(i, fired, heights)), [])
+
+    def _handing(self, heights: Mapping[str, int]) -> set[int]:
+        """Stages whose rings have room for the rows of one firing only: they hand them on."""
+        return {i for i, stage in enumerate(self.stages) if heights.get(stage.output, 0) == stage.group and stage.output in self.readers}
+
+    def _promptest(self, able: Sequence[int], handing: set[int], fired: Sequence[int], heights: Mapping[str, int]) -> int:
+        """What reads rows that wait to be handed on; else the first that keeps its rows, or whose reader can fire at once."""
+
+        def waits(i: int) -> bool:
+            made = (link.tensor for link in self.links[i] if self.producers.get(link.tensor) in handing)
+            return any(self.rows(t, fired) > self.freed(t, fired) for t in made)
+
+        def is_read_next(i: int) -> bool:
+            after = [f + (j == i) for j, f in enumerate(fired)]
+            return any(self._able(j, after, heights) for j, _ in self.readers[self.output[i]])
+
+        taken = next((i for i in able if waits(i)), None)
+        prompt = (i for i in able if i not in handing or is_read_next(i))
+        return taken if taken is not None else next(prompt, able[0])
+
     def _ready(self, i: int, fired: Sequence[int]) -> bool:
         f = fired[i]
-        return all(self._rows(link.tensor, fired) >= link.high[f] for link in self.links[i])
+        return all(self.rows(link.tensor, fired) >= link.high[f] for link in self.links[i])
 
-    def _rows(self, tensor: str, fired: Sequence[int]) -> int:
+    def rows(self, tensor: str, fired: Sequence[int]) -> int:
         """Rows of `tensor` made so far."""
         producer = self.producers.get(tensor)
         return self.graph.tensors[tensor].height if producer is None else self.made[producer][fired[producer]]
@@ -263,7 +284,7 @@ class Dataflow:
     def freed(self, tensor: str, fired: Sequence[int]) -> int:
         """Rows of `tensor` that no firing to come reads: the first row still needed."""
         readers = self.readers.get(tensor, [])
-        made = self._rows(tensor, fired)
+        made = self.rows(tensor, fired)
         return min((link.keep[fired[i]] for i, link in readers), default=made)
 
 
@@ -272,7 +293,7 @@ def schedule(
     stages: Sequence[Stage],
     outputs: Sequence[str],
     fetched: Sequence[str] = (),
-    upstream_first: bool = True,
+    firing: str = "early",
     max_tries: int = 400,
 ) -> StreamedSegment:
     """The segment with the least ring bytes, and its program.
@@ -287,8 +308,8 @@ def schedule(
         Tensors made here that must exist whole afterwards.
     fetched
         Inputs that never exist whole: the application delivers them row by row into a ring.
-    upstream_first
-        Order of firings among those the rings allow. True lets outputs lie closer to the inputs they overwrite.
+    firing
+        Order of firings among those the rings allow, of `FIRING`.
     """
     flow = Dataflow(graph, stages, outputs, fetched)
     start = flow.least_heights()
@@ -299,7 +320,7 @@ def schedule(
     for _ in range(max_tries):
         total, rows = heapq.heappop(heap)
         heights = dict(zip(names, rows, strict=True))
-        sequence, full = flow.run(heights, upstream_first)
+        sequence, full = flow.run(heights, firing)
         if len(sequence) == sum(flow.total):
             return _segment(graph, flow, outputs, heights, sequence)
         for tensor in sorted(full & set(names)):
@@ -307,13 +328,19 @@ def schedule(
             if heights[tensor] < graph.tensors[tensor].height and grown not in seen:
                 seen.add(grown)
                 heapq.heappush(heap, (total + cost[tensor] * flow.step.get(tensor, 1), grown))
-    return _segment(graph, flow, outputs, *_grow(flow, dict(zip(names, heap[0][1], strict=True)), upstream_first))
+    return _segment(graph, flow, outputs, *_grow(flow, dict(zip(names, heap[0][1], strict=True)), firing))
 
 
-def _grow(flow: Dataflow, heights: dict[str, int], upstream_first: bool) -> tuple[dict[str, int], list[int]]:
+def reordered(graph: RowGraph, segment: StreamedSegment, firing: str) -> StreamedSegment:
+    """The same segment and rings, fired in another order of `FIRING`; which rings suffice does not depend on the order."""
+    flow = Dataflow(graph, segment.stages, segment.outputs, segment.fetched)
+    return _segment(graph, flow, segment.outputs, segment.rings, flow.run(segment.rings, firing)[0])
+
+
+def _grow(flow: Dataflow, heights: dict[str, int], firing: str) -> tuple[dict[str, int], list[int]]:
     """Ring heights that run, not always the least: every ring that holds up a stage grows until none does."""
     while True:
-        sequence, full = flow.run(heights, upstream_first)
+        sequence, full = flow.run(heights, firing)
         if len(sequence) == sum(flow.total):
             return heights, sequence
         heights |= {t: heights[t] + flow.step.get(t, 1) for t in full if t in heights}

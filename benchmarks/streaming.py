@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What streaming costs in cycles: networks row by row, and the same kernels layer by layer.
+
+    python -m benchmarks.streaming FOLDER_OF_MODELS [model …] [--goal balanced] [--board mps2_an386] [--json]
+
+Three builds of each network: for the goal ("sram" unless asked otherwise); the same with every streamed operator as a layer of its own, by
+the same algorithm (direct where its rows are direct, though Winograd were faster) and in the same form of code (shared or its own), with
+the blocks and the scratch whole layers take; and for the goal "speed". "core" is cycles with memory that never waits, "board" with the
+flash of a real board (`benchmarks.speed.BOARD_TERMS`). Below each network its stages, each beside the layers it stands for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from rich.console import Console
+from rich.table import Table
+from tvm import tirx
+
+import tvm_tiny
+from benchmarks.speed import BOARD_TERMS, TIMEOUT
+from tvm_tiny import pipeline
+from tvm_tiny.cli.inputs import make_samples
+from tvm_tiny.compiled import CompiledModel
+from tvm_tiny.ops import stage as stage_op
+from tvm_tiny.passes.apply_schedules import _Schedules
+from tvm_tiny.schedules import rules, winograd
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.code_size import HAS_SMALL_FORM
+
+MODELS = ("pretrainedResnet_quant", "kws_ref_model", "vww_96_int8", "person_detect", "mcunet_vww_80", "mcunetv2_large")
+DIRECT = "benchmark.direct"  # on a function: not by Winograd
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Estimated cycles with memory that never waits, and with a board's flash."""
+
+    core: float
+    board: float
+
+    def over(self, other: Cycles) -> tuple[float, float]:
+        """What this takes beyond `other`, as fractions."""
+        return self.core / other.core - 1, self.board / other.board - 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A streamed stage, named after its last operator, and the same kernels layer by layer."""
+
+    name: str
+    operators: int
+    streamed: Cycles
+    layers: Cycles
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one board: arena bytes for the goal and for "speed", cycles of the three builds, the stages."""
+
+    model: str
+    board: str
+    goal: str
+    arena: int
+    speed_arena: int
+    streamed: Cycles
+    layers: Cycles
+    speed: Cycles
+    stages: tuple[Stage, ...]
+
+
+class _Kernels:
+    """The kernel of every convolution of a build, in order: whether it shares its code, and whether it is by Winograd."""
+
+    def __init__(self) -> None:
+        self.chosen: list[tuple[bool, bool]] = []
+
+    def record(self, schedules: _Schedules) -> None:
+        """Note what was chosen."""
+        for name, j in _places(schedules):
+            functions = schedules._operators(name, schedules.small.get(name, frozenset()))[0][j].functions
+            self.chosen.append((j in schedules.small.get(name, ()), any("winograd" in f for f in functions)))
+
+    def repeat(self, schedules: _Schedules) -> None:
+        """Choose the same again."""
+        for (name, j), (small, by_winograd) in zip(_places(schedules), self.chosen, strict=True):
+            if small:
+                schedules.small[name] = schedules.small.get(name, frozenset()) | {j}
+            if not by_winograd:
+                schedules.funcs[name] = schedules.funcs[name].with_attr(DIRECT, True)
+
+
+def _places(schedules: _Schedules) -> list[tuple[str, int]]:
+    """(call, operator of the call) of every convolution."""
+    found = []
+    for name, func in schedules.funcs.items():
+        layer = Layer.of(func)
+        ops = [] if layer is None else [n.op for n in stage_op.program_of(layer.attrs)] if layer.op == stage_op.NAME else [layer.op]
+        found += [(name, j) for j, op in enumerate(ops) if op in HAS_SMALL_FORM]
+    return found
+
+
+def build(path: Path, board: str, goal: str) -> tuple[CompiledModel, CompiledModel]:
+    """The network for its goal, and with every streamed operator as a layer by the same kernel."""
+    kernels, keep_to = _Kernels(), _Schedules.keep_to
+
+    def recorded(self: _Schedules, *budgets: Any) -> dict[str, object]:
+        decision = keep_to(self, *budgets)
+        kernels.record(self)
+        return decision
+
+    def repeated(self: _Schedules, *_budgets: Any) -> dict[str, object]:
+        kernels.repeat(self)
+        return keep_to(self, None, None)
+
+    def unless_direct(function: Any) -> Any:
+        return lambda func, *rest: None if _is_direct(func) else function(func, *rest)
+
+    with patch.object(_Schedules, "keep_to", recorded):
+        streamed = tvm_tiny.build(path, board=board, optimize=goal, name="net")
+    phases = tuple(p for p in pipeline.PIPELINE if p.name not in ("stream-rows", "select-layout"))
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(pipeline, "PIPELINE", phases))
+        stack.enter_context(patch.object(_Schedules, "keep_to", repeated))
+        direct = tuple((n, unless_direct(r) if r is winograd.apply else r) for n, r in rules.RULES)
+        stack.enter_context(patch.object(rules, "RULES", direct))
+        stack.enter_context(patch.object(winograd, "realise", unless_direct(winograd.realise)))
+        layers = tvm_tiny.build(path, board=board, optimize=goal, name="net")
+    return streamed, layers
+
+
+def _is_direct(func: tirx.PrimFunc) -> bool:
+    return DIRECT in func.attrs
+
+
+def measure(path: Path, board: str, goal: str = "sram") -> Row:
+    """Build the network three times and profile each with and without the board's flash."""
+    streamed, layers = build(path, board, goal)
+    by_row, by_layer = cycles(streamed, board), cycles(layers, board)
+    speed = tvm_tiny.build(path, board=board, optimize="speed", name="net")
+    ends = {call.layer: i + 1 for i, call in enumerate(layers.program.calls)}
+    stages = []
+    for call, taken in zip(streamed.program.calls, by_row, strict=True):
+        kernel = json.loads(str(streamed.program.kernels[call.kernel].attrs["tiny.kernel"]))
+        if kernel["rule"] == "stream":
+            end, count = ends[call.layer], int(kernel["operators"])
+            stages.append(Stage(call.layer, count, taken, total(by_layer[end - count : end])))
+    arenas = streamed.workspace_size, speed.workspace_size
+    return Row(path.stem, board, goal, *arenas, total(by_row), total(by_layer), total(cycles(speed, board)), tuple(stages))
+
+
+def cycles(compiled: CompiledModel, board: str) -> list[Cycles]:
+    """Of every call of one inference."""
+    (sample,) = make_samples(None, compiled.inputs, 1, 0)
+    profiles = [compiled.profile(board, sample, board_term=term, timeout=TIMEOUT) for term in ("none", BOARD_TERMS[board])]
+    return [Cycles(*(p.cycles[profiles[0].cores[0]] for p in pair)) for pair in zip(*(p.layers for p in profiles), strict=True)]
+
+
+def total(parts: Sequence[Cycles]) -> Cycles:
+    """The sum."""
+    return Cycles(sum(p.core for p in parts), sum(p.board for p in parts))
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Networks, and their stages below them."""
+    out = Table(title="million cycles of one inference, estimated", title_justify="left")
+    for column in ("network or stage", "core", "arena"):
+        out.add_column(column, justify="right" if column == "arena" else "left")
+    for head in ("by rows", "same by layers", "streaming", "speed"):
+        out.add_column(f"{head}, core", justify="right")
+        out.add_column("board", justify="right")
+    out.add_column("arena", justify="right")
+    for row in rows:
+        core = "M7" if row.board == "mps2_an500" else "M4"
+        speed = _figures(row.speed)
+        out.add_row(f"{row.model} ({row.goal})", core, f"{row.arena:,}", *_compared(row), *speed, f"{row.speed_arena:,}")
+        for stage in row.stages:
+            out.add_row(f"  {stage.operators} operators", "", "", *_compared(stage))
+    return out
+
+
+def _compared(part: Row | Stage) -> tuple[str, ...]:
+    return *_figures(part.streamed), *_figures(part.layers), *(f"{more:+.1%}" for more in part.streamed.over(part.layers))
+
+
+def _figures(found: Cycles) -> tuple[str, str]:
+    return f"{found.core / 1e6:.3f}", f"{found.board / 1e6:.3f}"
+
+
+def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Every model of the folder on every board."""
+    for model in arguments.models:
+        path = arguments.folder / f"{model}.tflite"
+        for board in arguments.board or BOARD_TERMS:
+            if path.is_file():
+                yield measure(path, board, arguments.goal)
+
+
+def main() -> None:
+    """Print the table; what is missing last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("models", nargs="*", default=list(MODELS), metavar="model", help=f"by default {', '.join(MODELS)}")
+    parser.add_argument("--goal", choices=("balanced", "sram"), default="sram")
+    parser.add_argument("--board", action="append", choices=list(BOARD_TERMS))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    found = list(measure_all(arguments))
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in found], indent=2))
+        return
+    console = Console(width=160)
+    console.print(table(found))
+    for model in arguments.models:
+        if not (arguments.folder / f"{model}.tflite").is_file():
+            console.print(f"missing: {arguments.folder / model}.tflite")
+
+
+if __name__ == "__main__":
+    main()

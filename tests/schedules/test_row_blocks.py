@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How rows are cut into blocks: every pixel once, and the kernels exact where channels go in runs or weights are copied."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tvm_tiny
+from tests.schedules.test_stream import run_guarded
+from tests.support.host import HostModel
+from tests.support.tiny_builder import TinyBuilder, evaluate
+from tvm_tiny.passes.stream_rows import StreamRows
+from tvm_tiny.schedules.stream_costs import ROW_COLUMNS, block_copy, column_bytes, row_block
+
+DISABLED = ["remove-constant-channels"]
+
+
+@given(st.integers(1, 100), st.integers(1, 1200), st.integers(1, 130), st.booleans(), st.booleans(), st.sampled_from([3, 4]))
+def test_every_pixel_is_computed_once(width: int, k: int, outputs: int, by_words: bool, dual: bool, most: int) -> None:
+    cut = row_block(width, k, outputs, by_words=by_words, dual_issue=dual, most=most)
+    assert 1 <= cut.group <= cut.pixels <= most
+    assert (width - cut.tail) % cut.pixels == 0
+    assert cut.tail % cut.group == 0
+    assert cut.tail < width
+    columns = cut.pixels * cut.tile * column_bytes(k, by_words=by_words) + (block_copy(k) if cut.tile > 1 else 0)
+    assert columns <= ROW_COLUMNS or cut.pixels == 1
+    assert outputs // 2 % cut.runs == 0
+
+
+def test_narrow_rows_leave_no_pixel_alone() -> None:
+    cut = row_block(5, 64, 64, by_words=True, dual_issue=True)
+    assert (cut.pixels, cut.tail, cut.group) == (3, 2, 2)
+
+
+def test_weights_that_exceed_the_cache_are_read_in_runs() -> None:
+    assert row_block(8, 576, 64, by_words=True, dual_issue=True).runs == 4
+    assert row_block(2, 576, 64, by_words=True, dual_issue=True).runs == 1, "one group of pixels reads them once anyway"
+    assert row_block(8, 144, 16, by_words=True, dual_issue=True).runs == 1
+
+
+@pytest.mark.host_cc
+@pytest.mark.qemu
+@pytest.mark.parametrize("zero_point", [-128, 127])
+@pytest.mark.parametrize("board", ["mps2_an500", "mps2_an386"])
+def test_runs_and_copies_are_exact(board: str, zero_point: int, rng: np.random.Generator) -> None:
+    """3x3 convolutions with more weights than the M7's cache, and with several groups of pixels a row; stride 2, asymmetric padding."""
+    b = TinyBuilder((1, 6, 7, 64), seed=3)
+    x = b.conv(b.x, 64, 3, y_zp=zero_point)
+    x = b.conv(x, 20, 1, x_zp=zero_point, y_zp=zero_point)
+    mod = b.finish(b.conv(x, 6, 3, x_zp=zero_point, strides=[2, 2], padding=[0, 1, 1, 0]))
+    streamed = StreamRows(segments=[(0, 3)])(mod)
+    image = rng.integers(-128, 128, (1, 6, 7, 64)).astype(np.int8)
+    wanted = evaluate(mod, image)[0]
+    host = tvm_tiny.build(streamed, "c", optimize="speed", disable=DISABLED)
+    np.testing.assert_array_equal(run_guarded(host, HostModel(host), image, 0x5A), wanted)
+    model = tvm_tiny.build(streamed, board=board, optimize="speed", disable=DISABLED)
+    (found,) = model.run([{model.inputs[0].name: image}])
+    np.testing.assert_array_equal(found[model.outputs[0].name], wanted)
