@@ -121,13 +121,14 @@ def _fewest(order: Sequence[int], size: Callable[[AbstractSet[int]], int], budge
 def lost_cycles(layer: Layer, rule: str) -> float:
     """Estimated cycles a layer loses with shared code, for ranking: fitted to layers measured on the emulated Cortex-M7; an M4 loses more.
 
-    Convolutions lose the padding of their sums to whole iterations and a little for each sum; depthwise layers the start of every row of
-    taps; convolutions by Winograd the algorithm.
+    Convolutions lose the padding of their sums to whole iterations and a little for each sum; depthwise layers a little for each row and
+    group of outputs; convolutions by Winograd the algorithm.
     """
     if rule == "winograd":
         return 0.35 * layer.macs
     if layer.op == "tiny.depthwise_conv2d":
-        return 3.2 * layer.attrs["strides"][1] / layer.shapes[1][1] * layer.macs
+        _, height, _, channels = layer.shapes[-1]
+        return 20 * height * channels + 0.12 * layer.macs
     terms = math.prod(layer.shapes[1][1:])
     return (0.55 * (-terms % (4 * UNROLL)) / terms + 3 / terms + 0.02) * layer.macs
 

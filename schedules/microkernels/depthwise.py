@@ -17,7 +17,7 @@ from ..requantize_forms import Form, find_form
 from . import reference
 from .c_source import CFunction, function_name
 from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy, may_go_together
-from .depthwise_shared import shared_functions, table
+from .depthwise_shared import SharedWriter
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
 from .plane_lines import PlaneLines, plane_lines_function
@@ -104,13 +104,6 @@ def depthwise(
         shape.out_width, shape.kernel, shape.stride, shape.dilation, shape.row_bytes, shape.outputs, requant,
         min(pixels, shape.out_width), core.dual_issue,
     )  # fmt: skip
-    if choice.pixels is None and requant.form is not Form.ACCUMULATOR:
-        block = _largest_fitting(block)
-    reused = strip > 1 or len(block.groups) > 1
-    block = replace(block, copied=reused and not core.dual_issue and may_copy(block))  # the M7 has a data cache
-    in_twos = replace(block, together=2)
-    if strip > 1 and requant.form is not Form.ACCUMULATOR and may_go_together(block) and fits(in_twos):
-        block = in_twos
     plane = PlaneRow(
         shape.width,
         shape.padding[1],
@@ -120,15 +113,15 @@ def depthwise(
         shape.width * shape.channels,
         core.dual_issue,
     )
-    writer: _PlaneWriter | _SharedWriter | _PlainWriter
-    if shape.planar and (requant.form is Form.ACCUMULATOR or not fits(block)):
-        raise ValueError("plain C, the only form of this layer, reads NHWC")
-    if requant.form is Form.ACCUMULATOR or not fits(block) or (shape.planes > 1 and not plane.fits):
-        writer = _PlainWriter(name, shape, layer)
+    writer: _PlaneWriter | SharedWriter | _PlainWriter | None = None
+    if choice.shared and requant.form is not Form.ACCUMULATOR:
+        writer = SharedWriter.of(name, shape, layer, block, plane, strip)
+    if writer is None:
+        block = _own_block(block, strip, as_wide=choice.pixels is None)
+        writer = _own_writer(name, shape, layer, block, plane, strip)
+    if isinstance(writer, _PlainWriter):
         packed = words(np.stack([layer.bias, layer.multiplier, layer.shift])) + layer.weights.astype(np.int8).tobytes()
     else:
-        shared = _SharedWriter.of(name, shape, layer, block, plane, strip) if choice.shared else None
-        writer = shared or _PlaneWriter(name, shape, layer, block, plane, strip)
         packed = _pack(block, layer, rows, found.offset, constant_words(found, requant))
     functions = [writer.form(name, rows=False)] + ([writer.form(name, rows=True)] if row_form else [])
     return MicroKernel(
@@ -144,12 +137,36 @@ def depthwise(
         ),
         choices={
             "operand": "plain C" if isinstance(writer, _PlainWriter) else "planes",
-            "block": f"1x{block.pixels}",
+            "block": writer.sizes if isinstance(writer, SharedWriter) else f"1x{block.pixels}",
             "strip": strip,
             "requantise": requant.form.value + ("" if requant.shift is not None else " per channel"),
         },
         row_name=f"{name}_rows" if row_form else None,
     )
+
+
+def _own_block(block: DepthwiseBlock, strip: int, *, as_wide: bool) -> DepthwiseBlock:
+    """The block as code of one layer: `as_wide` as fits, parameters copied and rows in twos where that pays."""
+    if block.requant.form is Form.ACCUMULATOR:
+        return block
+    if as_wide:
+        block = _largest_fitting(block)
+    reused = strip > 1 or len(block.groups) > 1
+    block = replace(block, copied=reused and not block.dual_issue and may_copy(block))  # the M7 has a data cache
+    in_twos = replace(block, together=2)
+    return in_twos if strip > 1 and may_go_together(block) and fits(in_twos) else block
+
+
+def _own_writer(
+    name: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int
+) -> _PlaneWriter | _PlainWriter:
+    """What writes code for this layer alone."""
+    has_assembly = block.requant.form is not Form.ACCUMULATOR and fits(block)
+    if shape.planar and not has_assembly:
+        raise ValueError("plain C, the only form of this layer, reads NHWC")
+    if has_assembly and (shape.planes == 1 or plane.fits):
+        return _PlaneWriter(name, shape, layer, block, plane, strip)
+    return _PlainWriter(name, shape, layer)
 
 
 def _largest_fitting(block: DepthwiseBlock) -> DepthwiseBlock:
@@ -312,40 +329,6 @@ def _blank_function(prefix: str, plane: PlaneRow, planes: int) -> CFunction:
         f"    for (int32_t at = first * {plane.row_bytes}; at < last * {plane.row_bytes}; at += 4) tiny_store(planes + at, padding);\n}}\n"
     )
     return CFunction(name, source)
-
-
-class _SharedWriter:
-    """Writes the C of a layer as a table for the shared driver."""
-
-    def __init__(self, prefix: str, shape: DepthwiseShape, plane: PlaneRow, callees: list[CFunction], driver: str, table: str) -> None:
-        self.prefix, self.shape, self.driver, self.table = prefix, shape, driver, table
-        self.callees = {function.name: function for function in callees}
-        self.scratch_bytes = 4 * plane.plane_bytes
-
-    @staticmethod
-    def of(
-        prefix: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int
-    ) -> _SharedWriter | None:
-        """None for planar inputs, fewer than four channels, several outputs a channel, or a block that does not fit the registers."""
-        made = shared_functions(prefix, block) if shape.outputs == shape.channels >= 4 and not shape.planar else None
-        if made is None:
-            return None
-        blocks, spread, driver = made
-        half = layer.x_zero_point & 0xFFFF
-        own = {"channels": shape.channels, "padding": half << 16 | half, "height": shape.height, "top": shape.padding[0]}
-        fields = table(block, plane, blocks, {**own, "window": shape.plane_rows(1), "strip": strip})
-        return _SharedWriter(prefix, shape, plane, [*blocks.values(), spread, driver], driver.name, fields)
-
-    def form(self, name: str, *, rows: bool) -> CFunction:
-        name = f"{name}{'_rows' if rows else ''}"
-        source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else "const int8_t *in, int8_t *out"
-        where = "rows, 0, out, begin, end" if rows else f"0, in, out, 0, {self.shape.out_height}"
-        return CFunction(
-            name,
-            f"void {name}({source}, const void *packed, void *scratch);\nvoid {name}({source}, const void *packed, void *scratch) {{\n"
-            f"  static const tiny_depthwise geometry = {self.table};\n"
-            f"  {self.driver}(&geometry, {where}, packed, scratch);\n}}\n",
-        )
 
 
 class _PlainWriter:

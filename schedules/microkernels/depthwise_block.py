@@ -130,7 +130,7 @@ def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
     if block.planes > 1:
         lines += [f"mov r4, #{block.planes}", f"str r4, [sp, #{_STACK_PLANES}]"]
         lines += [f"str r{i}, [sp, #{_STACK_START + 4 * n}]" for n, i in enumerate((0, 2, 3))]
-    lines += ["3:", *_copy(block), *(_rows_together(block) if block.together > 1 else _rows_one_by_one(block))]
+    lines += ["3:", *copy_lines(block, _STACK_W, _STACK_COPY), *(_rows_together(block) if block.together > 1 else _rows_one_by_one(block))]
     return (*lines, *_next_plane(block), f"add sp, sp, #{frame}", "pop {r4-r11, pc}")
 
 
@@ -172,16 +172,16 @@ def may_copy(block: DepthwiseBlock) -> bool:
     return block.stream_bytes <= _MOST_COPIED
 
 
-def _copy(block: DepthwiseBlock) -> list[str]:
-    """Copy a channel's parameters and point there."""
+def copy_lines(block: DepthwiseBlock, flash: int, copy: int) -> list[str]:
+    """Copy a channel's parameters to place `copy` of the frame and point there, having noted at `flash` where they came from."""
     if not block.copied:
         return []
     words = block.stream_bytes // 4
-    lines = [f"str {_W}, [sp, #{_STACK_W}]", f"add r2, sp, #{_STACK_COPY}"]
+    lines = [f"str {_W}, [sp, #{flash}]", f"add r2, sp, #{copy}"]
     for first in range(0, words, 8):
         some = f"{{r4-r{min(words - first, 8) + 3}}}" if words - first > 1 else "{r4}"
         lines += [f"ldm {_W}!, {some}", f"stm r2!, {some}"]
-    return [*lines, f"add {_W}, sp, #{_STACK_COPY}"]
+    return [*lines, f"add {_W}, sp, #{copy}"]
 
 
 def _next_plane(block: DepthwiseBlock) -> list[str]:

@@ -1,210 +1,168 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depthwise layers whose code other layers share: geometry is data, so one driver, one way into planes, and a block for each kernel width.
+"""Depthwise layers whose code other layers share: geometry is data, so one driver, one way into planes, and one block a kernel and stride.
 
-The block holds one row of taps and walks it down the kernel; a row's left-over outputs are a narrower block. It is slower than code made
-for the layer, which is left with a table of a hundred bytes. Planes, scratch and the parameter stream are those of `depthwise`.
+What is left of a layer is a table of a hundred bytes. Planes, scratch and the parameter stream are those of `depthwise`, but for a word of
+scratch behind the planes where the last group of a row reads beyond it.
 """
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from .assembly import CORE_REGISTERS, Body
-from .c_source import CFunction, add_immediate, function_name, naked_function
-from .depthwise_block import DepthwiseBlock, multiply
-from .planes import PlaneRow
-from .scheduler import RegisterPressureError, schedule
+from .assembly import Body, Kind
+from .c_source import CFunction, naked_function
+from .depthwise_block import DepthwiseBlock
+from .depthwise_groups import FIELDS, SharedBlock, block_function, shared_block, table_fields, words_beyond
+from .layer import LayerParameters
+from .planes import PlaneRow, pair_planes
+from .scheduler import schedule
 
-_X, _W = "r0", "r1"
-# Fields of `tiny_depthwise` that assembly reads, in bytes from its start.
-_TAP_STEP, _ROW_STEP, _PIXEL_STRIDE, _OUT_STEP, _PLANE_BYTES, _WIDTH, _SOURCE_STRIDE = range(0, 28, 4)
-# The block's frame: where x, y and the groups of this row stand; the same at its start; constants of the call.
-_AT_X, _AT_Y, _LEFT, _START_X, _START_Y, _ROWS, _START_W, _END_W, _STEP, _STRIDE, _FRAME = range(0, 44, 4)
-_GROUPS, _GEOMETRY = _FRAME + 36, _FRAME + 40  # arguments on the stack, above nine saved registers
+if TYPE_CHECKING:
+    from .depthwise import DepthwiseShape
 
-_COPY_WORDS = 64
+_STRIDE_FIELDS = ("source_stride", "source_row", "row_bytes", "head", "fours", "pairs", "tail", "plane_bytes")
+"""Fields that the way into planes reads, `plane_bytes` among those of the block."""
+_OFFSET = {"plane_bytes": 4 * FIELDS.index("plane_bytes")} | {f: 4 * (len(FIELDS) + i) for i, f in enumerate(_STRIDE_FIELDS[:-1])}
 
-_STRUCT = """\
+_STRUCT = f"""\
 #ifndef TINY_DEPTHWISE
 #define TINY_DEPTHWISE
-/* Geometry of a depthwise layer; steps in bytes. The first seven fields are read by assembly. */
+/* Geometry of a depthwise layer; steps in bytes. The fields of the first two lines are read by assembly. */
 typedef struct tiny_depthwise tiny_depthwise;
-typedef void tiny_depthwise_block(const uint8_t *x, const uint8_t *w, int8_t *y, uint32_t rows, uint32_t groups, const tiny_depthwise *g);
-struct tiny_depthwise {
-  uint32_t tap_step, row_step, pixel_stride, out_step, plane_bytes, width, source_stride;
-  uint32_t row_bytes, source_row, left, channels, stream_bytes, padding, groups, rest_x, rest_y, copied;
+typedef void tiny_depthwise_block(const uint8_t *x, const uint8_t *w, int8_t *y, const tiny_depthwise *g, uint32_t rows, uint32_t planes);
+struct tiny_depthwise {{
+  uint32_t {", ".join(FIELDS)};
+  uint32_t {", ".join(_STRIDE_FIELDS[:-1])};
+  uint32_t outputs, out_step, left, channels, stream_bytes, padding;
   int32_t height, top, stride, window, strip;
-  tiny_depthwise_block *block, *rest;
-};
+  tiny_depthwise_block *block;
+}};
 #endif
 """
 
 
-@dataclass(frozen=True)
-class SharedBlock:
-    """Description of a block: one row of `taps` for `pixels` neighbouring outputs, `rows` times."""
+class SharedWriter:
+    """Writes the C of a layer as a table for the shared driver."""
 
-    pixels: int
-    rows: int
-    taps: DepthwiseBlock  # what of it is geometry plays no part
-    dual_issue: bool
+    def __init__(self, shape: DepthwiseShape, sizes: str, scratch: int, callees: list[CFunction], table: str) -> None:
+        self.shape, self.sizes, self.scratch_bytes, self.table = shape, sizes, scratch, table
+        self.driver = callees[-1].name
+        self.callees = {function.name: function for function in callees}
+
+    @staticmethod
+    def of(
+        prefix: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int
+    ) -> SharedWriter | None:
+        """None for planar inputs, fewer than four channels, several outputs a channel, or a block that does not fit the registers."""
+        found = shared_block(block) if shape.outputs == shape.channels >= 4 and not shape.planar else None
+        if found is None:
+            return None
+        function, spread = block_function(prefix, found, _STRUCT), _spread_function(prefix)
+        driver = _driver(prefix, spread.name)
+        half = layer.x_zero_point & 0xFFFF
+        own = {"channels": shape.channels, "padding": half << 16 | half, "height": shape.height, "top": shape.padding[0]}
+        fields = _table(found, function.name, block, plane, {**own, "window": shape.plane_rows(1), "strip": strip})
+        sizes = "+".join(f"1x{size}" for size in found.sizes)
+        return SharedWriter(shape, sizes, 4 * (plane.plane_bytes + words_beyond(found, block)), [function, spread, driver], fields)
+
+    def form(self, name: str, *, rows: bool) -> CFunction:
+        """The layer's function, or the one that makes some of its rows."""
+        name = f"{name}{'_rows' if rows else ''}"
+        source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else "const int8_t *in, int8_t *out"
+        where = "rows, 0, out, begin, end" if rows else f"0, in, out, 0, {self.shape.out_height}"
+        return CFunction(
+            name,
+            f"void {name}({source}, const void *packed, void *scratch);\nvoid {name}({source}, const void *packed, void *scratch) {{\n"
+            f"  static const tiny_depthwise geometry = {self.table};\n"
+            f"  {self.driver}(&geometry, {where}, packed, scratch);\n}}\n",
+        )
 
 
-def shared_functions(prefix: str, block: DepthwiseBlock) -> tuple[dict[int, CFunction], CFunction, CFunction] | None:
-    """Block functions by number of outputs (the widest first), the way into planes, and the driver; None without an assembly form."""
-    anonymous = replace(block, width=0, row_bytes=0, pixel_stride=0, pixels=0, planes=1, plane_bytes=0, copied=False, together=1)
-
-    def functions(pixels: int) -> dict[int, CFunction]:
-        sizes = (pixels, block.width % pixels) if block.width % pixels else (pixels,)
-        return {n: _block_function(prefix, SharedBlock(n, block.kernel[0], anonymous, block.dual_issue)) for n in sizes}
-
-    for pixels in range(block.pixels, 0, -1):
-        if pixels * block.stride[1] % 2 and pixels != block.width:
-            continue  # the next group's columns would not start at a word
-        with contextlib.suppress(RegisterPressureError):
-            spread = _spread_function(prefix)
-            return functions(pixels), spread, _driver(prefix, spread.name)
-    return None
-
-
-def table(block: DepthwiseBlock, plane: PlaneRow, blocks: dict[int, CFunction], layer: dict[str, int]) -> str:
-    """The initialiser of a layer's `tiny_depthwise`; `layer` has what only the layer knows."""
-    pixels, *rest = blocks
-    groups = block.width // pixels
-    copied = not block.dual_issue and block.stream_bytes <= 4 * _COPY_WORDS
+def _table(block: SharedBlock, function: str, layer: DepthwiseBlock, plane: PlaneRow, own: dict[str, int]) -> str:
+    """The initialiser of a layer's `tiny_depthwise`; `own` has what only the layer knows."""
+    columns = max(0, min(plane.width, 2 * plane.words - plane.left))
+    head = min(plane.left % 2, columns)
     fields = {
-        "tap_step": block.dilation[0] * block.row_bytes,
-        "row_step": block.stride[0] * block.row_bytes,
-        "pixel_stride": block.pixel_stride,
-        "out_step": block.width * block.pixel_stride,
-        "plane_bytes": plane.plane_bytes,
-        "width": min(plane.width, 2 * plane.words - plane.left),
+        **{k: v & 0xFFFFFFFF for k, v in table_fields(block, layer, plane.plane_bytes).items()},
         "source_stride": plane.pixel_stride,
-        "row_bytes": block.row_bytes,
         "source_row": plane.source_row,
+        "row_bytes": layer.row_bytes,
+        "head": head,
+        "fours": (columns - head) // 4,
+        "pairs": (columns - head) // 2 % 2,
+        "tail": (columns - head) % 2,
+        "outputs": layer.width,
+        "out_step": layer.width * layer.pixel_stride,
         "left": plane.left,
-        "stream_bytes": block.stream_bytes,
-        "groups": groups,
-        "rest_x": 2 * groups * pixels * block.stride[1],
-        "rest_y": groups * pixels * block.pixel_stride,
-        "copied": int(copied),
-        "stride": block.stride[0],
-        **layer,
+        "stream_bytes": layer.stream_bytes,
+        "stride": layer.stride[0],
+        **own,
     }
-    pointers = {"block": blocks[pixels].name, "rest": blocks[rest[0]].name if rest else "0"}
-    return "{" + ", ".join(f".{k} = {v}" for k, v in {**fields, **pointers}.items()) + "}"
-
-
-def _block_function(prefix: str, block: SharedBlock) -> CFunction:
-    name = function_name(prefix, "taps", block)
-    parameters = (
-        "const uint8_t *x", "const uint8_t *w", "int8_t *y", "uint32_t rows", "uint32_t groups", "const tiny_depthwise *g",
-    )  # fmt: skip
-    made = naked_function(name, parameters, _assembly(block), _portable(block))
-    return CFunction(name, _STRUCT + made.source)
-
-
-@lru_cache(maxsize=64)
-def _assembly(block: SharedBlock) -> tuple[str, ...]:
-    taps, pool = block.taps, tuple(r for r in CORE_REGISTERS if r not in (_X, _W))
-    row_words = len(taps.pairs)
-    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{_FRAME}", f"str r0, [sp, #{_START_X}]", f"str r2, [sp, #{_START_Y}]"]
-    lines += [f"str r3, [sp, #{_ROWS}]", f"str r1, [sp, #{_START_W}]", *add_immediate("r1", 4 + 4 * row_words * block.rows)]
-    lines += [f"str r1, [sp, #{_END_W}]", f"ldr r4, [sp, #{_GEOMETRY}]", f"ldr r5, [r4, #{_TAP_STEP}]", f"str r5, [sp, #{_STEP}]"]
-    lines += [f"ldr r5, [r4, #{_PIXEL_STRIDE}]", f"str r5, [sp, #{_STRIDE}]"]
-    lines += ["1:", f"ldr r0, [sp, #{_START_X}]", f"ldr r2, [sp, #{_START_Y}]", f"ldr r3, [sp, #{_GROUPS}]"]
-    lines += [f"str r2, [sp, #{_AT_Y}]", f"str r3, [sp, #{_LEFT}]", "2:", f"str r0, [sp, #{_AT_X}]", f"ldr r1, [sp, #{_START_W}]"]
-
-    start = Body()
-    sums = [start.ldr(_W, 0) for _ in range(block.pixels)]
-    entry = schedule(start, pool, dual_issue=block.dual_issue, live_out=set(sums))
-    homes = [entry.registers[v] for v in sums]
-    lines += [*entry.lines, f"add {_W}, {_W}, #4", "3:", *_row_of_taps(block, homes, pool)]
-
-    end = Body()
-    sums = [end.new() for _ in homes]
-    live_in = dict(zip(sums, homes, strict=True))
-    constants = taps.requant.constants(end, _W, 0, 4)
-    y, stride = end.ldr("sp", _AT_Y), end.ldr("sp", _STRIDE)
-    for value in sums:
-        end.store_at(taps.requant.emit(end, value, constants), y, 0)
-        y = end.alu("add", y, stride)
-    end.store(y, "sp", _AT_Y)
-    lines += schedule(end, pool, dual_issue=block.dual_issue, live_in=live_in, live_out=set()).lines
-
-    lines += [f"ldr r0, [sp, #{_AT_X}]", f"ldr r3, [sp, #{_LEFT}]", *add_immediate("r0", 2 * block.pixels * taps.stride[1])]
-    lines += ["subs r3, r3, #1", f"str r3, [sp, #{_LEFT}]", "bne 2b"]
-    lines += [f"ldr r4, [sp, #{_GEOMETRY}]", f"ldr r0, [sp, #{_START_X}]", f"ldr r2, [sp, #{_START_Y}]", f"ldr r3, [sp, #{_ROWS}]"]
-    lines += [f"ldr r5, [r4, #{_ROW_STEP}]", f"ldr r6, [r4, #{_OUT_STEP}]", "add r0, r0, r5", "add r2, r2, r6"]
-    lines += [f"str r0, [sp, #{_START_X}]", f"str r2, [sp, #{_START_Y}]", "subs r3, r3, #1", f"str r3, [sp, #{_ROWS}]", "bne 1b"]
-    return (*lines, f"add sp, sp, #{_FRAME}", "pop {r4-r11, pc}")
-
-
-def _row_of_taps(block: SharedBlock, homes: list[str], pool: tuple[str, ...]) -> list[str]:
-    """The loop over kernel rows: one row of taps for all outputs."""
-    taps, body = block.taps, Body()
-    sums = [body.new() for _ in homes]
-    live_in = dict(zip(sums, homes, strict=True))
-    weights: dict[int, int] = {}
-    for word in range(((block.pixels - 1) * taps.stride[1] + (taps.kernel[1] - 1) * taps.dilation[1]) // 2 + 1):
-        users = [(i, *taps.taps(i, word)) for i in range(block.pixels)]
-        users = [u for u in users if max(u[1:]) >= 0]
-        if not users:
-            continue
-        x = body.ldr(_X, 4 * word)
-        for i, low, high in users:
-            index, mnemonic = multiply(taps.pairs, low, high)
-            if index not in weights:
-                weights[index] = body.ldr(_W, 4 * index)
-            sums[i] = body.mac(mnemonic, weights[index], x, sums[i])
-    step, end = body.ldr("sp", _STEP), body.ldr("sp", _END_W)
-    found = schedule(body, pool, dual_issue=block.dual_issue, live_in=live_in, live_out={*sums, step, end})
-    after = [f"add {_W}, {_W}, #{4 * len(taps.pairs)}", f"add {_X}, {_X}, {found.registers[step]}", f"cmp {_W}, {found.registers[end]}"]
-    return [*found.lines, *after, "bne 3b"]
-
-
-def _portable(block: SharedBlock) -> str:
-    taps, pairs = block.taps, block.taps.pairs
-    kw = taps.kernel[1]
-    where = ", ".join(f"{4 * i + 2 * pairs[i].index(tap)}" for tap in range(kw) for i in [next(j for j, p in enumerate(pairs) if tap in p)])
-    constants = tuple(f"(int32_t)tiny_load(constants + {4 * i})" for i in range(taps.requant.words))
-    return (
-        f"  static const uint8_t where[{kw}] = {{{where}}};\n"
-        f"  const uint8_t *constants = w + {4 * (1 + block.rows * len(pairs))};\n"
-        f"  for (; rows != 0; --rows, x += g->row_step, y += g->out_step) {{\n"
-        f"    for (uint32_t i = 0; i < {block.pixels}u * groups; ++i) {{\n"
-        f"      uint32_t sum = tiny_load(w);\n"
-        f"      for (uint32_t ky = 0; ky < {block.rows}u; ++ky) {{\n"
-        f"        for (uint32_t kx = 0; kx < {kw}u; ++kx) {{\n"
-        f"          int16_t tap, value;\n"
-        f"          memcpy(&tap, w + 4 + {4 * len(pairs)} * ky + where[kx], 2);\n"
-        f"          memcpy(&value, x + g->tap_step * ky + 2 * (i * {taps.stride[1]}u + {taps.dilation[1]} * kx), 2);\n"
-        f"          sum += (uint32_t)(tap * value);\n"
-        f"        }}\n      }}\n"
-        f"      const int32_t acc = (int32_t)sum;\n"
-        f"      y[i * g->pixel_stride] = (int8_t){taps.requant.portable('acc', constants)};\n"
-        f"    }}\n  }}\n"
-    )
+    return "{" + ", ".join(f".{k} = {v}{'u' if v >= 2**31 else ''}" for k, v in fields.items()) + f", .block = {function}}}"
 
 
 def _spread_function(prefix: str) -> CFunction:
-    """`static void f(const int8_t *src, uint8_t *dst, const tiny_depthwise *g)`: four channels of a row into four planes, by pixels."""
+    """`static void f(from, step, dst, g, count, channel)`: four channels of `count` rows into four planes.
+
+    The rows are `step` bytes apart from `from` on; where `step` is 0, `from` points to pointers to them.
+    """
     name = f"{prefix}_spread"
-    lines = ["push {r4-r11}", f"ldr r3, [r2, #{_WIDTH}]", f"ldr r4, [r2, #{_SOURCE_STRIDE}]", f"ldr r5, [r2, #{_PLANE_BYTES}]"]
-    lines += ["add r6, r1, r5", "add r7, r6, r5", "add r8, r7, r5", "1:", "ldr r9, [r0]", "add r0, r0, r4", "sxtb16 r10, r9"]
-    lines += ["strh r10, [r1], #2", "sxtb16 r11, r9, ror #8", "strh r11, [r6], #2", "lsr r10, r10, #16", "strh r10, [r7], #2"]
-    lines += ["lsr r11, r11, #16", "strh r11, [r8], #2", "subs r3, r3, #1", "bne 1b", "pop {r4-r11}", "bx lr"]
+    at = {field: f"[r3, #{offset}]" for field, offset in _OFFSET.items()}
+    lines = ["push {r2-r11, lr}", f"ldr r5, {at['source_stride']}"]
+    lines += ["1:", f"ldr lr, {at['plane_bytes']}", f"ldr r9, [sp, #{_COUNT + 4}]", "cmp r1, #0"]
+    lines += ["itete eq", "ldreq r4, [r0]", "movne r4, r0", "addeq r0, r0, #4", "addne r0, r0, r1"]
+    lines += ["add r4, r4, r9", "add r6, r2, lr", "add r7, r6, lr", "add r8, r7, lr"]
+    lines += [f"ldr r9, {at['head']}", "cmp r9, #0", "beq 2f", *_ONE_PIXEL]
+    lines += ["2:", f"ldr r9, {at['fours']}", "cmp r9, #0", "beq 4f"]
+    lines += ["3:", *_pixels(2), "subs r9, r9, #1", "add r4, r4, r5, lsl #2", "bne 3b"]
+    lines += ["4:", "ldr r3, [sp, #4]", f"ldr r9, {at['pairs']}", "cmp r9, #0", "beq 5f", *_pixels(1), "ldr r3, [sp, #4]"]
+    lines += ["add r4, r4, r5, lsl #1", "5:", f"ldr r9, {at['tail']}", "cmp r9, #0", "beq 6f", *_ONE_PIXEL]
+    lines += ["6:", "ldr r2, [sp]", f"ldr r9, {at['row_bytes']}", f"ldr r10, [sp, #{_COUNT}]", "add r2, r2, r9", "subs r10, r10, #1"]
+    lines += ["str r2, [sp]", f"str r10, [sp, #{_COUNT}]", "bne 1b", "pop {r2-r11, pc}"]
     portable = (
-        "  for (uint32_t x = 0; x < g->width; ++x) {\n"
-        "    for (uint32_t plane = 0; plane < 4; ++plane) {\n"
-        "      const int16_t value = src[x * g->source_stride + plane];\n"
-        "      memcpy(dst + 2 * x + plane * g->plane_bytes, &value, 2);\n"
-        "    }\n  }\n"
+        "  const uint8_t *at = from;\n"
+        "  for (; count != 0; --count, at += step != 0 ? step : sizeof(const int8_t *), dst += g->row_bytes) {\n"
+        "    const int8_t *src = (step != 0 ? (const int8_t *)at : *(const int8_t *const *)(const void *)at) + channel;\n"
+        "    for (uint32_t x = 0; x < g->head + 4 * g->fours + 2 * g->pairs + g->tail; ++x) {\n"
+        "      for (uint32_t plane = 0; plane < 4; ++plane) {\n"
+        "        const int16_t value = src[x * g->source_stride + plane];\n"
+        "        memcpy(dst + 2 * x + plane * g->plane_bytes, &value, 2);\n"
+        "      }\n    }\n  }\n"
     )
-    parameters = ("const int8_t *src", "uint8_t *dst", "const tiny_depthwise *g")
+    parameters = (
+        "const void *from", "uint32_t step", "uint8_t *dst", "const tiny_depthwise *g", "uint32_t count", "uint32_t channel",
+    )  # fmt: skip
     return CFunction(name, _STRUCT + naked_function(name, parameters, lines, portable).source)
+
+
+_COUNT = 44
+"""Rows left, and behind them the channel: arguments above eleven saved registers."""
+_PLANES = ("r2", "r6", "r7", "r8")
+
+_ONE_PIXEL = (
+    "ldr r10, [r4]", "add r4, r4, r5", "sxtb16 r11, r10", "sxtb16 r10, r10, ror #8", "strh r11, [r2], #2", "strh r10, [r6], #2",
+    "lsr r11, r11, #16", "lsr r10, r10, #16", "strh r11, [r7], #2", "strh r10, [r8], #2",
+)  # fmt: skip
+"""Four channels of the pixel at r4 to the planes at r2, r6, r7 and r8."""
+
+
+@lru_cache(maxsize=4)
+def _pixels(pairs: int) -> tuple[str, ...]:
+    """Four channels of one or two pairs of pixels from r4 on, r5 bytes apart, to the planes, which move along."""
+    body = Body()
+    planes = [body.new() for _ in _PLANES]
+    live_in = dict(zip(planes, _PLANES, strict=True))
+    for pair in range(pairs):
+        if pair == 0:
+            low, high = body.emit("ldr {d}, [r4]", Kind.LOAD), body.emit("ldr {d}, [r4, r5]", Kind.LOAD)
+        else:
+            second = body.emit("add {d}, r4, r5, lsl #1", Kind.SHIFTED)
+            low, high = (body.emit(f"ldr {{d}}, [{{0}}{at}]", Kind.LOAD, second, early=(0,)) for at in ("", ", r5"))
+        for i, value in enumerate(pair_planes(body, low, high)):
+            planes[i] = body.emit("str {0}, [{d}], #4", Kind.STORE, value, planes[i], early=(1,), tied=1)
+    pool = (*_PLANES, "r3", "r10", "r11", "r12", "lr")
+    return schedule(body, pool, dual_issue=True, live_in=live_in, live_out=set(planes)).lines
 
 
 def _driver(prefix: str, spread: str) -> CFunction:
@@ -214,26 +172,24 @@ def _driver(prefix: str, spread: str) -> CFunction:
         name,
         f"static void {name}(const tiny_depthwise *g, const int8_t *const *rows, const int8_t *in, int8_t *out, int32_t begin,\n"
         f"    int32_t end, const uint8_t *packed, uint8_t *scratch) {{\n"
-        f"  uint32_t copy[{_COPY_WORDS}];\n"
         f"  for (int32_t y = begin; y < end; y += g->strip) {{\n"
         f"    const int32_t count = end - y < g->strip ? end - y : g->strip;\n"
         f"    const int32_t top = y * g->stride - g->top, height = (count - 1) * g->stride + g->window;\n"
         f"    const int32_t first = top < 0 ? -top : 0, last = g->height - top < height ? g->height - top : height;\n"
+        f"    const void *const from =\n"
+        f"        rows != 0 ? (const void *)(rows + (y - begin) * g->stride + first) : in + (top + first) * (int32_t)g->source_row;\n"
+        f"    uint8_t *const to = scratch + (uint32_t)first * g->row_bytes + 2 * g->left;\n"
         f"    const uint8_t *stream = packed;\n"
-        f"    for (uint32_t at = 0; at < 4 * g->plane_bytes; at += 4) tiny_store(scratch + at, g->padding);\n"
-        f"    for (uint32_t channel = 0, done = 0; done < g->channels; channel += 4) {{\n"
-        f"      if (channel + 4 > g->channels) channel = g->channels - 4; /* the last four again, of which some are done */\n"
-        f"      for (int32_t r = first; r < last; ++r) {{\n"
-        f"        const int8_t *row = rows != 0 ? rows[(y - begin) * g->stride + r] : in + (top + r) * (int32_t)g->source_row;\n"
-        f"        {spread}(row + channel, scratch + (uint32_t)r * g->row_bytes + 2 * g->left, g);\n"
-        f"      }}\n"
-        f"      for (uint32_t plane = done - channel; plane < 4; ++plane, ++done, stream += g->stream_bytes) {{\n"
-        f"        const uint8_t *x = scratch + plane * g->plane_bytes, *w = stream;\n"
-        f"        int8_t *to = out + channel + plane;\n"
-        f"        if (g->copied != 0) w = memcpy(copy, stream, g->stream_bytes);\n"
-        f"        g->block(x, w, to, (uint32_t)count, g->groups, g);\n"
-        f"        if (g->rest != 0) g->rest(x + g->rest_x, w, to + g->rest_y, (uint32_t)count, 1, g);\n"
-        f"      }}\n"
+        f"    for (uint32_t at = 0; at < 4 * g->plane_bytes; at += 16) {{\n"
+        f"      tiny_store(scratch + at, g->padding);\n      tiny_store(scratch + at + 4, g->padding);\n"
+        f"      tiny_store(scratch + at + 8, g->padding);\n      tiny_store(scratch + at + 12, g->padding);\n    }}\n"
+        f"    for (uint32_t done = 0; done < g->channels;) {{\n"
+        f"      const uint32_t channel = done + 4 > g->channels ? g->channels - 4 : done; /* the last four, of which some may be done */\n"
+        f"      const uint32_t skipped = done - channel;\n"
+        f"      if (first < last) {spread}(from, rows != 0 ? 0 : g->source_row, to, g, (uint32_t)(last - first), channel);\n"
+        f"      g->block(scratch + skipped * g->plane_bytes, stream, out + done, g, (uint32_t)count, 4 - skipped);\n"
+        f"      stream += (4 - skipped) * g->stream_bytes;\n"
+        f"      done = channel + 4;\n"
         f"    }}\n"
         f"    out += count * (int32_t)g->out_step;\n"
         f"  }}\n}}\n",

@@ -116,11 +116,20 @@ def _planes(body: Body, low: int | None, high: int | None) -> list[int]:
     """The four planes' words of two pixels; r2 holds four bytes of padding."""
     if low is None and high is None:
         return [body.emit("sxtb16 {d}, r2", Kind.FIELD)] * 4
+    if low is not None and high is not None:
+        return pair_planes(body, low, high)
     sources = [v for v in (low, high) if v is not None]
     names = ["r2" if v is None else f"{{{sources.index(v)}}}" for v in (low, high)]
     early = tuple(range(len(sources)))
     first = body.emit(f"pkhbt {{d}}, {names[0]}, {names[1]}, lsl #16", Kind.FIELD, *sources, early=early)  # channels 0 and 1 of both
     second = body.emit(f"pkhtb {{d}}, {names[1]}, {names[0]}, asr #16", Kind.FIELD, *sources, early=early)  # channels 2 and 3
+    return [body.sxtb16(first), body.sxtb16(first, 8), body.sxtb16(second), body.sxtb16(second, 8)]
+
+
+def pair_planes(body: Body, low: int, high: int) -> list[int]:
+    """The four planes' words of two pixels."""
+    first = body.field_op("pkhbt", low, high, tail="lsl #16", early=True)  # channels 0 and 1 of both
+    second = body.field_op("pkhtb", high, low, tail="asr #16", early=True)  # channels 2 and 3
     return [body.sxtb16(first), body.sxtb16(first, 8), body.sxtb16(second), body.sxtb16(second, 8)]
 
 

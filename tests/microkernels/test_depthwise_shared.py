@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.microkernels.test_depthwise_kernels import random_depthwise
 from tests.microkernels.test_row_forms import by_rows
 from tests.support.kernel_runner import mismatches_on_device, run_host
-from tests.support.random_layers import random_parameters
+from tests.support.random_layers import random_input, random_parameters, random_weights
 from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
 
 
@@ -57,3 +57,26 @@ def test_layers_of_different_size_share_everything_but_their_table(rng: np.rando
         kernel = depthwise("dw", DepthwiseShape(height, width, channels, channels), layer, Core(), choice=DepthwiseChoice(6, shared=True))
         sources.append({f.name: f.source for f in kernel.functions[:-1]})
     assert sources[0] == sources[1] == sources[2]
+
+
+def of_width(name: str, width: int, kernel: int, stride: int, core: Core, rng: np.random.Generator) -> tuple[MicroKernel, np.ndarray]:
+    """A layer of `width` outputs a row, some of whose padding is to the left."""
+    height, channels, left = int(rng.integers(1, 4)), int(rng.choice([4, 5, 7, 8])), int(rng.integers(0, kernel))
+    size = [(n - 1) * stride + kernel for n in (height, width)]
+    padding = (0, min(left, size[1] - 1), 0, 0)
+    shape = DepthwiseShape(size[0], size[1] - padding[1], channels, channels, (kernel, kernel), (stride, stride), padding)
+    layer = random_parameters(random_weights((kernel, kernel, channels), rng), True, rng)
+    layer = replace(layer, x_zero_point=int(rng.choice([-128, 127, 3])))
+    made = depthwise(name, shape, layer, core, choice=DepthwiseChoice(shared=True))
+    return made, random_input(made.input_shape, rng)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4"])
+def test_rows_of_every_width(mcpu: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    """Groups of both sizes, an output too many or none, words read beyond the last row, in both ways into planes."""
+    geometry = [(width, kernel, stride) for kernel in (3, 5, 7) for stride in (1, 2) for width in (1, 2, 3, 5, 6, 7, 10, 11, 13)]
+    cases = [of_width(f"dw{i}", *each, Core.of(mcpu), rng) for i, each in enumerate(geometry)]
+    cases = [(kernel, x) for kernel, x in cases if kernel.choices["operand"] == "planes"]
+    assert len(cases) > 20
+    assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The depthwise block that layers of every size share: whole kernels for groups of neighbouring outputs, the geometry in a table.
+
+A row is a number of groups of the first size, then of the second. Where the row's width is odd, its last group has one output too many,
+which is stored first, to the place of the output before it, and overwritten. What differs from `depthwise_block`: rows of a plane are
+reached by adding their distance, outputs by a register, and nothing is unrolled beyond a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from .assembly import CORE_REGISTERS, Body, Instruction, Kind
+from .c_source import CFunction, add_immediate, function_name, naked_function
+from .depthwise_block import DepthwiseBlock, copy_lines, multiply
+from .requantize import Constants
+from .scheduler import RegisterPressureError, schedule
+
+_X, _W, _LEFT = "r0", "r1", "r3"  # pinned: where the group begins, parameters, groups left
+FIELDS = ("tap_step", "pixel_stride", "shift", "groups", "rest", "skip", "last", "span", "plane_bytes")
+"""Words at the start of `tiny_depthwise`, which the block keeps in its frame."""
+_GEOMETRY = {name: 4 * i for i, name in enumerate(FIELDS)}
+_FLASH_W = 4 * len(FIELDS)  # parameters in flash, and their copy at the end of the frame
+_AT_Y, _ROWS, _START_X, _START_Y, _COPY = range(_FLASH_W + 4, _FLASH_W + 24, 4)
+_ARGUMENTS = 36  # rows and planes came on the stack, above nine saved registers
+NO_EXTRA = 256
+"""Added to the number of groups of the second size: their last one has no output too many."""
+
+
+@dataclass(frozen=True)
+class SharedBlock:
+    """Description of a block function.
+
+    Attributes
+    ----------
+    taps : DepthwiseBlock
+        Kernel, stride, dilation, requantisation and core; what of it is geometry plays no part.
+    sizes : tuple of int
+        Outputs of a group of the first and of the second kind; even.
+    shift_in_table : bool
+        The layer's shift is data: one instruction more an output, and one function for layers of every shift.
+    """
+
+    taps: DepthwiseBlock
+    sizes: tuple[int, int]
+    shift_in_table: bool
+
+    def split(self, width: int) -> tuple[int, int, bool] | None:
+        """Groups of both sizes that make a row, and whether they make an output too many; None where there is no such row."""
+        first, second = self.sizes
+        even = width + width % 2
+        if even == first:
+            return 1, 0, even != width
+        for groups in range(even // first, -1, -1):
+            rest = even - groups * first
+            if rest % second == 0 and (rest or even == width):
+                return (groups, rest // second, even != width) if max(groups, rest // second) < NO_EXTRA else None
+        return None
+
+
+def shared_block(block: DepthwiseBlock) -> SharedBlock | None:
+    """The block for layers of this kernel: of the largest groups that fit the registers; None where none do."""
+    copied = not block.dual_issue  # the M7 has a data cache
+    anonymous = replace(block, width=0, row_bytes=0, pixel_stride=0, pixels=0, planes=1, plane_bytes=0, copied=copied, together=1)
+    in_table = block.requant.shift is not None and block.kernel[0] * block.kernel[1] > 9
+    if in_table:
+        anonymous = replace(anonymous, requant=replace(block.requant, shift=0))
+    wide = block.kernel[1] <= (3 if block.dual_issue else 5)  # wider kernels have too little room for six sums, and too much code
+    for sizes in ((6, 4), (4, 2)) if wide else ((4, 2),):
+        found = SharedBlock(anonymous, sizes, in_table)
+        if found.split(block.width) is not None and _fits(found):
+            return found
+    return None
+
+
+def table_fields(block: SharedBlock, layer: DepthwiseBlock, plane_bytes: int) -> dict[str, int]:
+    """What `FIELDS` are for a layer."""
+    split = block.split(layer.width)
+    assert split is not None, layer
+    groups, rest, extra = split
+    apart, size = layer.pixel_stride, block.sizes[0]
+    ends_early = extra and rest == 0
+    columns = (groups * size + rest * block.sizes[1]) * layer.stride[1]
+    return {
+        "tap_step": layer.dilation[0] * layer.row_bytes,
+        "pixel_stride": apart,
+        "shift": layer.requant.shift or 0,
+        "groups": groups,
+        "rest": rest + (NO_EXTRA if rest and not extra else 0),
+        "skip": layer.stride[0] * layer.row_bytes - 2 * columns,
+        "last": (size - 1 - ends_early) * apart,
+        "span": (size - ends_early) * apart,
+        "plane_bytes": plane_bytes,
+    }
+
+
+def words_beyond(block: SharedBlock, layer: DepthwiseBlock) -> int:
+    """Words that the last group reads beyond the last row of a plane."""
+    split = block.split(layer.width)
+    assert split is not None, layer
+    columns = (layer.width - 1 + split[2]) * layer.stride[1] + (layer.kernel[1] - 1) * layer.dilation[1] + 1
+    return max(0, -(-columns // 2) - layer.row_bytes // 4)
+
+
+def block_function(prefix: str, block: SharedBlock, struct: str) -> CFunction:
+    """Emit `static void f(x, w, y, g, rows, planes)`: `rows` output rows of `planes` neighbouring channels."""
+    name = function_name(prefix, "groups", block)
+    parameters = (
+        "const uint8_t *x", "const uint8_t *w", "int8_t *y", "const tiny_depthwise *g", "uint32_t rows", "uint32_t planes",
+    )  # fmt: skip
+    made = naked_function(name, parameters, _assembly(block), _portable(block))
+    return CFunction(name, struct + made.source)
+
+
+def _fits(block: SharedBlock) -> bool:
+    try:
+        _assembly(block)
+    except RegisterPressureError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _assembly(block: SharedBlock) -> tuple[str, ...]:
+    taps, words = block.taps, len(FIELDS)
+    frame = _COPY + taps.stream_bytes if taps.copied else _COPY
+    arguments = frame + _ARGUMENTS
+    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{frame}", "ldm r3!, {r4-r11}", "mov r12, sp", "stm r12!, {r4-r11}"]
+    lines += [part for i in range(8, words) for part in (f"ldr r5, [r3, #{4 * (i - 8)}]", f"str r5, [sp, #{4 * i}]")]
+    lines += [f"str r0, [sp, #{_START_X}]", f"str r2, [sp, #{_START_Y}]"]
+    lines += ["3:", f"str r2, [sp, #{_AT_Y}]", *copy_lines(taps, _FLASH_W, _COPY)]
+    lines += [f"ldr r4, [sp, #{arguments}]", f"str r4, [sp, #{_ROWS}]", "1:"]
+    for field, size, here, beyond in (("groups", block.sizes[0], 2, 4), ("rest", block.sizes[1], 5, 6)):
+        lines += [f"ldr {_LEFT}, [sp, #{_GEOMETRY[field]}]", f"cmp {_LEFT}, #0", f"beq {beyond}f", f"{here}:"]
+        lines += [*_group(block, size, is_rest=field == "rest"), f"bne {here}b", f"{beyond}:"]
+    lines += [f"ldr r4, [sp, #{_GEOMETRY['skip']}]", f"ldr r5, [sp, #{_ROWS}]", "add r0, r0, r4", "subs r5, r5, #1"]
+    lines += [f"str r5, [sp, #{_ROWS}]", "bne 1b"]
+    lines += [f"ldr r0, [sp, #{_START_X}]", f"ldr r4, [sp, #{_GEOMETRY['plane_bytes']}]", f"ldr r2, [sp, #{_START_Y}]"]
+    lines += [f"ldr r5, [sp, #{arguments + 4}]", "add r0, r0, r4", "add r2, r2, #1", f"str r0, [sp, #{_START_X}]"]
+    lines += [f"str r2, [sp, #{_START_Y}]", *([f"ldr {_W}, [sp, #{_FLASH_W}]"] if taps.copied else [])]
+    lines += [*add_immediate(_W, taps.stream_bytes, "r4"), "subs r5, r5, #1", f"str r5, [sp, #{arguments + 4}]", "bne 3b"]
+    return (*lines, f"add sp, sp, #{frame}", "pop {r4-r11, pc}")
+
+
+def _group(block: SharedBlock, size: int, *, is_rest: bool) -> list[str]:
+    """One group, which moves x and the stored y and counts itself; the flags say whether another follows."""
+    body = Body()
+    _Group(block, body, size).write(is_rest=is_rest)
+    pool = tuple(r for r in CORE_REGISTERS if r not in (_X, _W, _LEFT))
+    lines = schedule(body, pool, dual_issue=block.taps.dual_issue).lines
+    advance = add_immediate(_X, 2 * size * block.taps.stride[1])
+    if is_rest:
+        return [f"sub {_LEFT}, {_LEFT}, #1", *lines, *advance, f"lsls r4, {_LEFT}, #24"]
+    return [*lines, f"subs {_LEFT}, {_LEFT}, #1", *advance]
+
+
+class _FrameShift(Constants):
+    """Requantisation constants of a channel, the shift coming from the frame."""
+
+    def __init__(self, body: Body, base: str, offset: int) -> None:
+        super().__init__(body, base, offset, 4)
+        load = self._load
+        self._load = lambda i: load(i) if i < 2 else body.ldr("sp", _GEOMETRY["shift"])
+
+
+class _Group:
+    """Writes one group of outputs into a body."""
+
+    def __init__(self, block: SharedBlock, body: Body, size: int) -> None:
+        self.block, self.taps, self.body, self.size = block, block.taps, body, size
+
+    def write(self, *, is_rest: bool) -> None:
+        """All of it."""
+        values = self._requantised(self._sums())
+        y, apart = self.body.ldr("sp", _AT_Y), self.body.ldr("sp", _GEOMETRY["pixel_stride"])
+        last, span = self._rest_offsets(apart) if is_rest else (self.body.ldr("sp", _GEOMETRY[f]) for f in ("last", "span"))
+        self._store(values, y, apart, last, span)
+
+    def _sums(self) -> list[int]:
+        taps, body = self.taps, self.body
+        bias = body.ldr(_W, 0)
+        sums = [bias] * self.size
+        pointer: int | None = None
+        words = ((self.size - 1) * taps.stride[1] + (taps.kernel[1] - 1) * taps.dilation[1]) // 2 + 1
+        for ky in range(taps.kernel[0]):
+            if ky:
+                pointer = self._next_row(pointer)
+            weights: dict[int, int] = {}
+            for word in range(words):
+                users = [(i, *taps.taps(i, word)) for i in range(self.size)]
+                users = [u for u in users if max(u[1:]) >= 0]
+                if not users:
+                    continue
+                x = self._plane_word(pointer, 4 * word)
+                for i, low, high in users:
+                    index, mnemonic = multiply(taps.pairs, low, high)
+                    if index not in weights:
+                        weights[index] = body.ldr(_W, 4 * (1 + ky * len(taps.pairs) + index))
+                    sums[i] = body.mac(mnemonic, weights[index], x, sums[i], keep=sums[i] != bias)
+        return sums
+
+    def _next_row(self, pointer: int | None) -> int:
+        step = self.body.ldr("sp", _GEOMETRY["tap_step"])
+        if pointer is None:
+            return self.body.emit(f"add {{d}}, {_X}, {{0}}", Kind.ALU, step)
+        return self.body.alu("add", pointer, step)
+
+    def _plane_word(self, pointer: int | None, at: int) -> int:
+        if pointer is None:
+            return self.body.ldr(_X, at)
+        return self.body.emit(f"ldr {{d}}, [{{0}}, #{at}]", Kind.LOAD, pointer, early=(0,), base=f"row {pointer}", imm=at)
+
+    def _requantised(self, sums: list[int]) -> list[int]:
+        taps = self.taps
+        at = 4 * (1 + taps.kernel[0] * len(taps.pairs))
+        constants = _FrameShift(self.body, _W, at) if self.block.shift_in_table else taps.requant.constants(self.body, _W, at, 4)
+        requant = replace(taps.requant, shift=None) if self.block.shift_in_table else taps.requant
+        return [requant.emit(self.body, total, constants) for total in sums]
+
+    def _rest_offsets(self, apart: int) -> tuple[int, int]:
+        """Offsets of the last output and of the next group: an output less where no group is left, unless NO_EXTRA is among them."""
+        body = self.body
+        whole = body.emit(f"usat {{d}}, #1, {_LEFT}", Kind.FIELD)
+        if self.size == 2:
+            last = body.mul("mul", whole, apart)
+        else:
+            assert self.size == 4, self.size
+            last = body.mac("mla", whole, apart, body.alu("lsl", apart, tail="#1"), keep=False)
+        return last, body.alu("add", last, apart)
+
+    def _store(self, values: list[int], y: int, apart: int, last: int, span: int) -> None:
+        """All outputs, the last but one at the end: the last may lie in its place."""
+        body, multiples = self.body, {1: apart}
+        self._store_indexed(values[-1], y, last, 0)
+        following = body.alu("add", y, span)
+        for i, value in enumerate(values[:-2]):
+            if i == 0:
+                body.store_at(value, y, 0)
+                continue
+            shift = (i & -i).bit_length() - 1
+            odd = i >> shift
+            if odd not in multiples:
+                multiples[odd] = body.shifted("add", apart, apart, f"lsl #{odd.bit_length() - 1}")
+            self._store_indexed(value, y, multiples[odd], shift)
+        body.store(following, "sp", _AT_Y)
+        before = len(values) - 2  # a power of two, or none
+        text = f"add {{d}}, {{0}}, {{1}}, lsl #{before.bit_length() - 1}" if before else "add {d}, {0}, #0"
+        kind, sources = (Kind.SHIFTED, (y, apart)) if before else (Kind.ALU, (y,))
+        place = body.emit(text, kind, *sources, early=(1,) if before else (), tied=0)
+        body.store_at(values[-2], place, 0)
+
+    def _store_indexed(self, value: int, y: int, offset: int, shift: int) -> None:
+        text = f"strb {{0}}, [{{1}}, {{2}}{f', lsl #{shift}' if shift else ''}]"
+        self.body.instructions.append(Instruction(text, Kind.STORE, None, (value, y, offset), early=(1, 2)))
+
+
+def _portable(block: SharedBlock) -> str:
+    taps, pairs = block.taps, block.taps.pairs
+    kh, kw = taps.kernel
+    where = ", ".join(f"{4 * i + 2 * pairs[i].index(tap)}" for tap in range(kw) for i in [next(j for j, p in enumerate(pairs) if tap in p)])
+    constants = [f"(int32_t)tiny_load(constants + {4 * i})" for i in range(taps.requant.words)]
+    requant = replace(taps.requant, shift=None) if block.shift_in_table else taps.requant
+    constants += ["(int32_t)g->shift"] if block.shift_in_table else []
+    return (
+        f"  static const uint8_t where[{kw}] = {{{where}}};\n"
+        f"  for (; planes != 0; --planes, x += g->plane_bytes, w += {taps.stream_bytes}, ++y) {{\n"
+        f"    const uint8_t *constants = w + {4 * (1 + kh * len(pairs))}, *row = x;\n"
+        f"    int8_t *to = y;\n"
+        f"    for (uint32_t r = 0; r < rows; ++r, row += {taps.stride[0]} * g->row_bytes) {{\n"
+        f"      for (uint32_t i = 0; i < g->outputs; ++i, to += g->pixel_stride) {{\n"
+        f"        uint32_t sum = tiny_load(w);\n"
+        f"        for (uint32_t ky = 0; ky < {kh}u; ++ky) {{\n"
+        f"          for (uint32_t kx = 0; kx < {kw}u; ++kx) {{\n"
+        f"            int16_t tap, value;\n"
+        f"            memcpy(&tap, w + 4 + {4 * len(pairs)} * ky + where[kx], 2);\n"
+        f"            memcpy(&value, row + g->tap_step * ky + 2 * (i * {taps.stride[1]}u + {taps.dilation[1]} * kx), 2);\n"
+        f"            sum += (uint32_t)(tap * value);\n"
+        f"          }}\n        }}\n"
+        f"        const int32_t acc = (int32_t)sum;\n"
+        f"        *to = (int8_t){requant.portable('acc', tuple(constants))};\n"
+        f"      }}\n    }}\n  }}\n"
+    )
