@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+import tvm
 from tvm import tirx
+from tvm_ffi import structural_walk
 
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels.gemm_shared import UNROLL
@@ -22,6 +24,7 @@ from tvm_tiny.schedules.microkernels.gemm_shared import UNROLL
 # Fitted to arm-none-eabi-gcc 12.2 -O2 on the MLPerf Tiny networks.
 _BYTES_PER_STATEMENT = 10.0
 _BYTES_PER_CALL = 36  # a layer's function and its call by the entry
+_BYTES_PER_BLOCK = 40  # a call of a block from a layer's loops
 _LOOP_KERNEL, _SOFTMAX = 150, 650
 _ASSEMBLY = re.compile(r'^\s*"([^".:]+)\\n"$', re.MULTILINE)
 _LOW, _ANY = r"(?:r[0-7])", r"(?:r\d+|lr|sp)"
@@ -188,7 +191,14 @@ def function_bytes(func: tirx.PrimFunc) -> dict[str, int]:
     if sources is None:
         is_softmax = func.attrs is not None and str(func.attrs.get("tiny.op", "")) == "tiny.softmax"
         return {"": _BYTES_PER_CALL + (_SOFTMAX if is_softmax else _LOOP_KERNEL)}
-    return {"": _BYTES_PER_CALL} | {str(name): text_bytes(str(text)) for name, text in sources if str(name) != "preamble"}
+    calls: list[tvm.ir.Call] = []
+    structural_walk(func.body, [(tvm.ir.Call, lambda call: calls.append(call) if _is_extern(call) else None)])
+    own = _BYTES_PER_CALL + _BYTES_PER_BLOCK * (len(calls) - 1 if len(calls) > 1 else 0)
+    return {"": own} | {str(name): text_bytes(str(text)) for name, text in sources if str(name) != "preamble"}
+
+
+def _is_extern(call: tvm.ir.Call) -> bool:
+    return isinstance(call.op, tvm.ir.Op) and call.op.name == "tirx.call_extern"
 
 
 def text_bytes(text: str) -> int:

@@ -19,6 +19,7 @@ from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
+from tvm_tiny.schedules.nests.gemm import gemm_nest
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.schedules.tensorize import tensorized
@@ -52,7 +53,8 @@ def gemm(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: BlockCho
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
             kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=shared_choice(shape, choice))
     kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
-    return tensorized(kernel, func, rule, rights=[["ascending", distance(shape, kernel)]])
+    nest = gemm_nest(f"{PREFIX}gemm", shape, parameters, kernel, core, layer.shapes)
+    return tensorized(kernel, func, rule, nest=nest, rights=[["ascending", distance(shape, kernel)]])
 
 
 def is_gathered(shape: Conv2DShape) -> bool:

@@ -18,6 +18,7 @@ from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.conv2d import block_of, distance, parameters_of, shape_of, space_of
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
+from tvm_tiny.schedules.nests.gemm import gemm_nest
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
@@ -89,6 +90,10 @@ def _takes(layer: Layer | None) -> Conv2DShape | None:
 
 
 def _schedule(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: BlockChoice, target: TinyTarget) -> Schedule:
+    kernel, core = _kernel(layer, shape, shape.height, choice, target), Core.of(target.mcpu)
+    nest = gemm_nest(f"{PREFIX}gemm", shape, parameters_of(layer, shape), kernel, core, layer.shapes)
+    if nest is not None:
+        return tensorized(kernel, func, "pointwise", nest=nest, rights=[["ascending", distance(shape, kernel)]])
     whole = choice.weights == "layer"  # copied once, not strip by strip
     rows = shape.height if whole else strip_rows(shape.height, shape.width, choice.pixels * choice.tile)
     kernel = _kernel(layer, shape, rows, choice, target)

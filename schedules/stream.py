@@ -12,6 +12,7 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import tvm
 from tvm import tirx
@@ -46,7 +47,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     chosen = json.loads(str(func.attrs.get("tiny.row_choices", "{}")))
     stage = StreamedStage(layer, Core.of(target.mcpu), chosen, target)
     kernel = stage.kernel()
-    notes = {"operators": len(stage.ops), "rings": sum(stage.rings.values()), "program": len(stage.program_bytes())}
+    notes: dict[str, Any] = {"operators": len(stage.ops), "rings": sum(stage.rings.values()), "program": len(stage.program_bytes())}
     if stage.tuned:
         notes["recorded_rows"] = stage.tuned
     rights = {i: [["ascending", d]] for i, d in stage.distances.items()}

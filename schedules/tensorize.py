@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,11 @@ from tvm_tiny.schedules.base import Layer, annotate
 from tvm_tiny.schedules.layer_form import BLOCK, KernelBuffers, per_element, substitute, whole, whole_layer, without
 from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
 from tvm_tiny.schedules.microkernels.c_source import PREAMBLE
+from tvm_tiny.schedules.nests.base import Nest
 from tvm_tiny.schedules.overlap import to_attribute
 
 Rights = Sequence[list[Any]] | Mapping[int, list[list[Any]]]
+Loops = Callable[..., tirx.Stmt]
 
 
 def tensorized(
@@ -41,6 +43,7 @@ def tensorized(
     rule: str,
     *,
     rows: int | None = None,
+    nest: Nest | None = None,
     rights: Rights = (),
     scratch_rights: Mapping[int, list[list[Any]]] | None = None,
     fetched: Sequence[int] = (),
@@ -54,6 +57,8 @@ def tensorized(
         What the kernel computes of the outermost axis of the output that is longer than one: an even part, and the schedule loops over
         the parts. None = all of the layer in one call. Only layers without padding have parts that are all alike. A part of one row
         needs a further axis that is longer than one.
+    nest : Nest, optional
+        Loops and calls of blocks that take the place of the kernel's function (`schedules/nests`).
     rights : sequence of [order, distance], or a mapping from the activation's number to one
         How the output may lie over any of the activations (`tvm_tiny.memory.plan.Right`); alternatives.
     scratch_rights : mapping
@@ -63,11 +68,13 @@ def tensorized(
     notes
         Further entries of `tiny.kernel`.
     """
-    functions, renamed = named_by_content(kernel.functions)
-    name = renamed[kernel.name]
-    buffers = KernelBuffers((len(kernel.packed),) if kernel.packed else (), (kernel.scratch_bytes,) if kernel.scratch_bytes else ())
+    functions, renamed = named_by_content(kernel.functions if nest is None else nest.functions)
+    name = renamed[kernel.name if nest is None else nest.functions[-1].name]
+    scratch_bytes = kernel.scratch_bytes if nest is None else nest.scratch_bytes
+    buffers = KernelBuffers((len(kernel.packed),) if kernel.packed else (), (scratch_bytes,) if scratch_bytes else ())
     if rows is None:
-        sch, intrinsic = _in_one_call(func, name, kernel.inputs, buffers)
+        body = None if nest is None else lambda *around: nest.on(around, renamed)
+        sch, intrinsic = _in_one_call(func, name, kernel.inputs, buffers, body)
     else:
         sch, intrinsic = _in_parts(func, name, kernel.inputs, buffers, rows)
     body = without(sch.mod["main"], sch.mod["main"].params[kernel.inputs : len(func.params) - 1])
@@ -92,11 +99,11 @@ def _overlap(kernel: MicroKernel, rights: Rights, scratch_rights: Mapping[int, l
     return to_attribute({f"0:{i}": each[i] for i in each if each[i]} | {f"1:{i}": found for i, found in scratch_rights.items()})
 
 
-def _in_one_call(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers) -> tuple[Schedule, str]:
+def _in_one_call(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers, loops: Loops | None) -> tuple[Schedule, str]:
     form = whole_layer(func, buffers)
     sch = Schedule(tvm.IRModule({"main": form}))
     layer = sch.get_sblock(BLOCK)
-    intrinsic = register_intrinsic(name, form, sch.get(layer).body, activations, buffers)
+    intrinsic = register_intrinsic(name, form, sch.get(layer).body, activations, buffers, loops)
     sch.tensorize(layer, intrinsic)
     return sch, intrinsic
 
@@ -117,16 +124,21 @@ def _in_parts(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelB
     return sch, intrinsic
 
 
-def register_intrinsic(function: str, form: tirx.PrimFunc, body: tirx.Stmt, activations: int, buffers: KernelBuffers) -> str:
+def register_intrinsic(
+    function: str, form: tirx.PrimFunc, body: tirx.Stmt, activations: int, buffers: KernelBuffers, loops: Loops | None = None
+) -> str:
     """Register the intrinsic whose meaning is `body` of the layer `form` and which calls the C function `function`; returns its name.
 
-    Its parameters are those of `form` and then the intermediate tensors. Equal kernels of equal meaning are one intrinsic.
+    Its parameters are those of `form` and then the intermediate tensors. Equal kernels of equal meaning are one intrinsic. With `loops` the
+    implementation is what they make of the activations, packed, output and scratch, and `function` is one of those it calls.
     """
     description, implementation = (_Intrinsic(form, activations, buffers) for _ in range(2))
     meaning = description.func(substitute(body, description.of))
-    name = f"tvm_tiny.{function.removeprefix(PREFIX)}.{structural_hash(meaning) & 0xFFFFFFFFFFFFFFFF:016x}"
+    call = implementation.func(implementation.call(function) if loops is None else loops(*implementation.outside))
+    meant = structural_hash(meaning) if loops is None else hash((structural_hash(meaning), structural_hash(call)))
+    name = f"tvm_tiny.{function.removeprefix(PREFIX)}.{meant & 0xFFFFFFFFFFFFFFFF:016x}"
     if TensorIntrin.get(name, allow_missing=True) is None:
-        TensorIntrin.register(name, meaning, implementation.func(implementation.call(function)))
+        TensorIntrin.register(name, meaning, call)
     return name
 
 
@@ -141,6 +153,11 @@ class _Intrinsic:
         self.reads, self.output, self.scratch = params[: end - 1], params[end - 1], params[end : end + scratch]
         self.inputs, self.packed = self.reads[:activations], self.reads[end - 1 - packed :]
         self.inner = params[len(form.params) :]
+
+    @property
+    def outside(self) -> list[tirx.Var]:
+        """Activations, packed constants, output, scratch."""
+        return [*self.inputs, *self.packed, self.output, *self.scratch]
 
     def func(self, body: tirx.Stmt) -> tirx.PrimFunc:
         """The parameters with a body; reads and writes in the order of the layer's block."""

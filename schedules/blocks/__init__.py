@@ -27,6 +27,7 @@ FAMILIES = {
     "expand": Family("Expand", "activations of some pixels widened into columns", "conv2d, pointwise, dense"),
     "fill": Family("fill_function", "columns of padding", "conv2d"),
     "gather": Family("Gather", "columns of windows over few channels", "first_layer"),
+    "copy": Family("copy_function", "packed weights that are read more than once, to scratch", "conv2d, pointwise"),
     "plane_rows": Family("PlaneRow", "rows of four channels to padded planes of int16", "depthwise"),
     "plane_lines": Family("PlaneLines", "rows of one plane to padded rows of int16", "depthwise, planar"),
     "depthwise": Family("DepthwiseBlock", "output rows of one to four channels from their planes", "depthwise, planar"),

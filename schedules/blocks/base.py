@@ -101,9 +101,9 @@ def address(buffer: tirx.Var, *at: int) -> tvm.ir.Expr:
     return tirx.address_of(tirx.BufferLoad(buffer, list(at) or [0] * len(buffer.ty.shape)))
 
 
-def as_bytes(pointer: tvm.ir.Expr) -> tvm.ir.Expr:
-    """A pointer for a function that takes `uint8_t *`, printed as a C cast."""
-    return tirx.call_pure_extern("handle", "(uint8_t *)", pointer)
+def cast(ctype: str, pointer: tvm.ir.Expr) -> tvm.ir.Expr:
+    """A pointer as another type, printed as a C cast."""
+    return tirx.call_pure_extern("handle", f"({ctype})", pointer)
 
 
 def _fresh(buffer: tirx.Var) -> tirx.Var:

@@ -11,17 +11,16 @@ from typing import Any
 
 from tvm import tirx
 
-from tvm_tiny.schedules.blocks.base import Block, Meaning, address, as_bytes, block
+from tvm_tiny.schedules.blocks.base import Block, Meaning, address, block, cast
 from tvm_tiny.schedules.blocks.tir import load, nest, operand, store
 from tvm_tiny.schedules.microkernels.expand import Expand, expand_function, expanded_pair, fill_function, shared_expand_function
 from tvm_tiny.schedules.microkernels.gather import Gather, gather_function
 
 
-def widened(operand_form: str, word: int, even: Any, odd: Any) -> Any:
-    """The halfword of `word` that two neighbouring activations (int32) become."""
-    if operand_form == "r8":
-        return odd * 256 + 127 - even if word else even - 127
-    return odd if word else even
+def widened(operand_form: str, word: Any, even: Any, odd: Any) -> Any:
+    """The halfword of `word` that two neighbouring activations (int32) become; `word` is a number or an axis."""
+    first, second = (even - 127, odd * 256 + 127 - even) if operand_form == "r8" else (even, odd)
+    return (second if word else first) if isinstance(word, int) else tirx.Select(word.equal(0), first, second)
 
 
 def expand(prefix: str, shape: Expand, *, shared: bool = False) -> Block:
@@ -32,16 +31,26 @@ def expand(prefix: str, shape: Expand, *, shared: bool = False) -> Block:
     x = operand("x", (shape.pixels, 4 * shape.words), "int8", (shape.source_stride or 4 * shape.words, 1))
     columns = operand("columns", (shape.words, shape.pixels, 2, 2), "int16", (shape.step // 2, 4, 2, 1))
 
-    def body(i: Any, p: Any, half: Any) -> list[tirx.Stmt]:
-        even, odd = (load(x, p, i * 4 + half * 2 + n).astype("int32") for n in (0, 1))
-        return [store(columns, widened(shape.operand, word, even, odd), i, p, word, half) for word in (0, 1)]
-
-    meaning = Meaning((x, columns), nest("expand", {"i": shape.words, "p": shape.pixels, "half": 2}, (x, columns), body))
+    meaning = Meaning((x, columns), expansion(x, columns, shape.operand, {"i": shape.words, "p": shape.pixels}))
     if not shared:
         return block(expand_function(prefix, shape), meaning, lambda x, columns: [address(x), address(columns)])
     sizes = [tirx.const(n, "uint32") for n in (shape.words, shape.source_stride, shape.pixels, shape.step)]
     function = shared_expand_function(prefix, "r8" if shape.operand == "r8" else "w8")
-    return block(function, meaning, lambda x, columns: [address(x), as_bytes(address(columns)), *sizes])
+    return block(function, meaning, lambda x, columns: [address(x), cast("uint8_t *", address(columns)), *sizes])
+
+
+def expansion(
+    x: tirx.Var, columns: tirx.Var, operand_form: str, axes: dict[str, int], *, name: str = "expand", pixel: int = 0
+) -> tirx.Stmt:
+    """Columns (…, words, pixels, word, half) of `x` (pixels, bytes) from `pixel` on; `axes` are n (groups of pixels, if any), i and p."""
+    pixels = axes["p"]
+
+    def body(*at: Any) -> list[tirx.Stmt]:
+        *group, i, p, word, half = at
+        even, odd = (load(x, (group[0] * pixels + p if group else p) + pixel, i * 4 + half * 2 + n).astype("int32") for n in (0, 1))
+        return [store(columns, widened(operand_form, word, even, odd), *at)]
+
+    return nest(name, {**axes, "word": 2, "half": 2}, (x, columns), body)
 
 
 def fill(prefix: str, words: int, group: int, zero_point: int, operand_form: str) -> Block:
@@ -49,12 +58,12 @@ def fill(prefix: str, words: int, group: int, zero_point: int, operand_form: str
     columns = operand("columns", (words, 2, 2), "int16", (4 * group, 2, 1))
     zero = tirx.const(zero_point, "int32")
 
-    def body(i: Any, half: Any) -> list[tirx.Stmt]:
-        return [store(columns, widened(operand_form, word, zero, zero), i, word, half) for word in (0, 1)]
+    def body(i: Any, word: Any, half: Any) -> list[tirx.Stmt]:
+        return [store(columns, widened(operand_form, word, zero, zero), i, word, half)]
 
-    meaning = Meaning((columns,), nest("fill", {"i": words, "half": 2}, (columns,), body))
+    meaning = Meaning((columns,), nest("fill", {"i": words, "word": 2, "half": 2}, (columns,), body))
     function = fill_function(prefix, group, expanded_pair(zero_point, operand_form))
-    return block(function, meaning, lambda columns: [as_bytes(address(columns)), tirx.const(words, "uint32")])
+    return block(function, meaning, lambda columns: [cast("uint8_t *", address(columns)), tirx.const(words, "uint32")])
 
 
 def gather(prefix: str, shape: Gather) -> Block:

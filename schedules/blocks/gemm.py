@@ -8,7 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from tvm_tiny.schedules.blocks.base import Block, Meaning, address, block
-from tvm_tiny.schedules.blocks.tir import byte, halfword, load, loop, nest, operand, requantised, store, sums_of, wide
+from tvm_tiny.schedules.blocks.tir import Body, byte, halfword, load, loop, nest, operand, requantised, store, sums_of, wide
 from tvm_tiny.schedules.microkernels.gemm_block import GemmBlock, gemm_function
 from tvm_tiny.schedules.microkernels.gemm_shared import shared_gemm_function
 from tvm_tiny.schedules.requantize_forms import Form
@@ -48,35 +48,41 @@ def gemm_meaning(shape: GemmBlock, blocks: int, groups: int, stride: int) -> Mea
     columns = operand("columns", (groups, shape.groups, p, 2, 2), "int16")
     stream = operand("stream", (blocks, shape.stream_bytes // 4), "int32")
     axes = {"n": groups, "m": blocks, "p": p, "c": c}
-    sums, accumulates = sums_of(axes), shape.requant.form is Form.ACCUMULATOR
-    if accumulates:
+    if shape.requant.form is Form.ACCUMULATOR:
         y = operand("tiles", (blocks, p, c), "int32")
     elif planar:
         y = operand("y", (blocks * c, groups * p), "int8", (shape.channel_stride, stride))
     else:
         y = operand("y", (groups * p, blocks * c), "int8", (stride, 1))
+    operands = (columns, stream, y, sums_of(axes))
+    return Meaning(operands, nest("gemm", axes, operands, gemm_body(shape, *operands)))
 
-    def body(n: Any, m: Any, pixel: Any, channel: Any) -> list[tirx.Stmt]:
-        here = (n, m, pixel, channel, 0)
+
+def gemm_body(shape: GemmBlock, columns: tirx.Var, stream: tirx.Var, y: tirx.Var, sums: tirx.Var, pixel: int = 0, channel: int = 0) -> Body:
+    """Statements of one output (n, m, p, c); the first of all is `pixel` and `channel` of `y`."""
+    planar = shape.channel_stride > 1
+
+    def body(n: Any, m: Any, p: Any, c: Any) -> list[tirx.Stmt]:
+        here = (n, m, p, c, 0)
 
         def product(g: Any) -> list[tirx.Stmt]:
             terms = [
-                wide(_weight(shape, stream, m, g, channel, word, half)) * wide(load(columns, n, g, pixel, word, half))
+                wide(_weight(shape, stream, m, g, c, word, half)) * wide(load(columns, n, g, p, word, half))
                 for word in range(2)
                 for half in range(2)
             ]
             return [store(sums, load(sums, *here) + sum(terms[1:], terms[0]), *here)]
 
         acc = load(sums, *here).astype("int32")
-        statements = [store(sums, wide(load(stream, m, channel)), *here), loop("g", shape.groups, product)]
-        if accumulates:
-            return [*statements, store(y, acc, m, pixel, channel)]
-        last = c * (1 + shape.groups * shape.weight_words)
-        constants = [load(stream, m, last + c * i + channel) for i in range(shape.requant.words)]
-        at = (m * c + channel, n * p + pixel) if planar else (n * p + pixel, m * c + channel)
-        return [*statements, store(y, requantised(shape.requant, acc, constants), *at)]
+        statements = [store(sums, wide(load(stream, m, c)), *here), loop("g", shape.groups, product)]
+        if shape.requant.form is Form.ACCUMULATOR:
+            return [*statements, store(y, acc, m, p, c)]
+        last = shape.channels * (1 + shape.groups * shape.weight_words)
+        constants = [load(stream, m, last + shape.channels * i + c) for i in range(shape.requant.words)]
+        at = (n * shape.pixels + p + pixel, m * shape.channels + c + channel)
+        return [*statements, store(y, requantised(shape.requant, acc, constants), *(reversed(at) if planar else at))]
 
-    return Meaning((columns, stream, y, sums), nest("gemm", axes, (columns, stream, y, sums), body))
+    return body
 
 
 def _weight(shape: GemmBlock, stream: tirx.Var, m: Any, g: Any, channel: Any, word: int, half: int) -> Any:

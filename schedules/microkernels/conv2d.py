@@ -81,7 +81,21 @@ def conv2d(
             "requantise": matrix.requant.form.value + ("" if matrix.requant.shift is not None else " per channel"),
         },
         row_name=f"{name}_rows" if row_form else None,
+        packing=(choice, matrix),
     )
+
+
+def columns_functions(
+    prefix: str, shape: Conv2DShape, layer: LayerParameters, core: Core, packing: tuple[BlockChoice, PackedMatrix], group: int
+) -> tuple[CFunction, ...]:
+    """What expands the windows of `group` output pixels from pixel (y, x) on, padding included, callees first.
+
+    `static void f(const int8_t *in, int32_t y, int32_t x, uint8_t *dst, int8_t *bytes)`; `bytes` is where pixels of a channel count that
+    is no multiple of four are put together.
+    """
+    writer = _Writer(prefix, shape, layer, core, *packing)
+    writer._columns(group, rows=False)
+    return tuple(writer.callees.values())
 
 
 def _laid_out(y: np.ndarray, shape: Conv2DShape) -> np.ndarray:

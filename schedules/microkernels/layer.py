@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..requantize_forms import Requantization
 from .c_source import CFunction, merge
+
+if TYPE_CHECKING:
+    from .gemm_layer import BlockChoice, PackedMatrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,8 @@ class MicroKernel:
         External row form, when asked for.
     inputs : int
         Input pointers of the function; two inputs are the halves of `reference`'s one.
+    packing : tuple, optional
+        Of a GEMM layer: the block (`BlockChoice`) and the packed weights (`PackedMatrix`) that the function is made from.
     """
 
     name: str
@@ -99,6 +105,7 @@ class MicroKernel:
     choices: dict[str, object] = field(default_factory=dict)
     row_name: str | None = None
     inputs: int = 1
+    packing: tuple[BlockChoice, PackedMatrix] | None = None
 
     @property
     def c_source(self) -> str:

@@ -15,7 +15,7 @@ from tvm.s_tir import Schedule
 from tests.support.random_layers import random_input, random_parameters, random_weights
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.codegen.primfunc_to_c import to_c
-from tvm_tiny.schedules.blocks import columns, dense, depthwise, gemm, planes, pool, winograd
+from tvm_tiny.schedules.blocks import columns, copy, dense, depthwise, gemm, planes, pool, winograd
 from tvm_tiny.schedules.blocks.base import Block
 from tvm_tiny.schedules.layer_form import BLOCK, without
 from tvm_tiny.schedules.microkernels import BlockChoice, CFunction, Conv2DShape, MicroKernel, RegisterPressureError
@@ -184,6 +184,13 @@ def gather_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
     return BlockCase(made, {"x": _array(made, "x", lambda s: random_input(s, rng))})
 
 
+def copy_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
+    """Some words, a multiple of eight or not."""
+    del dual_issue
+    made = copy.copy(f"{PREFIX}gemm", int(rng.integers(1, 4)), int(rng.integers(1, 20)))
+    return BlockCase(made, {"source": _array(made, "source", lambda s: rng.integers(-(2**31), 2**31, s))})
+
+
 def plane_rows_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
     """Four channels of some rows."""
     width, left, right = (int(rng.integers(low, high)) for low, high in ((1, 20), (0, 3), (0, 3)))
@@ -332,6 +339,7 @@ CASES: dict[str, Callable[..., BlockCase]] = {
     "expand": expand_case,
     "fill": fill_case,
     "gather": gather_case,
+    "copy": copy_case,
     "plane_rows": plane_rows_case,
     "plane_lines": plane_lines_case,
     "depthwise": depthwise_case,

@@ -71,9 +71,9 @@ class Candidate:
 
 
 def _has_loops(func: tirx.PrimFunc) -> bool:
-    """Whether the schedule loops over parts of the layer, a call each."""
-    found: list[tirx.For] = []
-    structural_walk(func.body, [(tirx.For, found.append)])
+    """Whether the schedule is more than one call of a function."""
+    found: list[tirx.For | tirx.SeqStmt] = []
+    structural_walk(func.body, [(tirx.For, found.append), (tirx.SeqStmt, found.append)])
     return bool(found)
 
 
