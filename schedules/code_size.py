@@ -25,7 +25,7 @@ from tvm_tiny.schedules.microkernels.gemm_shared import UNROLL
 _BYTES_PER_STATEMENT = 10.0
 _BYTES_PER_CALL = 36  # a layer's function and its call by the entry
 _BYTES_PER_BLOCK = 40  # a call of a block from a layer's loops
-_LOOP_KERNEL, _SOFTMAX = 150, 650
+_LOOP_KERNEL = 150
 _ASSEMBLY = re.compile(r'^\s*"([^".:]+)\\n"$', re.MULTILINE)
 _LOW, _ANY = r"(?:r[0-7])", r"(?:r\d+|lr|sp)"
 # What Thumb-2 encodes in two bytes without setting flags; everything else takes four.
@@ -189,8 +189,7 @@ def function_bytes(func: tirx.PrimFunc) -> dict[str, int]:
     """Estimated bytes of what a scheduled function needs: microkernels by name; under "" loops of its own and what a call costs."""
     sources = func.attrs.get("tiny.c_sources") if func.attrs is not None else None
     if sources is None:
-        is_softmax = func.attrs is not None and str(func.attrs.get("tiny.op", "")) == "tiny.softmax"
-        return {"": _BYTES_PER_CALL + (_SOFTMAX if is_softmax else _LOOP_KERNEL)}
+        return {"": _BYTES_PER_CALL + _LOOP_KERNEL}
     calls: list[tvm.ir.Call] = []
     structural_walk(func.body, [(tvm.ir.Call, lambda call: calls.append(call) if _is_extern(call) else None)])
     own = _BYTES_PER_CALL + _BYTES_PER_BLOCK * (len(calls) - 1 if len(calls) > 1 else 0)

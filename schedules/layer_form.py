@@ -21,7 +21,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad, TensorRegion
 from tvm.sym import Analyzer
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_equal, structural_map, structural_walk
 
 BLOCK = "layer"
 
@@ -134,13 +134,16 @@ def _without_lookups(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """Elements that are read at a computed index are found by going through all of them: TVM compares no computed indices."""
 
     def search(store: tirx.BufferStore) -> tirx.Stmt:
-        load = store.value
-        if not isinstance(load, TensorLoad) or len(load.indices) != 1 or not _is_computed(load.indices[0]):
+        load = _lookup(store.value)
+        if load is None:
             return store
         n = tirx.Var("entry", "int32")
-        held = tirx.BufferLoad(store.buffer, store.indices)
-        found = tirx.Select(load.indices[0].equal(n), tirx.BufferLoad(load.source, [n]), held)
+        entry, held = tirx.BufferLoad(load.source, [n]), tirx.BufferLoad(store.buffer, store.indices)
+        value = structural_map(store.value, [(TensorLoad, lambda other: entry if structural_equal(other, load) else other)])
+        found = tirx.Select(load.indices[0].equal(n), value, held)
         loop = tirx.For(n, 0, load.source.ty.shape[0], tirx.ForKind.SERIAL, tirx.BufferStore(store.buffer, found, store.indices))
+        if any(other.source.same_as(store.buffer) for other in _loads(store.value)):
+            return loop  # a sum goes on from what is held
         return tirx.SeqStmt([tirx.BufferStore(store.buffer, tirx.const(0, str(store.buffer.ty.dtype)), store.indices), loop])
 
     def declare(block: s_tir.SBlock) -> s_tir.SBlock:
@@ -151,11 +154,21 @@ def _without_lookups(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func if body.same_as(func.body) else func.with_body(structural_map(body, [(s_tir.SBlock, declare)]))
 
 
+def _lookup(value: tvm.ir.Expr) -> TensorLoad | None:
+    """The one element that `value` reads at a computed index; None when there is none, or several."""
+    found = [load for load in _loads(value) if len(load.indices) == 1 and _is_computed(load.indices[0])]
+    return found[0] if found and all(structural_equal(load, found[0]) for load in found) else None
+
+
 def _is_computed(index: tvm.ir.Expr) -> bool:
     """Whether an index depends on what tensors hold."""
+    return bool(_loads(index))
+
+
+def _loads(value: tvm.ir.Expr) -> list[TensorLoad]:
     loads: list[TensorLoad] = []
-    structural_walk(index, [(TensorLoad, loads.append)])
-    return bool(loads)
+    structural_walk(value, [(TensorLoad, loads.append)])
+    return loads
 
 
 def _without_padding(func: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -29,6 +29,7 @@ from tvm_tiny.schedules import (
     pool,
     quantize,
     rows,
+    softmax,
     stream,
     winograd,
 )
@@ -49,6 +50,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("mul", mul.apply),
     ("pool", pool.apply),
     ("lookup", lookup.apply),
+    ("softmax", softmax.apply),
     ("quantize", quantize.apply),
     ("fetch", fetch.apply),
     ("flip_sign", flip_sign.apply),

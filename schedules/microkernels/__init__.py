@@ -34,6 +34,7 @@ from .layer import Core, LayerParameters, MicroKernel
 from .mul import MulLayer, gate_mul
 from .pool import MeanLayer, PoolShape, average_pool, max_pool, mean_pool
 from .scheduler import RegisterPressureError
+from .softmax import softmax
 from .table import table_map
 from .winograd import WinogradChoice, winograd
 
@@ -63,6 +64,7 @@ __all__ = [
     "mean_pool",
     "merge",
     "paired_dense",
+    "softmax",
     "table_map",
     "winograd",
 ]

@@ -24,7 +24,7 @@ from tests.support.scheduled import Description, Generated, layers_of
 from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.memory.tiny_rows import tiny_rows
 from tvm_tiny.ops import add as add_op
-from tvm_tiny.ops import registry
+from tvm_tiny.ops import registry, softmax
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.lower_ops import LowerOps
 from tvm_tiny.passes.stream_rows import StreamRows
@@ -134,11 +134,13 @@ def test_functions_of_one_byte(seed: int, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.host_cc
-@pytest.mark.parametrize("op", ["avg_pool2d", "max_pool2d", "mul"])
+@pytest.mark.parametrize("op", ["avg_pool2d", "max_pool2d", "mul", "softmax"])
 def test_pools_and_products(op: str, rng: np.random.Generator, tmp_path: Path) -> None:
     b = TinyBuilder((1, 7, 5, 9), (1, 1, 1, 9))
     if op == "mul":
         y = b.call("mul", *b.params, a_zp=127, b_zp=-128, y_zp=3, multiplier=1518500250, shift=-7)
+    elif op == "softmax":
+        y = b.call("softmax", b.x, softmax.quantize_params(0.1)["table"])
     else:
         y = b.call(op, b.x, kernel=[3, 2], strides=[2, 1], padding=[1, 0, 0, 1] if op == "max_pool2d" else [0] * 4)
     (func,) = layers_of(b, y)
