@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablation, measure, records, speed, streaming
+from benchmarks import ablation, data_dependent, measure, records, speed, streaming
+from tests.passes.test_skip_zeros import network
 from tests.support.shared import SHARED, needs_shared
 from tvm_tiny.boards import find_board
 from tvm_tiny.tuning import Record, Workload
@@ -23,13 +24,24 @@ def test_the_demo_network_is_no_worse_than_recorded() -> None:
 
 @needs_shared
 @pytest.mark.qemu
-def test_speed_measures_a_whole_network_and_checks_every_byte() -> None:
-    row = speed.measure(SHARED / "models/tflite/ad01_int8.tflite", "ad01_int8", "mps2_an500", "speed")
+@pytest.mark.parametrize("board", speed.BOARD_TERMS)
+def test_speed_measures_a_whole_network_and_checks_every_byte(board: str) -> None:
+    row = speed.measure(SHARED / "models/tflite/ad01_int8.tflite", "ad01_int8", board, "speed")
     assert row.exact
-    assert row.cycles <= speed.PUBLISHED["ad01_int8", "mps2_an500"].wanted
+    assert row.cycles <= speed.PUBLISHED["ad01_int8", board].wanted
     assert row.instructions > 264_192 / 2  # no core here does more than two multiply-accumulates an instruction
     assert 0 < row.code < row.constants
     assert speed.table([row]).row_count == 1
+
+
+@pytest.mark.qemu
+def test_time_that_depends_on_the_input_stays_within_the_report() -> None:
+    (row,) = rows = data_dependent.measure(network(), "mps2_an386", 2)
+    assert len(row.taken) == 2
+    assert row.taken[0] != row.taken[1]
+    assert max(row.taken) <= row.most
+    assert row.half < row.most
+    assert data_dependent.table(rows).row_count == 2
 
 
 @pytest.mark.qemu

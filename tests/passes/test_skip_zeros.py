@@ -13,6 +13,9 @@ from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.explain import collecting
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.skip_zeros import SkipZeros
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.target import parse_target
+from tvm_tiny.tuning.network import lowered_layers
 
 M4 = "c -mcpu=cortex-m4"
 RELU = {"y_zp": -128, "clamp_min": -128}
@@ -76,6 +79,11 @@ def test_the_report_says_how_far_the_time_goes_and_it_can_be_refused() -> None:
     assert f"up to {most:,} when no input is zero" in str(model.report)
     for refused in ({"constant_time": True}, {"disable": ["skip-zeros"]}):
         assert "data-dependent" not in str(tvm_tiny.build(network(), M4, name="net", **refused).report)  # type: ignore[arg-type]
+
+
+def test_tuning_measures_kernels_for_all_inputs() -> None:
+    layers = [Layer.of(func) for func in lowered_layers(network(), parse_target(M4))]
+    assert [layer.attrs["skip_zeros"] for layer in layers if layer is not None and layer.op == "tiny.dense"] == [-1, -1]
 
 
 @pytest.mark.host_cc
