@@ -103,7 +103,7 @@ class _Converter:
             return expr if is_constant(expr) else self._convert(expr, "")
         if expr not in self.done:
             new = self._convert(self.view.bound[expr], expr.name)
-            self.done[expr] = new if isinstance(new, relax.Var) else self.builder.emit(new, name_hint=expr.name)
+            self.done[expr] = new if isinstance(new, relax.Var) or is_constant(new) else self.builder.emit(new, name_hint=expr.name)
         return self.done[expr]
 
     def _convert(self, expr: relax.Expr, name: str) -> relax.Expr:

@@ -118,6 +118,8 @@ def _runs(width: int, k: int, outputs: int, cut: RowBlock) -> int:
 
 def scratch_bytes(node: Node, streamed: bool, dual_issue: bool = True) -> int:
     """Bytes of scratch of a layer without generating its kernel: exact for the default blocks, an upper bound otherwise."""
+    if not node.op:  # an operator in float
+        return 0
     if node.op == "stage":  # made by a pass before, which has estimated it
         return int(json.loads(node.attrs["schedule"]).get("scratch", 0))
     op, shapes = node.op, _shapes(node)
@@ -239,7 +241,7 @@ def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float
         return whole, streamed + firing
     if node.op == "fetch":
         return firing, firing  # the application works as much either way
-    whole = float(max(op.macs, 4 * graph.tensors[op.inputs[0]].nbytes))
+    whole = float(max(op.macs, 4 * graph.tensors[(*op.inputs, op.output)[0]].nbytes))  # an operator in float may read constants alone
     return whole, whole + firing
 
 

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tvm_tiny.errors import ModelFormatError, Problem
 from tvm_tiny.frontend.naming import TensorInfo
 from tvm_tiny.frontend.onnx_batch_norm import fold_batch_norms
+from tvm_tiny.frontend.onnx_rewrites import rewrite_operators
 from tvm_tiny.frontend.onnx_uint8 import to_int8
 from tvm_tiny.frontend.problems import QUANTISE, Report
 
@@ -109,6 +110,7 @@ def read_onnx(data: bytes) -> OnnxGraph:
         _resolve(model)
         fold_batch_norms(model)
         unsigned = to_int8(model)
+        rewrite_operators(model)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model)  # After inference: writers may leave the shapes of outputs out.
         constants = _constants(model)
@@ -357,7 +359,13 @@ def _pad(site: Site) -> None:
 
 
 def _resize(site: Site) -> None:
-    site.only(mode=b"nearest")
+    if site.attributes.get("mode", b"nearest") == b"linear":
+        modes = (b"half_pixel", b"asymmetric", b"align_corners")
+        if (mode := site.attributes.get("coordinate_transformation_mode", b"half_pixel")) not in modes:
+            site.problem(f"coordinate_transformation_mode={mode!r} is not supported", f"one of {b', '.join(modes).decode()}")
+        site.only(antialias=0)
+    else:
+        site.only(mode=b"nearest")
     for position, what in ((2, "scales"), (3, "sizes")):
         site.constant(position, what)
     shapes = [site.graph.shape(n) for n in (site.node.input[0], site.node.output[0])]
@@ -372,8 +380,13 @@ def _reduce(site: Site) -> None:
 
 
 def _batch_norm(site: Site) -> None:
-    """What `fold_batch_norms` has left."""
-    site.problem("it could not become part of the convolution before it", "fold batch normalisation into the weights before quantising")
+    """What `fold_batch_norms` and `rewrite_operators` have left."""
+    site.problem("it is not constant, or not over an image", "fold batch normalisation into the weights before quantising")
+
+
+def _left(site: Site) -> None:
+    """What `rewrite_operators` has left: a form that it does not take."""
+    site.problem("this form of it is not supported", f"supported: {RULES[site.node.op_type][1]}")
 
 
 def _any(site: Site) -> None:
@@ -382,29 +395,35 @@ def _any(site: Site) -> None:
 
 RULES: dict[str, tuple[Callable[[Site], None], str]] = {
     "Add": (_any, "broadcasting"),
-    "AveragePool": (_pool, "two dimensions, explicit pads, no ceil_mode, padding not counted"),
-    "BatchNormalization": (_batch_norm, "alone behind Conv with int8 weights, constant, opset 13"),
+    "AveragePool": (_pool, "one or two dimensions, no ceil_mode"),
+    "BatchNormalization": (_batch_norm, "four dimensions, constant, opset 13"),
     "Clip": (_clip, "constant bounds"),
     "Concat": (_any, ""),
-    "Conv": (_conv, "two dimensions, constant weights, group 1 or depthwise, explicit pads"),
+    "Conv": (_conv, "one or two dimensions, constant weights, at most 64 groups"),
+    "ConvTranspose": (_left, "two dimensions, constant weights, one group, no dilation, opset 13"),
+    "DepthToSpace": (_left, "four dimensions"),
     "DequantizeLinear": (_quantise, "int8 activations per tensor; int8 weights and int32 biases per tensor or channel"),
     "Flatten": (_any, ""),
     "Gemm": (_gemm, "constant weights, alpha = beta = 1"),
-    "GlobalAveragePool": (_global_pool, "two dimensions"),
+    "GlobalAveragePool": (_global_pool, "one or two dimensions"),
+    "GlobalMaxPool": (_left, "one or two dimensions"),
+    "HardSigmoid": (_left, "opset 11"),
     "HardSwish": (_any, ""),
     "LeakyRelu": (_any, ""),
     "MatMul": (_matmul, "constant two-dimensional weights"),
-    "MaxPool": (_pool, "two dimensions, explicit pads, no ceil_mode, no indices"),
+    "MaxPool": (_pool, "one or two dimensions, no ceil_mode, no indices"),
     "Mul": (_any, "broadcasting"),
+    "PRelu": (_left, "opset 11; computed in float unless the slope is one number"),
     "Pad": (_pad, "constant padding and value"),
     "QuantizeLinear": (_quantise, "to int8, per tensor"),
     "ReduceMean": (_reduce, "constant axes"),
     "Relu": (_any, ""),
     "Reshape": (_second("the new shape"), "constant shape"),
-    "Resize": (_resize, "nearest, height and width, constant size"),
+    "Resize": (_resize, "nearest or linear, height and width, constant size"),
     "Sigmoid": (_any, ""),
     "Slice": (_slice, "constant bounds, positive steps"),
     "Softmax": (_any, "along one axis"),
+    "SpaceToDepth": (_left, "four dimensions"),
     "Split": (_second("the sizes"), "constant sizes"),
     "Squeeze": (_second("the axes"), "constant axes"),
     "Sub": (_any, "broadcasting"),

@@ -363,6 +363,9 @@ def _pad(self: Rewriter, call: relax.Call, origin: Origin | None) -> Value:
 
 def _resize(self: Rewriter, call: relax.Call, origin: Origin | None) -> Value:
     x, attrs, shape = self.out.laid(self.stored(call.args[0]), NHWC), call.attrs, shape_of(call)
+    if str(attrs.method) == "linear":
+        mode = {"layout": "NHWC", "method": "linear", "coordinate_transformation_mode": str(attrs.coordinate_transformation_mode)}
+        return self.made(R.image.resize2d(self.out.real(x), shape[2:], **mode), x, origin, shape)
 
     def move(parts: list[relax.Expr], quant: Scale | None) -> relax.Expr:
         mode, rounding = attrs.coordinate_transformation_mode, attrs.rounding_method
