@@ -131,7 +131,7 @@ def lost_cycles(layer: Layer, rule: str) -> float:
         return 0.35 * layer.macs
     if layer.op == "tiny.depthwise_conv2d":
         _, height, _, channels = layer.shapes[-1]
-        return 20 * height * channels + 0.12 * layer.macs
+        return (45 if layer.by_rows else 20) * height * channels + 0.12 * layer.macs
     terms = math.prod(layer.shapes[1][1:])
     return (0.55 * (-terms % (4 * UNROLL)) / terms + 3 / terms + 0.02) * layer.macs
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import itemgetter
 
 from .assembly import CORE_REGISTERS, Body, Instruction, Kind
 from .c_source import CFunction, add_immediate, function_name, naked_function
@@ -18,6 +19,7 @@ from .requantize import Constants
 from .scheduler import RegisterPressureError, schedule
 
 _X, _W, _LEFT = "r0", "r1", "r3"  # pinned: where the group begins, parameters, groups left
+_POOL = tuple(r for r in CORE_REGISTERS if r not in (_X, _W, _LEFT))
 FIELDS = ("tap_step", "pixel_stride", "shift", "groups", "rest", "skip", "last", "span", "plane_bytes")
 """Words at the start of `tiny_depthwise`, which the block keeps in its frame."""
 _GEOMETRY = {name: 4 * i for i, name in enumerate(FIELDS)}
@@ -130,11 +132,12 @@ def _assembly(block: SharedBlock) -> tuple[str, ...]:
     lines += [part for i in range(8, words) for part in (f"ldr r5, [r3, #{4 * (i - 8)}]", f"str r5, [sp, #{4 * i}]")]
     lines += [f"str r0, [sp, #{_START_X}]", f"str r2, [sp, #{_START_Y}]"]
     lines += ["3:", f"str r2, [sp, #{_AT_Y}]", *copy_lines(taps, _FLASH_W, _COPY)]
-    lines += [f"ldr r4, [sp, #{arguments}]", f"str r4, [sp, #{_ROWS}]", "1:"]
-    for field, size, here, beyond in (("groups", block.sizes[0], 2, 4), ("rest", block.sizes[1], 5, 6)):
-        lines += [f"ldr {_LEFT}, [sp, #{_GEOMETRY[field]}]", f"cmp {_LEFT}, #0", f"beq {beyond}f", f"{here}:"]
-        lines += [*_group(block, size, is_rest=field == "rest"), f"bne {here}b", f"{beyond}:"]
-    lines += [f"ldr r4, [sp, #{_GEOMETRY['skip']}]", f"ldr r5, [sp, #{_ROWS}]", "add r0, r0, r4", "subs r5, r5, #1"]
+    first = f"ldr {_LEFT}, [sp, #{_GEOMETRY['groups']}]"
+    lines += [f"ldr r4, [sp, #{arguments}]", first, f"str r4, [sp, #{_ROWS}]", "1:", f"cmp {_LEFT}, #0", "beq 4f"]
+    lines += ["2:", *_group(block, block.sizes[0], is_rest=False), "bne 2b"]
+    lines += ["4:", f"ldr {_LEFT}, [sp, #{_GEOMETRY['rest']}]", f"cmp {_LEFT}, #0", "beq 6f"]
+    lines += ["5:", *_group(block, block.sizes[1], is_rest=True), "bne 5b"]
+    lines += ["6:", f"ldr r4, [sp, #{_GEOMETRY['skip']}]", f"ldr r5, [sp, #{_ROWS}]", first, "add r0, r0, r4", "subs r5, r5, #1"]
     lines += [f"str r5, [sp, #{_ROWS}]", "bne 1b"]
     lines += [f"ldr r0, [sp, #{_START_X}]", f"ldr r4, [sp, #{_GEOMETRY['plane_bytes']}]", f"ldr r2, [sp, #{_START_Y}]"]
     lines += [f"ldr r5, [sp, #{arguments + 4}]", "add r0, r0, r4", "add r2, r2, #1", f"str r0, [sp, #{_START_X}]"]
@@ -147,8 +150,7 @@ def _group(block: SharedBlock, size: int, *, is_rest: bool) -> list[str]:
     """One group, which moves x and the stored y and counts itself; the flags say whether another follows."""
     body = Body()
     _Group(block, body, size).write(is_rest=is_rest)
-    pool = tuple(r for r in CORE_REGISTERS if r not in (_X, _W, _LEFT))
-    lines = schedule(body, pool, dual_issue=block.taps.dual_issue).lines
+    lines = schedule(body, _POOL, dual_issue=block.taps.dual_issue).lines
     advance = add_immediate(_X, 2 * size * block.taps.stride[1])
     if is_rest:
         return [f"sub {_LEFT}, {_LEFT}, #1", *lines, *advance, f"lsls r4, {_LEFT}, #24"]
@@ -182,29 +184,34 @@ class _Group:
         bias = body.ldr(_W, 0)
         sums = [bias] * self.size
         pointer: int | None = None
-        words = ((self.size - 1) * taps.stride[1] + (taps.kernel[1] - 1) * taps.dilation[1]) // 2 + 1
         for ky in range(taps.kernel[0]):
             if ky:
                 pointer = self._next_row(pointer)
             weights: dict[int, int] = {}
-            for word in range(words):
-                users = [(i, *taps.taps(i, word)) for i in range(self.size)]
-                users = [u for u in users if max(u[1:]) >= 0]
-                if not users:
-                    continue
-                x = self._plane_word(pointer, 4 * word)
-                for i, low, high in users:
-                    index, mnemonic = multiply(taps.pairs, low, high)
-                    if index not in weights:
-                        weights[index] = body.ldr(_W, 4 * (1 + ky * len(taps.pairs) + index))
-                    sums[i] = body.mac(mnemonic, weights[index], x, sums[i], keep=sums[i] != bias)
+            read: dict[int, int] = {}
+            for word, i, index, mnemonic in self._products():
+                if word not in read:
+                    read[word] = self._plane_word(pointer, 4 * word)
+                if index not in weights:
+                    weights[index] = body.ldr(_W, 4 * (1 + ky * len(taps.pairs) + index))
+                sums[i] = body.mac(mnemonic, weights[index], read[word], sums[i], keep=sums[i] != bias)
         return sums
+
+    def _products(self) -> list[tuple[int, int, int, str]]:
+        """Of a kernel row: (plane word, output, weight word, instruction), by weights where all words fit the registers beside the sums."""
+        taps, found = self.taps, []
+        words = ((self.size - 1) * taps.stride[1] + (taps.kernel[1] - 1) * taps.dilation[1]) // 2 + 1
+        for word in range(words):
+            for i in range(self.size):
+                low, high = taps.taps(i, word)
+                if max(low, high) >= 0:
+                    found.append((word, i, *multiply(taps.pairs, low, high)))
+        return sorted(found, key=itemgetter(2)) if self.size + words <= len(_POOL) else found
 
     def _next_row(self, pointer: int | None) -> int:
         step = self.body.ldr("sp", _GEOMETRY["tap_step"])
-        if pointer is None:
-            return self.body.emit(f"add {{d}}, {_X}, {{0}}", Kind.ALU, step)
-        return self.body.alu("add", pointer, step)
+        text, sources = (f"add {{d}}, {_X}, {{0}}", (step,)) if pointer is None else ("add {d}, {0}, {1}", (pointer, step))
+        return self.body.emit(text, Kind.SHIFTED, *sources)  # an address is ready as late as after a shift, unless the sum comes first
 
     def _plane_word(self, pointer: int | None, at: int) -> int:
         if pointer is None:
