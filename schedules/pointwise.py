@@ -72,6 +72,8 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     if layer is None or shape is None:
         return None
     rows = int(choice["rows"])
+    if rows == shape.height:
+        return _schedule(func, replace(layer, small_code=frozenset()), shape, block_of(choice), target)
     kernel = _kernel(layer, shape, rows, block_of(choice), target)
     if rows < shape.height and rows * shape.width % _group(kernel):  # the kernel has cut the block down
         return None

@@ -30,7 +30,7 @@ from tvm_tiny.schedules.base import Layer, annotate
 from tvm_tiny.schedules.layer_form import BLOCK, KernelBuffers, per_element, substitute, whole, whole_layer, without
 from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
 from tvm_tiny.schedules.microkernels.c_source import PREAMBLE
-from tvm_tiny.schedules.nests.base import Nest
+from tvm_tiny.schedules.nests.base import Nest, remember
 from tvm_tiny.schedules.overlap import to_attribute
 
 Rights = Sequence[list[Any]] | Mapping[int, list[list[Any]]]
@@ -75,6 +75,8 @@ def tensorized(
     if rows is None:
         body = None if nest is None else lambda *around: nest.on(around, renamed)
         sch, intrinsic = _in_one_call(func, name, kernel.inputs, buffers, body)
+        if nest is not None:
+            remember(intrinsic, nest)
     else:
         sch, intrinsic = _in_parts(func, name, kernel.inputs, buffers, rows)
     body = without(sch.mod["main"], sch.mod["main"].params[kernel.inputs : len(func.params) - 1])

@@ -50,6 +50,10 @@ class Nest:
     scratch_bytes : int
     scheduled : tuple of PrimFunc
         The nests as TVM scheduled them, over packed operands.
+    traces : tuple of str
+        The schedule primitives that made them.
+    intrinsics : tuple of str
+        Names of the `TensorIntrin`s of their blocks.
     """
 
     buffers: tuple[tirx.Var, ...]
@@ -57,6 +61,8 @@ class Nest:
     functions: tuple[CFunction, ...]
     scratch_bytes: int
     scheduled: tuple[tirx.PrimFunc, ...]
+    traces: tuple[str, ...] = ()
+    intrinsics: tuple[str, ...] = ()
 
     def on(self, buffers: Sequence[tirx.Var], renamed: Mapping[str, str]) -> tirx.Stmt:
         """The loops over a layer's buffers, functions under other names."""
@@ -68,6 +74,19 @@ class Nest:
             return tirx.call_extern("int32", renamed[str(found.args[0].value)], *found.args[1:])
 
         return structural_map(body, [(tvm.ir.Call, call)])
+
+
+_NESTS: dict[str, Nest] = {}
+
+
+def remember(intrinsic: str, nest: Nest) -> None:
+    """Keep what the intrinsic of a layer was made from, so that it can be shown."""
+    _NESTS[intrinsic] = nest
+
+
+def nest_of(intrinsic: str) -> Nest | None:
+    """The nest of a layer's intrinsic; None where that is the call of one function."""
+    return _NESTS.get(intrinsic)
 
 
 def statements(func: tirx.PrimFunc, places: Mapping[str, Place], scratch: tirx.Var, base: int) -> tuple[tirx.Stmt, int]:

@@ -73,16 +73,19 @@ def gemm_nest(
     bodies: list[tirx.Stmt] = []
     made: list[tirx.PrimFunc] = []
     functions: dict[str, CFunction] = {}
+    traces: list[str] = []
+    intrinsics: dict[str, None] = {}
     size = base = 0
     for part in parts:
         writer = _Writer(prefix, shape, layer, kernel, core, part)
         func = writer.scheduled()
         body, end = statements(func, places, scratch, base)
         bodies, made, size = [*bodies, body], [*made, func], max(size, end)
+        traces, intrinsics = [*traces, writer.trace], intrinsics | dict.fromkeys(writer.intrinsics)
         if choice.weights == "layer" and not base:  # the first part has copied the weights, to the start of scratch
             places["stream"], base = Place(scratch), aligned(matrix.main_bytes)
         functions = {function.name: function for function in writer.functions} | functions  # the first part's products stay last
-    return Nest((x, packed, y, scratch), joined(bodies), tuple(functions.values()), size, tuple(made))
+    return Nest((x, packed, y, scratch), joined(bodies), tuple(functions.values()), size, tuple(made), tuple(traces), tuple(intrinsics))
 
 
 def _parts(total: int, pixels: int, tile: int) -> list[_Part]:
@@ -101,6 +104,8 @@ class _Writer:
         self.prefix, self.shape, self.layer, self.core, self.part = prefix, shape, layer, core, part
         self.choice, self.matrix = kernel.packing
         self.functions: list[CFunction] = []
+        self.intrinsics: list[str] = []
+        self.trace = ""
         self.expands = shape.is_pointwise and shape.channels % 4 == 0
         made = gemm_functions(prefix, self.matrix, self.choice, {part.pixels}, dual_issue=core.dual_issue).blocks
         main, tail = made[self.choice.channels, part.pixels], made.get((self.matrix.tail_channels, part.pixels))
@@ -109,18 +114,20 @@ class _Writer:
         self.gemms = {"stream": main} | ({"rest": tail} if tail is not None else {})
 
     def scheduled(self) -> tirx.PrimFunc:
-        """The part's nest, scheduled and tensorized; fills `functions`."""
+        """The part's nest, scheduled and tensorized; fills `functions`, `intrinsics` and `trace`."""
         sch = Schedule(s_tir.transform.StmtSimplify()(tvm.IRModule({"main": self._nest()})))
         for name, block in self.gemms.items():
             self._products(sch, name, block)
         if self.expands:
             self._widen(sch)
-            return sch.mod["main"]
-        sch.blockize(self._inner(sch, "columns", (self.matrix.groups, self.part.pixels, 2, 2)))
-        return self._place(sch.mod["main"])
+        else:
+            sch.blockize(self._inner(sch, "columns", (self.matrix.groups, self.part.pixels, 2, 2)))
+        self.trace = str(sch.trace)
+        return sch.mod["main"] if self.expands else self._place(sch.mod["main"])
 
     def _use(self, block: Block) -> str:
         self.functions.append(block.function)
+        self.intrinsics.append(block.intrinsic)
         return block.intrinsic
 
     # -- the nest
@@ -214,6 +221,7 @@ class _Writer:
         made = Expand(shape[0], shape[1], stride, 8 * shape[1], self.matrix.operand, self.core.dual_issue)
         block = expand(self.prefix, made, shared=self.choice.shared)
         self.functions.insert(0, block.function)
+        self.intrinsics.insert(0, block.intrinsic)
         sch.tensorize(sch.blockize(self._inner(sch, "columns", shape)), block.intrinsic)
 
     @staticmethod

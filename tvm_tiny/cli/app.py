@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import tvm_tiny
-from tvm_tiny.cli import boards, check, compare, compile, device_server, doctor, profile, project, report, run, tune
+from tvm_tiny.cli import boards, check, compare, compile, device_server, doctor, kernel, profile, project, report, run, tune
 from tvm_tiny.cli.guard import EXIT_CODES, guarded
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "run": run.run,
     "profile": profile.profile,
+    "kernel": kernel.kernel,
     "tune": tune.tune,
     "device-server": device_server.device_server,
     "boards": boards.boards,
