@@ -34,6 +34,7 @@ from tvm_tiny.memory.program import ALIASING_OPS
 from tvm_tiny.memory.rights import Rights, grant, promised
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.code_size import HAS_SMALL_FORM, Contents, Move, OperatorCode, choose_small, operators_of
+from tvm_tiny.schedules.cycles import BOARD_TERMS, core_of, estimated_cycles
 from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
 from tvm_tiny.schedules.rules import default_schedule
 from tvm_tiny.target import TinyTarget, parse_target
@@ -42,6 +43,8 @@ from tvm_tiny.tuning.records import Records
 WHY = Explainer("apply-schedules")
 CODE_ATTR = "tiny.code"
 """Module attribute: JSON of what the code takes and why, for the report."""
+CYCLES_ATTR = "tiny.cycles"
+"""Module attribute: JSON of estimated cycles, in total and by the name of each call's result."""
 
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
 _LAYER_ATTRS = (
@@ -96,7 +99,7 @@ class ApplySchedules:
         out = rewriter.builder_.get()
         out = relax.transform.DeadCodeElimination()(out)
         attrs = dict(mod.attrs.items()) if mod.attrs is not None else {}
-        return out.with_attrs({**attrs, CODE_ATTR: json.dumps(decision)})
+        return out.with_attrs({**attrs, CODE_ATTR: json.dumps(decision), CYCLES_ATTR: json.dumps(chosen.cycles())})
 
 
 class _Schedules:
@@ -169,6 +172,17 @@ class _Schedules:
 
     def _operators(self, name: str, small: frozenset[int]) -> tuple[list[OperatorCode], dict[str, int], int]:
         return operators_of(self._scheduled(name, small), Layer.of(self.funcs[name]))
+
+    def cycles(self) -> dict[str, object]:
+        """Estimated cycles of every call, and the core and the flash they are estimated for."""
+        found = {}
+        for name, func in self.funcs.items():
+            layer = Layer.of(func)
+            layer = replace(layer, small_code=self.small.get(name, frozenset())) if layer is not None else None
+            text = self.of(name).attrs.get("tiny.kernel")
+            found[name] = round(estimated_cycles(name, layer, json.loads(str(text)) if text is not None else {}, self.target))
+        core = core_of(self.target)
+        return {"core": core, "board_term": BOARD_TERMS[core], "total": sum(found.values()), "layers": found}
 
     def explain(self) -> None:
         """Tell every call's kernel, what else there was and why not."""

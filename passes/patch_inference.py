@@ -28,14 +28,16 @@ import json
 from dataclasses import replace
 
 import tvm
+from tvm import relax
 
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.patch_choice import PatchChoice, choose_patches, forced_patches
+from tvm_tiny.memory.patches import PatchStage
 from tvm_tiny.memory.stream_choice import StreamOptions
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.ops.grouping import Group, group_nodes
-from tvm_tiny.schedules.patch_costs import PATCH_COSTS
+from tvm_tiny.schedules.cycles import PATCH_COSTS
 
 PATCH_ATTR = "tiny.patches"
 WHY = Explainer("patch-inference")
@@ -56,7 +58,9 @@ class PatchInference:
     rows : bool
         `stream-rows` follows: patches are taken only where they win against it.
     stage : (first, last, (down, across)), optional
-        Exactly these operators on this grid instead of searching: for experiments and tests.
+        Exactly these operators on this grid instead of searching.
+    arena : int, optional
+        With `stage`, what the arena may take: no kernel outside spends what patches save.
     """
 
     def __init__(
@@ -66,10 +70,11 @@ class PatchInference:
         max_overhead: float = 0.1,
         rows: bool = True,
         stage: tuple[int, int, tuple[int, int]] | None = None,
+        arena: int | None = None,
     ) -> None:
         self.options = StreamOptions(goal, budget, max_overhead)
         self.rows = rows
-        self.stage = stage
+        self.stage, self.arena = stage, arena
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with the chosen operators as one `tiny.stage` call."""
@@ -82,14 +87,18 @@ class PatchInference:
             left = max(0.0, self.options.max_overhead - _done_twice(mod))
             choice = choose_patches(rows, replace(self.options, max_overhead=left), PATCH_COSTS, against_rows=self.rows)
         else:
-            choice = forced_patches(rows, self.stage, PATCH_COSTS)
+            choice = forced_patches(rows, self.stage, PATCH_COSTS, self.arena)
         _tell(rows, choice)
         out = mod.clone()
         if choice.stage is not None:
-            nodes = rows.nodes[choice.stage.first : choice.stage.last]
-            group = Group(nodes, {"grid": list(choice.stage.grid), "scratch": choice.scratch})
-            out.update_func(mod.get_global_var("main"), group_nodes(tiny, [group], rows.tensor))
+            out.update_func(mod.get_global_var("main"), in_patches(tiny, rows, choice.stage, choice.scratch))
         return out.with_attr(PATCH_ATTR, json.dumps(choice.to_dict()))
+
+
+def in_patches(tiny: TinyGraph, rows: TinyRows, stage: PatchStage, scratch: int) -> relax.Function:
+    """The function with the operators of `stage` as one call that needs `scratch` bytes."""
+    group = Group(rows.nodes[stage.first : stage.last], {"grid": list(stage.grid), "scratch": scratch})
+    return group_nodes(tiny, [group], rows.tensor)
 
 
 def _done_twice(mod: tvm.IRModule) -> float:

@@ -32,6 +32,7 @@ from itertools import pairwise
 import tvm
 from tvm import relax
 
+from tvm_tiny.errors import OptionError
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.recompute import MARK, Copy, candidates, recompute_curve
 from tvm_tiny.memory.rows import RowOp
@@ -73,11 +74,21 @@ class Recompute:
         Multiply-accumulates that may be computed again, as a fraction of the network's.
     rows : bool
         `stream-rows` follows.
+    readers : sequence of str, optional
+        Copy exactly what these products read (names of their variables) instead of searching.
     """
 
-    def __init__(self, goal: str = "balanced", budget: int | None = None, max_overhead: float = 0.1, rows: bool = True) -> None:
+    def __init__(
+        self,
+        goal: str = "balanced",
+        budget: int | None = None,
+        max_overhead: float = 0.1,
+        rows: bool = True,
+        readers: Sequence[str] | None = None,
+    ) -> None:
         self.options = StreamOptions(goal, budget, max_overhead)
         self.rows = rows
+        self.readers = readers
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with the chosen operators copied."""
@@ -86,9 +97,11 @@ class Recompute:
         if self.options.goal == "speed" or not self.rows or rows is None:
             WHY.rejected("", "copies", "the goal is speed" if self.options.goal == "speed" else "no rows are streamed")
             return mod
-        rows = with_rights(rows, COSTS)
-        copies = [c for c in candidates(rows.graph) if _is_plain(rows, c)]
-        curve = _ways(tiny, rows, copies, self.options) if copies else []
+        if self.readers is not None:
+            return _forced(mod, tiny, rows, self.readers)
+        found = variants(tiny, rows, self.options)
+        copies = len(found) > 0
+        curve = _ways(found, self.options)
         if not curve:
             WHY.rejected("", "copies", "no tensor waits to be scaled by a value made of itself" if not copies else "none lowers the peak")
             return mod
@@ -100,6 +113,21 @@ class Recompute:
         out = mod.clone()
         out.update_func(mod.get_global_var("main"), best.func)
         return out.with_attr(RECOMPUTE_ATTR, json.dumps(_decision(self.options, best, reason, curve)))
+
+
+def _forced(mod: tvm.IRModule, tiny: TinyGraph, rows: TinyRows, readers: Sequence[str]) -> tvm.IRModule:
+    copies = tuple(c for c in candidates(rows.graph) if _is_plain(rows, c) and rows.nodes[c.reader].name in readers)
+    if len(copies) != len(readers):
+        raise OptionError(f"{', '.join(readers)}: not all are products of a tensor with factors made of itself")
+    if not copies:
+        return mod
+    out = mod.clone()
+    out.update_func(mod.get_global_var("main"), _copied(tiny, rows, copies))
+    total = sum(op.macs for op in rows.graph.ops) or 1
+    extra = sum(rows.graph.ops[k].macs for c in copies for k in c.ops) / total
+    names = [rows.nodes[k].name for c in copies for k in c.ops]
+    chosen = {"extra_macs": round(extra, 4), "operators": names}
+    return out.with_attr(RECOMPUTE_ATTR, json.dumps({"goal": "forced", "reason": "asked for", "chosen": chosen, "curve": [chosen]}))
 
 
 def _decision(options: StreamOptions, best: _Way, reason: str, curve: Sequence[_Way]) -> dict:
@@ -121,25 +149,48 @@ def _is_plain(rows: TinyRows, copy: Copy) -> bool:
     return all(isinstance(b.args[0], relax.Var) and b.args[0].same_as(a.var) for a, b in pairwise(chain))
 
 
-def _ways(tiny: TinyGraph, rows: TinyRows, copies: Sequence[Copy], options: StreamOptions) -> list[_Way]:
-    """Every partition of the network without copies and with more and more of them; empty when copies lower no peak."""
+@dataclass(frozen=True)
+class Variant:
+    """The network with some copies: by name the readers they are made for and the operators they copy."""
+
+    func: relax.Function
+    readers: tuple[str, ...]
+    names: tuple[str, ...]
+    extra_macs: float
+
+
+def variants(tiny: TinyGraph, rows: TinyRows, options: StreamOptions) -> list[Variant]:
+    """The network without copies and with more and more of them; only the first where copies lower no peak, empty where there are none."""
+    rows = with_rights(rows, COSTS)
+    copies = [c for c in candidates(rows.graph) if _is_plain(rows, c)]
+    if not copies:
+        return []
     nodes = {op.name: node for op, node in zip(rows.graph.ops, rows.nodes, strict=True)}
 
     def scratch(op: RowOp, streamed: bool) -> int:
         return COSTS.scratch(nodes[op.name.rstrip(MARK)], streamed)
 
     found = recompute_curve(rows.graph, replace(cutter_of(rows, COSTS).options, scratch=scratch), options.max_overhead, copies)
-    if len(found) < 2:
-        return []
+    return [
+        Variant(
+            _copied(tiny, rows, point.copies) if point.copies else tiny.func,
+            tuple(rows.nodes[c.reader].name for c in point.copies),
+            tuple(rows.nodes[k].name for c in point.copies for k in c.ops),
+            point.overhead,
+        )
+        for point in found
+    ]
+
+
+def _ways(found: Sequence[Variant], options: StreamOptions) -> list[_Way]:
+    """Every partition of every variant; empty when copies lower no peak."""
     ways = []
-    for point in found:
-        func = _copied(tiny, rows, point.copies)
-        again = tiny_rows(TinyGraph(func))
-        assert again is not None
-        names = tuple(rows.nodes[k].name for c in point.copies for k in c.ops)
-        for c in stream_candidates(with_rights(again, COSTS), options, COSTS):
-            overhead = point.overhead + c.overhead * (1 + point.overhead)
-            ways.append(_Way(func, names, point.overhead, c, overhead))
+    for variant in found if len(found) > 1 else ():
+        rows = tiny_rows(TinyGraph(variant.func))
+        assert rows is not None
+        for c in stream_candidates(with_rights(rows, COSTS), options, COSTS):
+            overhead = variant.extra_macs + c.overhead * (1 + variant.extra_macs)
+            ways.append(_Way(variant.func, variant.names, variant.extra_macs, c, overhead))
     return ways
 
 

@@ -59,9 +59,13 @@ class StreamRows:
     max_overhead : float
         Extra work allowed, as a fraction of the whole network's.
     segments : sequence of (first, last), optional
-        Stream exactly these ranges of operators instead of searching: for experiments and tests.
+        Stream exactly these ranges of operators instead of searching.
     target : TinyTarget, optional
         Kernels that make two rows at once for less work are not used on cores without SMLAD; scratch is that of the core's kernels.
+    pairs : bool, optional
+        Whether they are used, whatever the core.
+    arena : int, optional
+        With `segments`, what the arena may take: no kernel outside spends what streaming saves.
     """
 
     def __init__(
@@ -71,12 +75,15 @@ class StreamRows:
         max_overhead: float = 0.1,
         segments: Sequence[tuple[int, int]] | None = None,
         target: TinyTarget | None = None,
+        *,
+        pairs: bool | None = None,
+        arena: int | None = None,
     ) -> None:
         self.options = StreamOptions(goal, budget, max_overhead)
-        self.segments = segments
+        self.segments, self.arena = segments, arena
         costs = COSTS if target is None else costs_of(dual_issue=Core.of(target.mcpu).dual_issue)
-        pairs = target is None or target.has_dsp or target.is_host
-        self.costs = costs if pairs else replace(costs, paired=lambda node: 0)
+        able = target is None or target.has_dsp or target.is_host
+        self.costs = costs if (able if pairs is None else pairs) else replace(costs, paired=lambda node: 0)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with streamed segments as `tiny.stage` calls."""
@@ -85,7 +92,10 @@ class StreamRows:
         if rows is None:
             WHY.rejected("", "streaming", "main has variables that are no tensors")
             return mod
-        choice = choose(rows, self.options, self.costs) if self.segments is None else forced(rows, self.segments, self.costs)
+        if self.segments is None:
+            choice = choose(rows, self.options, self.costs)
+        else:
+            choice = forced(rows, self.segments, self.costs, self.arena)
         for candidate in choice.log:
             tell = WHY.accepted if candidate.chosen else WHY.rejected
             tell("", f"stream {_titles(rows, candidate.segments)}", candidate.reason, bytes=candidate.bytes)

@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
-from tvm_tiny.memory.patch_choice import PatchCosts
-from tvm_tiny.memory.patches import PatchStage, patched_macs
+from tvm_tiny.memory.patches import PatchStage
 from tvm_tiny.memory.rows import RowGraph, RowOp
 from tvm_tiny.ops.graph import Node
-from tvm_tiny.schedules.stream_costs import (
-    COSTS,
-    FIRING_WORK,
-    column_bytes,
-    depthwise_work,
-    fetch_scratch,
-    row_pixels,
-    row_work,
-    streaming_work,
-)
+from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.cycle_terms import call_terms, cycles_of, row_terms
+from tvm_tiny.schedules.stream_costs import column_bytes, fetch_scratch, row_pixels
 
 _MOST_ROWS = 8
 """Rows one call computes: the pointers to their input rows lie on the stack."""
@@ -28,13 +22,6 @@ _MOST_FETCHED = 255
 
 _PLANES = 1024
 """Bytes of a depthwise layer's planes: more rows at once are faster (input rows are widened once), but this is memory to be saved."""
-
-
-_REQUANTISE = 13.0
-"""Instructions an output of a convolution besides its products: what short sums mostly cost. Measured on the emulated Cortex-M7."""
-
-_SMALL_TILES = 1.1
-"""Products on tiles against those of whole rows: their groups are cut more often. Measured on the emulated Cortex-M7."""
 
 
 def rows_together(graph: RowGraph, stage: PatchStage, op: RowOp, kind: str) -> int:
@@ -78,31 +65,20 @@ def _products(node: Node) -> tuple[int, bool]:
 
 
 def patch_work(graph: RowGraph, stage: PatchStage, op: RowOp, node: Node) -> tuple[float, float]:
-    """(as a whole layer, in patches) estimated instructions, in the terms of `stream_costs.streaming_work`."""
+    """(as a whole layer, in patches) estimated cycles: what the patches' kernels were measured to take (`schedules/cycle_terms.py`), once
+    for the whole map and once for every tile."""
     out = graph.tensors[op.output]
-    whole, _ = streaming_work(graph, op, node)
     together = rows_together(graph, stage, op, node.op)
     heights, widths = ([s[op.output][1] - s[op.output][0] for s in spans] for spans in (stage.rows, stage.columns))
-    calls = [min(together, h - at) for h in heights for at in range(0, h, together)]
-    firing = FIRING_WORK * len(calls) * len(widths)
-    share = sum(heights) * sum(widths) / (out.height * out.width)
-    if node.op == "conv2d":
-        k, by_words = _products(node)
-        pixels = {w: row_pixels(w * together, k, by_words=by_words) for w in widths}
-        blocks = sum(row_work(rows * w, pixels[w]) for rows in calls for w in widths) * op.macs / (out.height * out.width)
-        return whole + _REQUANTISE * out.nbytes, _SMALL_TILES * blocks + _REQUANTISE * out.nbytes * share + firing
+    calls = Counter((min(together, h - at), w) for h in heights for at in range(0, h, together) for w in widths)
+    layer = Layer(f"tiny.{node.op}", node.attrs, {}, (*node.shapes, (1, out.height, out.width, out.channels)), ())
     if node.op == "fetch":
-        return whole, whole  # the application's work
-    if node.op == "depthwise_conv2d":
-        read = round(((together - 1) * op.rows.stride + op.rows.extent) / together)  # rows widened for an output row
-        macs = patched_macs(graph, op, stage.rows, stage.columns)
-        return whole, depthwise_work(macs, int(out.nbytes * share), max(1, read), op.rows.stride)[1] + firing
-    return whole, whole * share + firing
+        return 0.0, 0.0  # the application's work
+    whole = row_terms(layer, [(out.height, out.width, 1)])
+    tiled = row_terms(layer, [(rows, width, times) for (rows, width), times in calls.items()]) + call_terms(op, calls)
+    return cycles_of(whole), cycles_of(tiled)
 
 
-def _together(graph: RowGraph, stage: PatchStage, op: RowOp, node: Node) -> int:
+def call_rows(graph: RowGraph, stage: PatchStage, op: RowOp, node: Node) -> int:
+    """`rows_together` of a node."""
     return rows_together(graph, stage, op, node.op)
-
-
-PATCH_COSTS = PatchCosts(patch_scratch, _together, patch_work, COSTS)
-"""What `patch-inference` decides by."""

@@ -273,7 +273,7 @@ def _out_width(node: Node) -> int:
 
 
 def _shapes(node: Node) -> list[tuple[int, ...]]:
-    return [tuple(int(d) for d in a.ty.shape.values) for a in node.args]
+    return node.shapes
 
 
 def costs_of(*, dual_issue: bool) -> Costs:

@@ -14,6 +14,7 @@ from tvm_tiny.boards import Board, find_board
 from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.errors import DoesNotFitError, OptionError
 from tvm_tiny.frontend import load as _load
+from tvm_tiny.memory.design import Design
 from tvm_tiny.memory.plan import MemoryPlan, Region
 from tvm_tiny.memory.program import KernelCall, Program, extract, model_info
 from tvm_tiny.passes.plan_memory import plan_of
@@ -57,6 +58,7 @@ def build(
     constant_time: bool = False,
     disable: Iterable[str] = (),
     records: str | Path | Records | bool | None = True,
+    design: Mapping[str, Any] | None = None,
     dump_dir: str | Path | None = None,
     explain: str | Path | None = None,
 ) -> CompiledModel:
@@ -97,6 +99,8 @@ def build(
     records : bool, path or Records
         Tuning records that choose kernels: those shipped with the package (default), a file that `tune` wrote besides them, just the given
         ones, or none (False). A record made with another compiler is used, and the report says so.
+    design : mapping, optional
+        A point of the memory / cycles curve, `report.decisions["curve"]["curve"]`, to be built instead of the one the goal prefers.
     dump_dir : path, optional
         The IR after each phase is written there.
     explain : path, optional
@@ -123,7 +127,8 @@ def build(
     most = parse_size("flash", flash) if flash is not None else None
     left_out = frozenset(disable) | ({"skip-zeros"} if constant_time else frozenset())
     options = Options(
-        chosen, left_out, optimize, budget, most, max_overhead, camera, regions, pins or {}, load_records(records)
+        chosen, left_out, optimize, budget, most, max_overhead, camera, regions, pins or {}, load_records(records),
+        Design.of(design) if design is not None else None,
     )  # fmt: skip
     with explanation.collecting() as decisions:
         lowered = run_pipeline(mod, options, dump)

@@ -80,6 +80,13 @@ def collecting() -> Iterator[dict[Decision, None]]:
         _COLLECTED.reset(token)
 
 
+def adopt(decisions: Iterable[Decision]) -> None:
+    """Hand what was gathered in an inner `collecting()` to the one around it."""
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected.update(dict.fromkeys(decisions))
+
+
 class Explainer:
     """What a pass tells its decisions to."""
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import tvm
 from tvm import relax
 
 from tvm_tiny.errors import InputError, OptionError
+from tvm_tiny.memory.design import Design
 from tvm_tiny.memory.plan import Region
-from tvm_tiny.memory.stream_choice import StreamOptions
+from tvm_tiny.memory.stream_choice import Costs, StreamOptions
 from tvm_tiny.passes.apply_schedules import ApplySchedules
 from tvm_tiny.passes.fetch_rows import Camera, FetchRows
 from tvm_tiny.passes.fuse_ops import FuseOps
@@ -29,6 +30,9 @@ from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
 from tvm_tiny.passes.select_layout import SelectLayout
 from tvm_tiny.passes.skip_zeros import SkipZeros
 from tvm_tiny.passes.stream_rows import StreamRows
+from tvm_tiny.schedules.cycles import cycle_costs
+from tvm_tiny.schedules.microkernels import Core
+from tvm_tiny.search import Allowed, search
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records, load_records
 
@@ -52,6 +56,7 @@ class Options:
     regions: tuple[Region, ...] = ()
     pins: Mapping[str, str] = field(default_factory=dict)
     records: Records = field(default_factory=load_records)  # those shipped
+    design: Design | None = None  # exactly this instead of what the passes that save memory choose
 
     @property
     def code_budget(self) -> int | None:
@@ -78,6 +83,16 @@ class Phase:
     optional: bool = False
 
 
+def _costs(target: TinyTarget) -> Costs:
+    """What kernels cost on the target."""
+    return cycle_costs(dual_issue=Core.of(target.mcpu).dual_issue, pairs=target.has_dsp or target.is_host)
+
+
+def _forced(options: Options, argument: str, part: str) -> dict[str, Any]:
+    """Arguments that make a pass do its part of the design, if there is one."""
+    return {argument: getattr(options.design, part), "arena": options.design.arena_bytes} if options.design is not None else {}
+
+
 PIPELINE: tuple[Phase, ...] = (
     Phase("quantize-to-integer", lambda o: QuantizeToInteger(), "first: every later pass matches the tiny dialect"),
     Phase(
@@ -94,19 +109,28 @@ PIPELINE: tuple[Phase, ...] = (
     ),
     Phase(
         "recompute",
-        lambda o: Recompute(o.optimize, o.sram, o.max_overhead, rows="stream-rows" not in o.disable),
+        lambda o: Recompute(
+            o.optimize, o.sram, o.max_overhead, rows="stream-rows" not in o.disable, readers=o.design.copies if o.design else None
+        ),
         "operators are final; what it copies the next two passes group",
         optional=True,
     ),
     Phase(
         "patch-inference",
-        lambda o: PatchInference(o.optimize, o.sram, o.max_overhead, rows="stream-rows" not in o.disable),
+        lambda o: PatchInference(o.optimize, o.sram, o.max_overhead, rows="stream-rows" not in o.disable, **_forced(o, "stage", "patches")),
         "channels are final; before stream-rows, which takes what patches leave",
         optional=True,
     ),
     Phase(
         "stream-rows",
-        lambda o: StreamRows(o.optimize, o.sram, o.max_overhead, target=o.target),
+        lambda o: StreamRows(
+            o.optimize,
+            o.sram,
+            o.max_overhead,
+            target=o.target,
+            pairs=o.design.pairs if o.design else None,
+            **_forced(o, "segments", "segments"),
+        ),
         "channels are final, and what it groups must be lowered together",
         optional=True,
     ),
@@ -139,16 +163,51 @@ PIPELINE: tuple[Phase, ...] = (
 )
 
 
+DESIGNING = ("recompute", "patch-inference", "stream-rows")
+
+
 def _chosen(options: Options) -> list[Phase]:
-    return [phase for phase in PIPELINE if phase.name not in options.disable]
+    left_out = set(options.disable)
+    if options.design is not None:
+        parts = (options.design.copies, options.design.patches, options.design.segments)
+        left_out |= {name for name, part in zip(DESIGNING, parts, strict=True) if not part}
+        left_out |= set() if options.design.planar else {"select-layout"}
+    return [phase for phase in PIPELINE if phase.name not in left_out]
 
 
 def run_pipeline(mod: tvm.IRModule, options: Options, dump: dict[str, str] | None = None) -> tvm.IRModule:
-    """Run every phase; with `dump`, keep the printed module after each under `phase<N>_<name>`."""
-    for number, phase in enumerate(_chosen(options)):
-        mod = phase.make(options)(mod)
+    """Run every phase; with `dump`, keep the printed module after each under `phase<N>_<name>`.
+
+    Where `Sequential` takes the passes that save memory at their word, here the designs they may choose from are built to the end and
+    compared (`tvm_tiny.search`).
+    """
+    names = [phase.name for phase in PIPELINE]
+    first = min(names.index(name) for name in DESIGNING)
+    before = [phase for phase in _chosen(options) if names.index(phase.name) < first]
+    trail: list[tuple[str, tvm.IRModule]] = []
+    mod = _run(before, options, mod, trail)
+
+    def finish(design: Design) -> tuple[tvm.IRModule, list[tuple[str, tvm.IRModule]]]:
+        bound, rest = replace(options, design=design), list[tuple[str, tvm.IRModule]]()
+        return _run([p for p in _chosen(bound) if names.index(p.name) >= first], bound, mod, rest), rest
+
+    if options.design is not None:
+        out, rest = finish(options.design)
+    else:
+        goal = StreamOptions(options.optimize, options.sram, options.max_overhead)
+        copies, patches, rows = (name not in options.disable for name in DESIGNING)
+        allowed = Allowed(copies, patches, rows, _costs(options.target))
+        out, rest = search(mod, goal, allowed, finish, options.flash)
+    for number, (name, made) in enumerate([*trail, *rest]):
         if dump is not None:
-            dump[f"phase{number}_{phase.name.replace('-', '_')}"] = mod.script(show_meta=False)
+            dump[f"phase{number}_{name.replace('-', '_')}"] = made.script(show_meta=False)
+    return out
+
+
+def _run(phases: Sequence[Phase], options: Options, mod: tvm.IRModule, trail: list[tuple[str, tvm.IRModule]]) -> tvm.IRModule:
+    for phase in phases:
+        mod = phase.make(options)(mod)
+        trail.append((phase.name, mod))
     return mod
 
 

@@ -124,4 +124,4 @@ def test_random_networks_keep_their_meaning(mod: tvm.IRModule) -> None:
 
 def test_the_board_is_a_budget() -> None:
     model = tvm_tiny.build(narrowing(), board="mps2_an500", name="net", sram="board")
-    assert "the least work within 4," in model.report.decisions["stream"]["reason"]
+    assert "the least work within 4," in model.report.decisions["curve"]["reason"]

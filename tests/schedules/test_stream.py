@@ -122,7 +122,7 @@ def test_balanced_costs_a_tenth_at_most(path: Path) -> None:
 
 def test_the_report_draws_the_curve_and_marks_the_choice() -> None:
     report = tvm_tiny.build(MODEL, "c").report
-    decision = report.decisions["stream"]
+    decision = report.decisions["curve"]
     (chosen,) = [p for p in decision["curve"] if p == decision["chosen"]]
     lines = [line for line in str(report).splitlines() if "M cycles" in line]
     assert len(lines) == len(decision["curve"])

@@ -25,8 +25,8 @@ from tvm_tiny.memory.patches import (
 from tvm_tiny.memory.plan import Buffer, Right, Step
 from tvm_tiny.memory.planner import plan_memory
 from tvm_tiny.memory.rows import RowGraph, RowOp
-from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, partition_steps, plan_partition, tensor_buffer
-from tvm_tiny.memory.stream_choice import Candidate, Costs, StreamOptions, cutter_of, pick, stream_candidates, with_rights
+from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, partition_steps, tensor_buffer
+from tvm_tiny.memory.stream_choice import Candidate, Costs, StreamOptions, cutter_of, layer_by_layer, pick, stream_candidates, with_rights
 from tvm_tiny.memory.tiny_rows import TinyRows
 from tvm_tiny.ops.graph import Node
 
@@ -101,8 +101,8 @@ class PatchChoice:
         return {"goal": self.goal, "reason": self.reason, "chosen": self.chosen, "curve": list(self.curve)}
 
 
-def forced_patches(rows: TinyRows, stage: tuple[int, int, tuple[int, int]], costs: PatchCosts) -> PatchChoice:
-    """Exactly these operators on this grid.
+def forced_patches(rows: TinyRows, stage: tuple[int, int, tuple[int, int]], costs: PatchCosts, arena: int | None = None) -> PatchChoice:
+    """Exactly these operators on this grid; `arena` is what the network may take with them.
 
     Raises
     ------
@@ -116,8 +116,11 @@ def forced_patches(rows: TinyRows, stage: tuple[int, int, tuple[int, int]], cost
     asked = patch_stage(rows.graph, first, last, grid)
     if has_empty_tiles(rows.graph, asked):
         raise OptionError(f"{where}: a grid of {grid[0]}×{grid[1]} has patches that lie wholly in the padding", remedy="choose fewer")
-    scratch = _tile_bytes(rows, asked, costs, _EFFORT)
-    return PatchChoice(asked, "forced", "asked for", {"operators": [first, last], "grid": list(asked.grid)}, scratch=scratch)
+    total = sum(op.macs for op in rows.graph.ops) or 1
+    chosen: dict[str, Any] = {"operators": [first, last], "grid": list(asked.grid)}
+    chosen["extra_macs"] = round((asked.macs - asked.whole_macs) / total, 4)
+    chosen |= {"arena_bytes": arena} if arena is not None else {}
+    return PatchChoice(asked, "forced", "asked for", chosen, scratch=tile_bytes(rows, asked, costs))
 
 
 def choose_patches(rows: TinyRows, options: StreamOptions, costs: PatchCosts, *, against_rows: bool) -> PatchChoice:
@@ -129,7 +132,7 @@ def choose_patches(rows: TinyRows, options: StreamOptions, costs: PatchCosts, *,
     patches = patch_candidates(rows, cutter, options, costs, fetch=not against_rows)
     if not patches:
         return PatchChoice(None, options.goal, "patches make nothing smaller")
-    layers = _layers(rows, cutter)
+    layers = layer_by_layer(rows, costs.layers)
     others = stream_candidates(rows, options, costs.layers) if against_rows else (layers,)
     found: list[Candidate | PatchCandidate] = sorted([*patches, *others], key=lambda c: (c.arena_bytes, c.overhead))
     best, reason = pick(found, options)
@@ -137,7 +140,7 @@ def choose_patches(rows: TinyRows, options: StreamOptions, costs: PatchCosts, *,
     curve = tuple(c.to_dict() for c in reversed(patches))
     if not isinstance(best, PatchCandidate):
         return PatchChoice(None, options.goal, f"{reason} is {describe(best.to_dict())}", curve=curve, log=log)
-    scratch = _tile_bytes(rows, best.stage, costs, _EFFORT)
+    scratch = tile_bytes(rows, best.stage, costs)
     return PatchChoice(best.stage, options.goal, reason, best.to_dict(), curve, log, scratch)
 
 
@@ -148,12 +151,6 @@ def _verdict(candidate: PatchCandidate, best: Candidate | PatchCandidate, reason
     return PatchVerdict(candidate.stage, candidate is best, f"{figures}: {why}", candidate.arena_bytes - layers)
 
 
-def _layers(rows: TinyRows, cutter: Cutter) -> Candidate:
-    ranges = tuple(r for i in range(len(rows.graph.ops)) if (r := cutter.range(i, i + 1)) is not None)
-    partition = Partition(ranges, max(r.bytes for r in ranges), cutter.options)
-    return Candidate(partition, plan_partition(rows.graph, partition, _EFFORT).arena_bytes, 0.0)
-
-
 def patch_candidates(
     rows: TinyRows, cutter: Cutter, options: StreamOptions, costs: PatchCosts, *, fetch: bool = False
 ) -> list[PatchCandidate]:
@@ -162,23 +159,12 @@ def patch_candidates(
     `fetch`: the application may be asked for an image patch by patch, for some pixels more than once.
     """
     graph = rows.graph
-    peaks = [r.bytes if (r := cutter.range(i, i + 1)) is not None else 0 for i in range(len(graph.ops))]
+    peaks = _layer_peaks(cutter)
     whole = max(peaks)
-    estimated = []
-    for stage in _stages(rows, options.max_overhead, fetch=fetch):
-        estimated.append((_work(rows, stage, costs), stage))
-    promising = []
-    enough: dict[int, float] = {}  # by depth: the least work whose head is no larger than the layers after it
-    for work, stage in sorted(estimated, key=lambda e: e[0]):
-        tail = max(peaks[stage.last :], default=0)
-        if tail < whole and stage.last not in enough:
-            need = max(tail, _head_bytes(rows, stage, cutter.options, costs))
-            if need <= tail:
-                enough[stage.last] = work
-            promising.append((need, work, stage))
     best: list[PatchCandidate] = []
-    kept = [p for p in _frontier(promising) if p[0] < whole]
-    layers = _layers(rows, cutter).arena_bytes if kept else 0
+    heads = patch_heads(rows, cutter, options.max_overhead, costs, lambda last: max(peaks[last:], default=0), fetch=fetch)
+    kept = [p for p in heads if p[0] < whole]
+    layers = layer_by_layer(rows, costs.layers).arena_bytes if kept else 0
     for _, work, stage in kept[-_MOST_PLANNED:]:
         arena = plan_memory(*patch_steps(rows, stage, cutter.options, costs), effort=_EFFORT).arena_bytes
         total = sum(op.macs for op in graph.ops) or 1
@@ -186,6 +172,34 @@ def patch_candidates(
         if arena < min([layers, *(c.arena_bytes for c in best)]):
             best.append(candidate)
     return best
+
+
+def _layer_peaks(cutter: Cutter) -> list[int]:
+    return [r.bytes if (r := cutter.range(i, i + 1)) is not None else 0 for i in range(len(cutter.graph.ops))]
+
+
+def patch_heads(
+    rows: TinyRows, cutter: Cutter, max_overhead: float, costs: PatchCosts, enough: Callable[[int], int], *, fetch: bool = False
+) -> list[tuple[int, float, PatchStage]]:
+    """(bytes, work, stage) of heads in patches none of which another beats in both, least work first.
+
+    Parameters
+    ----------
+    enough : callable
+        By the operator that follows the head: bytes below which a smaller head makes nothing smaller; bytes are at least these.
+    """
+    whole = max(_layer_peaks(cutter))
+    promising = []
+    done = set()  # depths whose head is small enough already, for less work
+    figures = _LayerWork(rows, costs)
+    for work, stage in sorted(((figures.extra(s), s) for s in _stages(rows, max_overhead, fetch=fetch)), key=lambda e: e[0]):
+        tail = enough(stage.last)
+        if tail < whole and stage.last not in done:
+            need = max(tail, _head_bytes(rows, stage, cutter.options, costs))
+            if need <= tail:
+                done.add(stage.last)
+            promising.append((need, work, stage))
+    return _frontier(promising)
 
 
 def _frontier(found: Sequence[tuple[int, float, PatchStage]]) -> list[tuple[int, float, PatchStage]]:
@@ -219,16 +233,25 @@ def _stages(rows: TinyRows, max_overhead: float, *, fetch: bool) -> Iterator[Pat
                     yield stage
 
 
-def _work(rows: TinyRows, stage: PatchStage, costs: PatchCosts) -> float:
-    """Estimated extra work as a fraction of the whole network's."""
-    graph, nodes, layers = rows.graph, rows.nodes, costs.layers
-    inside = range(stage.first, stage.last)
-    both = [costs.work(graph, stage, graph.ops[i], nodes[i]) for i in inside]
-    rest = sum(layers.work(graph, graph.ops[i], nodes[i])[0] for i in range(len(graph.ops)) if i not in inside)
-    calls = [_calls(stage, graph.ops[i], costs.together(graph, stage, graph.ops[i], nodes[i])) for i in inside]
-    again = layers.again([(count, layers.constants(nodes[i])) for count, i in zip(calls, inside, strict=True)])
-    extra = sum(tiled - whole for whole, tiled in both) + again
-    return extra / (rest + sum(whole for whole, _ in both) or 1.0)
+class _LayerWork:
+    """Estimated work of stages, what does not depend on the stage computed once."""
+
+    def __init__(self, rows: TinyRows, costs: PatchCosts) -> None:
+        self.rows, self.costs = rows, costs
+        pairs = zip(rows.graph.ops, rows.nodes, strict=True)
+        self.whole = [costs.layers.work(rows.graph, op, node)[0] for op, node in pairs]
+        self.constants = [costs.layers.constants(node) for node in rows.nodes]
+
+    def extra(self, stage: PatchStage) -> float:
+        """Extra work as a fraction of the whole network's."""
+        graph, nodes, costs = self.rows.graph, self.rows.nodes, self.costs
+        inside = range(stage.first, stage.last)
+        both = [costs.work(graph, stage, graph.ops[i], nodes[i]) for i in inside]
+        rest = sum(work for i, work in enumerate(self.whole) if i not in inside)
+        calls = [_calls(stage, graph.ops[i], costs.together(graph, stage, graph.ops[i], nodes[i])) for i in inside]
+        again = costs.layers.again([(count, self.constants[i]) for count, i in zip(calls, inside, strict=True)])
+        extra = sum(tiled - whole for whole, tiled in both) + again
+        return extra / (rest + sum(whole for whole, _ in both) or 1.0)
 
 
 def _calls(stage: PatchStage, op: RowOp, together: int) -> int:
@@ -241,6 +264,11 @@ def _head_bytes(rows: TinyRows, stage: PatchStage, options: Options, costs: Patc
     buffers, step = _stage_step(rows, stage, options, _tile_bytes(rows, stage, costs))
     alone = [replace(b, kind="input") if b.name in step.reads else b for b in buffers]
     return plan_memory(alone, [step], effort=0).arena_bytes
+
+
+def tile_bytes(rows: TinyRows, stage: PatchStage, costs: PatchCosts) -> int:
+    """Bytes that tiles and kernels of a stage take, estimated."""
+    return _tile_bytes(rows, stage, costs, _EFFORT)
 
 
 def _tile_bytes(rows: TinyRows, stage: PatchStage, costs: PatchCosts, effort: float = 0) -> int:

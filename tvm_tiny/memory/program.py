@@ -78,7 +78,7 @@ class KernelCall:
 
 @dataclass
 class Program:
-    """A network ready to be planned and printed. `decisions` is what "recompute", "patches", "stream" and "code" leave for the report."""
+    """A network ready to be planned and printed. `decisions` is what passes and the search leave for the report (`_DECISIONS`)."""
 
     name: str
     inputs: list[TensorInfo]
@@ -110,8 +110,11 @@ def model_info(mod: tvm.IRModule) -> dict:
     return json.loads(str(text)) if text is not None else {}
 
 
+_DECISIONS = ("recompute", "patches", "stream", "code", "curve", "cycles")
+
+
 def _decisions(mod: tvm.IRModule) -> dict:
-    found = {name: mod.attrs.get(f"tiny.{name}") for name in ("recompute", "patches", "stream", "code")} if mod.attrs is not None else {}
+    found = {name: mod.attrs.get(f"tiny.{name}") for name in _DECISIONS} if mod.attrs is not None else {}
     return {name: json.loads(str(text)) for name, text in found.items() if text is not None}
 
 

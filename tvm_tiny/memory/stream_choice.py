@@ -111,8 +111,8 @@ class Costs:
     cycles: float = 1.0
 
 
-def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) -> Choice:
-    """Exactly these ranges of operators [first, last), streamed; everything else layer by layer.
+def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs, arena: int | None = None) -> Choice:
+    """Exactly these ranges of operators [first, last), streamed; everything else layer by layer. `arena` is what the network may take.
 
     Raises
     ------
@@ -129,7 +129,8 @@ def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs) ->
                 f"operators {first}..{last - 1} can't be streamed together", remedy="leave out operators that need whole tensors"
             )
         ranges.append(found)
-    return Choice(tuple(ranges), "forced", "asked for", {"segments": [list(s) for s in segments]})
+    chosen: dict[str, Any] = {"segments": [list(s) for s in segments]}
+    return Choice(tuple(ranges), "forced", "asked for", chosen | ({"arena_bytes": arena} if arena is not None else {}))
 
 
 def cutter_of(rows: TinyRows, costs: Costs) -> Cutter:
@@ -230,6 +231,14 @@ class _Problem:
     @property
     def graph(self) -> RowGraph:
         return RowGraph({t.name: t for t in self.tensors}, self.ops, self.inputs, self.outputs)
+
+
+def layer_by_layer(rows: TinyRows, costs: Costs) -> Candidate:
+    """Every operator by itself, planned."""
+    cutter = cutter_of(rows, costs)
+    ranges = tuple(r for i in range(len(rows.graph.ops)) if (r := cutter.range(i, i + 1)) is not None)
+    partition = Partition(ranges, max(r.bytes for r in ranges), cutter.options)
+    return Candidate(partition, plan_partition(rows.graph, partition, _EFFORT).arena_bytes, 0.0)
 
 
 def in_pairs(rows: TinyRows, costs: Costs) -> TinyRows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ class Node:
     def args(self) -> list[relax.Expr]:
         """Arguments of its call; empty when it is none."""
         return list(self.value.args) if isinstance(self.value, relax.Call) else []
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of its call's arguments; read from TVM's objects once."""
+        return [tuple(int(d) for d in a.ty.shape.values) for a in self.args]
 
     def constant(self, index: int) -> np.ndarray:
         """The array of a constant argument."""

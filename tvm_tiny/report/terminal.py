@@ -66,10 +66,9 @@ def summary(report: Report) -> str:
         f"constants: {report.constants_bytes:,} bytes    work: {report.macs:,} MAC",
     ]
     lines += _recomputed(report.decisions.get("recompute", {}))
-    lines += _patches(report.decisions.get("patches", {}))
     if len(report.memories) > 1:
         lines.append("of these " + ", ".join(f"{used:,} bytes in {name}" for name, used in report.memories.items()))
-    lines += _streaming(report.decisions.get("stream", {}))
+    lines += _curve(report.decisions.get("curve", {}), report.decisions.get("cycles", {}))
     lines += _code(report.decisions.get("code", {}))
     lines += _data_dependent(report.layers)
     if report.float_layers:
@@ -96,19 +95,6 @@ def _recomputed(decision: dict[str, Any]) -> list[str]:
     return [f"computed twice: {', '.join(_short(n) for n in chosen['operators'])} ({100 * chosen['extra_macs']:+.1f} % MAC)"]
 
 
-def _patches(decision: dict[str, Any]) -> list[str]:
-    """What runs in patches and why, and the trade-off: grid and depth against bytes and multiply-accumulates done again."""
-    if not decision:
-        return []
-    lines = [f"patches (optimize={decision['goal']}): {'' if decision['chosen'] else 'none, '}{decision['reason']}"]
-    for point in decision["curve"]:
-        (first, last), (down, across) = point["operators"], point["grid"]
-        mark = "*" if point == decision["chosen"] else " "
-        more = f"{100 * point['extra_macs']:+6.1f} % MAC  {100 * point['extra_work']:+6.1f} % work"
-        lines.append(f"  {mark} {point['arena_bytes']:>10,} bytes  {more}  operators {first}..{last - 1} in {down}x{across} patches")
-    return lines
-
-
 def _code(decision: dict[str, Any]) -> list[str]:
     """What code takes, estimated, and how much of the flash is the price of speed."""
     if not decision:
@@ -125,18 +111,18 @@ def _code(decision: dict[str, Any]) -> list[str]:
 _BAR = 24
 
 
-def _streaming(decision: dict[str, Any]) -> list[str]:
-    """What was streamed and why, and the curve of memory against estimated cycles, drawn; `*` marks the choice."""
+def _curve(decision: dict[str, Any], cycles: dict[str, Any]) -> list[str]:
+    """What was chosen and why, and the curve of memory against estimated cycles, every point as built, drawn; `*` marks the choice."""
     if not decision:
         return []
-    lines = [f"streaming (optimize={decision['goal']}): {decision['reason']}"]
-    most = max((point["arena_bytes"] for point in decision["curve"]), default=1)
+    lines = [f"memory and cycles (optimize={decision['goal']}; {cycles['core']}, {cycles['board_term']}): {decision['reason']}"]
+    most = max(point["arena_bytes"] for point in decision["curve"])
     for point in decision["curve"]:
-        bar = "█" * max(1, round(_BAR * point["arena_bytes"] / most))
-        parts = ", ".join(f"{first}..{last - 1}" for first, last in point["segments"]) or "none"
+        bar = "█" * max(1, round(_BAR * point["arena_bytes"] / (most or 1)))
         mark = "*" if point == decision["chosen"] else " "
         cost = f"{point['cycles'] / 1e6:8.2f} M cycles ({100 * point['extra_work']:+.1f} %)"
-        lines.append(f"  {mark} {point['arena_bytes']:>10,} bytes {bar:<{_BAR}} {cost}  streamed operators: {parts}")
+        again = f", {100 * point['extra_macs']:+.1f} % MAC" if point["extra_macs"] else ""
+        lines.append(f"  {mark} {point['arena_bytes']:>10,} bytes {bar:<{_BAR}} {cost}  {point['text']}{again}")
     return lines
 
 

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A design: what of a network is computed twice, in patches and in streams; and points of the memory / cycles curve that designs make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm_tiny.errors import OptionError
+
+Patches = tuple[int, int, tuple[int, int]]
+"""First operator, one past the last, and the grid (down, across)."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """What runs otherwise than layer by layer.
+
+    Attributes
+    ----------
+    copies : tuple of str
+        Names of the operators whose input is computed a second time for them (`tvm_tiny.memory.recompute`).
+    patches : (first, last, (down, across)) or None
+        Operators in patches, counted with the copies.
+    segments : tuple of (first, last)
+        Operators that are streamed, counted with the copies, all of `patches` as one.
+    pairs : bool
+        Streams use kernels of two rows at once where there are some.
+    planar : bool
+        Tensors between layers may lie in planes, which in-place rights that whole rows have may not survive.
+    arena_bytes : int or None
+        What no kernel's scratch may make the arena exceed: the estimate. None: nothing is saved that could be spent.
+    """
+
+    copies: tuple[str, ...] = ()
+    patches: Patches | None = None
+    segments: tuple[tuple[int, int], ...] = ()
+    pairs: bool = False
+    planar: bool = True
+    arena_bytes: int | None = field(default=None, compare=False)
+
+    @property
+    def layerwise(self) -> bool:
+        """Every operator is run by itself, once."""
+        return not (self.copies or self.patches or self.segments)
+
+    def describe(self) -> str:
+        """In words."""
+        parts = [f"computed twice for {', '.join(self.copies)}"] if self.copies else []
+        if self.patches is not None:
+            first, last, (down, across) = self.patches
+            parts.append(f"operators {first}..{last - 1} in {down}x{across} patches")
+        if self.segments:
+            after = " (patches counted as one)" if self.patches is not None else ""
+            parts.append(f"operators {', '.join(f'{a}..{b - 1}' for a, b in self.segments)} streamed{after}")
+        return ", ".join(parts) or "layer by layer"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        patches = None
+        if self.patches is not None:
+            first, last, grid = self.patches
+            patches = {"operators": [first, last], "grid": list(grid)}
+        segments = [list(s) for s in self.segments]
+        how = {"pairs": self.pairs, "planar": self.planar, "bound": self.arena_bytes}
+        return {"copies": list(self.copies), "patches": patches, "segments": segments, **how}
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> Design:
+        """Read back what `to_dict` wrote.
+
+        Raises
+        ------
+        OptionError
+            Something is missing.
+        """
+        try:
+            patches = data["patches"]
+            grid = None if patches is None else (*patches["operators"], (patches["grid"][0], patches["grid"][1]))
+            segments = tuple((int(a), int(b)) for a, b in data["segments"])
+            return Design(tuple(data["copies"]), grid, segments, bool(data["pairs"]), bool(data["planar"]), data["bound"])
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise OptionError("design is no point of a curve", remedy="give an entry of report.decisions['curve']['curve']") from None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A design before anything is generated: arena bytes, extra work and multiply-accumulates done again, as fractions."""
+
+    design: Design
+    arena_bytes: int
+    overhead: float
+    extra_macs: float = 0.0
+
+
+def worth_building(found: Sequence[Estimate], goal: str, budget: int | None, max_overhead: float, most: int) -> list[Estimate]:
+    """The estimates that may turn out to be the choice, at most `most`, smallest arena first.
+
+    Estimates are some per cent off, so one is left out only where another is clearly better in bytes and no worse in work, or the
+    other way round; under "sram" also where it is clearly larger than the smallest. The smallest is always among them.
+    """
+    kept: list[Estimate] = []
+    for e in sorted(found, key=lambda e: (e.arena_bytes, e.overhead)):
+        if any(k.arena_bytes <= e.arena_bytes and k.overhead <= e.overhead for k in kept):
+            continue
+        kept.append(e)
+    if not kept:
+        return []
+    if goal == "sram":
+        kept = [e for e in kept if e.arena_bytes <= kept[0].arena_bytes * _NEAR]
+    elif budget is not None:
+        fits = sorted((e for e in kept if e.arena_bytes <= budget * _NEAR), key=lambda e: e.overhead)
+        kept = sorted({id(e): e for e in (*kept[:2], *fits)}.values(), key=lambda e: e.arena_bytes)
+    else:
+        kept = [e for e in kept if e is kept[0] or e.overhead <= max_overhead + _DEAR]
+    return kept[:most]
+
+
+_NEAR = 1.1
+_DEAR = 0.15  # estimates of work beyond `max_overhead` that may still turn out within

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which design a network is built in: estimated for all, built for those that may win, chosen by what the builds need.
+
+Operators computed twice, a head in patches and streams after it are searched together: every variant with copies, with and without
+patches, is cut into streams. Each design worth it then runs through the rest of the pipeline, so that its bytes are those of its real
+plan and its cycles those of its real kernels (`tvm_tiny.schedules.cycles`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tvm
+
+from tvm_tiny.explain import Decision, Explainer, adopt, collecting
+from tvm_tiny.memory.design import Design, Estimate, worth_building
+from tvm_tiny.memory.fit import MemoryDoesNotFitError
+from tvm_tiny.memory.patch_choice import patch_candidates, patch_heads, tile_bytes
+from tvm_tiny.memory.segments import least_peak
+from tvm_tiny.memory.stream_choice import (
+    Candidate,
+    Costs,
+    StreamOptions,
+    cutter_of,
+    layer_by_layer,
+    pick,
+    stream_candidates,
+    with_rights,
+)
+from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
+from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.passes.apply_schedules import CODE_ATTR, CYCLES_ATTR
+from tvm_tiny.passes.patch_inference import PATCH_ATTR, in_patches
+from tvm_tiny.passes.plan_memory import plan_of
+from tvm_tiny.passes.recompute import RECOMPUTE_ATTR, Variant, variants
+from tvm_tiny.schedules.cycles import PATCH_COSTS
+
+CURVE_ATTR = "tiny.curve"
+"""Module attribute: JSON of the points of the memory / cycles curve and the choice, for the report."""
+
+MOST_BUILT = 8
+_TOLD = {name: Explainer(name) for name in ("recompute", "patch-inference", "stream-rows")}
+_OFF = 1.05  # of its estimate, what a built arena may take
+_HEADS = 4  # in patches, each with streams after it
+_FLOOR = 0.7  # of the least arena that streams alone reach: a head below need not be smaller
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Passes that may be used, and what kernels cost."""
+
+    recompute: bool
+    patches: bool
+    rows: bool
+    costs: Costs
+
+
+def designs(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed) -> list[Design]:
+    """The designs to build, layer by layer first, the others by estimated bytes."""
+    tiny = TinyGraph(mod["main"])
+    rows = tiny_rows(tiny)
+    if options.goal == "speed" or rows is None or len(rows.graph.ops) < 2:
+        return [Design()]
+    found = [e for v in _variants(tiny, rows, options, allowed) for e in _estimates(v, options, allowed)]
+    kept = worth_building(found, options.goal, options.budget, options.max_overhead, MOST_BUILT)
+    return [Design(), *(e.design for e in kept if not e.design.layerwise)]
+
+
+def _variants(tiny: TinyGraph, rows: TinyRows, options: StreamOptions, allowed: Allowed) -> list[Variant]:
+    plain = Variant(tiny.func, (), (), 0.0)
+    return (variants(tiny, rows, options) if allowed.recompute and allowed.rows else []) or [plain]
+
+
+def _estimates(variant: Variant, options: StreamOptions, allowed: Allowed) -> Iterator[Estimate]:
+    """Every design of one variant."""
+    tiny = TinyGraph(variant.func)
+    rows = tiny_rows(tiny)
+    assert rows is not None
+    rows = with_rights(rows, allowed.costs)
+
+    def estimate(design: Design, arena: int, overhead: float, patched: float = 0.0) -> Estimate:
+        again = variant.extra_macs + patched
+        work = variant.extra_macs + overhead * (1 + variant.extra_macs)
+        return Estimate(replace(design, copies=variant.readers, arena_bytes=arena), arena, work, again)
+
+    streams = _streams(rows, options, allowed)
+    for c in streams:
+        yield estimate(Design(segments=_segments(c), pairs=_in_pairs(c)), c.arena_bytes, c.overhead)
+    if not allowed.patches:
+        return
+    left = max(0.0, options.max_overhead - variant.extra_macs)
+    if not allowed.rows:
+        for p in patch_candidates(rows, cutter_of(rows, allowed.costs), replace(options, max_overhead=left), PATCH_COSTS, fetch=True):
+            design = Design(patches=(p.stage.first, p.stage.last, p.stage.grid))
+            yield estimate(design, p.arena_bytes, p.overhead, p.extra_macs)
+        return
+    cutter = cutter_of(rows, allowed.costs)
+    least = least_peak(cutter) or 0
+    total = sum(op.macs for op in rows.graph.ops) or 1
+    heads = patch_heads(rows, cutter, left, PATCH_COSTS, lambda last: int(_FLOOR * least))
+    for _, work, stage in [h for h in heads if _may_win(h[0], h[1], streams)][-_HEADS:]:
+        func = in_patches(tiny, rows, stage, tile_bytes(rows, stage, PATCH_COSTS))
+        after = tiny_rows(TinyGraph(func))
+        assert after is not None
+        for c in _streams(with_rights(after, allowed.costs), options, allowed):
+            design = Design((), (stage.first, stage.last, stage.grid), _segments(c), _in_pairs(c))
+            yield estimate(design, c.arena_bytes, work + c.overhead * (1 + work), (stage.macs - stage.whole_macs) / total)
+
+
+def _may_win(need: int, work: float, streams: Sequence[Candidate]) -> bool:
+    """No stream is as small for as little work."""
+    return not any(c.arena_bytes <= need and c.overhead <= work for c in streams)
+
+
+def _streams(rows: TinyRows, options: StreamOptions, allowed: Allowed) -> tuple[Candidate, ...]:
+    return stream_candidates(rows, options, allowed.costs) if allowed.rows else (layer_by_layer(rows, allowed.costs),)
+
+
+def _segments(c: Candidate) -> tuple[tuple[int, int], ...]:
+    return tuple((r.first, r.last) for r in c.partition.ranges if r.streamed)
+
+
+def _in_pairs(c: Candidate) -> bool:
+    """Whether a stream of the candidate makes two rows at once."""
+    segments = [r.segment for r in c.partition.ranges if r.segment is not None]
+    return any(op.group > 1 for s in segments for stage in s.stages for op in stage.ops)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A design as built.
+
+    Attributes
+    ----------
+    cycles : float
+        Estimated for the target's core.
+    overhead, extra_macs : float
+        Cycles beyond those of layer by layer, and multiply-accumulates done again, as fractions.
+    flash : int
+        Bytes of code (estimated) and constants.
+    """
+
+    design: Design
+    arena_bytes: int
+    cycles: float
+    overhead: float
+    extra_macs: float
+    flash: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        figures = {"arena_bytes": self.arena_bytes, "cycles": round(self.cycles), "flash_bytes": self.flash}
+        fractions = {"extra_work": round(self.overhead, 4), "extra_macs": round(self.extra_macs, 4)}
+        return {**figures, **fractions, **self.design.to_dict(), "text": self.design.describe()}
+
+
+Trail = list[tuple[str, tvm.IRModule]]
+Finish = Callable[[Design], tuple[tvm.IRModule, Trail]]
+
+
+def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: Finish, flash: int | None) -> tuple[tvm.IRModule, Trail]:
+    """The network in the design that suits the goal, and what `finish` made on the way.
+
+    Parameters
+    ----------
+    mod : IRModule
+        Operators final, in order.
+    finish : callable
+        Runs the rest of the pipeline for a design.
+    flash : int, optional
+        Bytes of code and constants; designs that need more are taken only where none does with less.
+
+    Raises
+    ------
+    MemoryDoesNotFitError
+        No design fits the memories of the board; the one that lacks least tells.
+    """
+    points: list[Point] = []
+    built: dict[Design, tuple[tvm.IRModule, Trail, dict[Decision, None]]] = {}
+    failed: list[MemoryDoesNotFitError] = []
+    for design in designs(mod, options, allowed):
+        for variant in (design, replace(design, planar=False)):
+            try:
+                with collecting() as told:
+                    module, trail = finish(variant)
+            except MemoryDoesNotFitError as error:
+                failed.append(error)
+                continue
+            point = _point(variant, module)
+            if any((p.arena_bytes, p.cycles) == (point.arena_bytes, point.cycles) for p in points):
+                continue
+            built[variant] = module, trail, told
+            points.append(point)
+            if design.arena_bytes is None or point.arena_bytes <= _OFF * design.arena_bytes:
+                break  # else planes between layers may be to blame: once more without
+    if not points:
+        raise failed[-1]
+    layers = next((p.cycles for p in points if p.design.layerwise), min(p.cycles for p in points))
+    points = [replace(p, overhead=p.cycles / (layers or 1.0) - 1) for p in points]
+    best, reason = _pick(points, options, flash)
+    module, trail, told = built[best.design]
+    adopt(told)
+    _tell(points, best, reason)
+    curve = [p for p in _sorted(points) if p is best or not _beaten(p, points)]
+    text = {"goal": options.goal, "reason": reason, "chosen": best.to_dict(), "curve": [p.to_dict() for p in curve]}
+    return module.with_attr(CURVE_ATTR, json.dumps(text)), trail
+
+
+def _point(design: Design, module: tvm.IRModule) -> Point:
+    attrs = module.attrs
+    code, cycles = json.loads(str(attrs[CODE_ATTR])), json.loads(str(attrs[CYCLES_ATTR]))
+    again = [json.loads(str(attrs[name]))["chosen"].get("extra_macs", 0.0) for name in (RECOMPUTE_ATTR, PATCH_ATTR) if name in attrs]
+    flash = int(code["code_bytes"]) + int(code["constants_bytes"])
+    return Point(design, plan_of(module).arena_bytes, float(cycles["total"]), 0.0, sum(again), flash)
+
+
+def _sorted(points: Sequence[Point]) -> list[Point]:
+    return sorted(points, key=lambda p: (p.arena_bytes, p.overhead))
+
+
+def _beaten(p: Point, points: Sequence[Point]) -> bool:
+    """Another point is as good in both bytes and cycles, and better in one."""
+    mine = (p.arena_bytes, p.cycles)
+    return any(q.arena_bytes <= p.arena_bytes and q.cycles <= p.cycles and (q.arena_bytes, q.cycles) != mine for q in points)
+
+
+def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) -> tuple[Point, str]:
+    fits = [p for p in points if flash is None or p.flash <= flash] or [min(points, key=lambda p: p.flash)]
+    if options.goal == "speed":
+        return fits[0], "layer by layer: the goal is speed"
+    return pick(_sorted(fits), options)
+
+
+def _tell(points: Sequence[Point], best: Point, reason: str) -> None:
+    """Every built design, whether it is the choice, and why."""
+    layers = next((p for p in points if p.design.layerwise), None)
+    untold = dict.fromkeys(_TOLD)
+    for p in _sorted(points):
+        name = "patch-inference" if p.design.patches else "recompute" if p.design.copies else "stream-rows"
+        untold.pop(name, None)
+        figures = f"{p.arena_bytes:,} bytes, {p.overhead:+.1%} cycles"
+        other = f"{best.arena_bytes:,} bytes, {best.overhead:+.1%} cycles"
+        tell, why = (_TOLD[name].accepted, reason) if p is best else (_TOLD[name].rejected, f"not {reason}: that is {other}")
+        less = {"bytes": p.arena_bytes - layers.arena_bytes, "cycles": round(p.cycles - layers.cycles)} if layers is not None else {}
+        tell("", p.design.describe(), f"{figures}: {why}", **less)
+    for name in untold:
+        _TOLD[name].rejected(
+            "", "every design with it", "left out, does not apply, or is estimated to need more bytes and cycles than others"
+        )
