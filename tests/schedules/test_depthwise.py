@@ -61,6 +61,23 @@ def test_a_column_on_the_core(mcpu: str, rng: np.random.Generator, tmp_path: Pat
     assert mismatches_on_device(kernels, inputs, mcpu, tmp_path) == [0] * len(kernels)
 
 
+@pytest.mark.host_cc
+@pytest.mark.parametrize("shape", [(1, 7, 19, 1), (1, 7, 1, 19)], ids=["column", "row"])
+def test_planes_of_one_column_or_row(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    """The input in NCHW, the result in NHWC."""
+    b = TinyBuilder(shape)
+    taps = (5, 1, 7) if shape[3] == 1 else (1, 5, 7)
+    padding = [2, 0, 1, 0] if shape[3] == 1 else [0, 2, 0, 1]
+    weight = rng.integers(-127, 128, taps).astype(np.int8)
+    bias, multiplier, shift = (np.full(7, v, np.int32) for v in (100, 2**30 + 12345, -8))
+    attrs = {"x_zp": 5, "y_zp": -3, "padding": padding, "x_layout": "NCHW"}
+    mod = b.finish(b.call("depthwise_conv2d", b.x, weight, bias, multiplier, shift, **attrs))
+    model = tvm_tiny.build(mod, "c -mcpu=cortex-m4", name="net", optimize="speed")
+    assert [row.kernel["rule"] for row in model.report.layers] == ["planar"]
+    x = rng.integers(-128, 128, shape).astype(np.int8)
+    np.testing.assert_array_equal(HostModel(model)(x)[0], evaluate(mod, x)[0])
+
+
 def test_what_does_not_lie_down(rng: np.random.Generator) -> None:
     """A column too long for its planes, and layers of more than one column."""
     assert shape_of(layer_in(column(rng, 3000))).width == 1
