@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tvm
@@ -10,12 +12,14 @@ import tvm
 import tvm_tiny
 from tests.support.guarded import GuardedModel
 from tests.support.tiny_builder import TinyBuilder, evaluate
+from tvm_tiny.boards import find_board
 from tvm_tiny.explain import collecting
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.skip_zeros import SkipZeros
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.target import parse_target
-from tvm_tiny.tuning.network import lowered_layers
+from tvm_tiny.tuning.network import make_runner, tasks_of
+from tvm_tiny.tuning.records import Records
 
 M4 = "c -mcpu=cortex-m4"
 RELU = {"y_zp": -128, "clamp_min": -128}
@@ -81,9 +85,11 @@ def test_the_report_says_how_far_the_time_goes_and_it_can_be_refused() -> None:
         assert "data-dependent" not in str(tvm_tiny.build(network(), M4, name="net", **refused).report)  # type: ignore[arg-type]
 
 
-def test_tuning_measures_kernels_for_all_inputs() -> None:
-    layers = [Layer.of(func) for func in lowered_layers(network(), parse_target(M4))]
-    assert [layer.attrs["skip_zeros"] for layer in layers if layer is not None and layer.op == "tiny.dense"] == [-1, -1]
+def test_tuning_measures_kernels_for_all_inputs(tmp_path: Path) -> None:
+    runner = make_runner("emulator", find_board("mps2_an386"), tmp_path, None, "", "", 1)
+    tasks = tasks_of(network(), parse_target(M4), runner, Records(), None, None)
+    layers = [Layer.of(task.func) for task in tasks]
+    assert [layer.attrs["skip_zeros"] for layer in layers if layer is not None] == [-1, -1]
 
 
 @pytest.mark.host_cc

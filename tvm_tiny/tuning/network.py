@@ -205,6 +205,7 @@ def tasks_of(
     """One task for every distinct layer that has something to tune, most multiply-accumulates first."""
     wanted = None if layers is None else tuple(layers)
     tasks: dict[str, Task] = {}
+    disable = {*disable, "skip-zeros"}  # random inputs would not tell what a layer takes whose time depends on them
     for func in [*lowered_layers(model, target, disable), *row_layers(model, target, disable)]:
         name = str(func.attrs.get("tiny.source", ""))
         if wanted is not None and not any(part in name for part in wanted):
@@ -245,8 +246,7 @@ def _row_function(layer: Layer) -> tirx.PrimFunc:
 
 def lowered_layers(model: tvm.IRModule | str | Path | bytes, target: TinyTarget, disable: Iterable[str] = ()) -> list[tirx.PrimFunc]:
     """The layers of a network as the schedule rules get them, in order, with the scratch that is free beside each."""
-    constant = frozenset(disable) | {"skip-zeros"}  # random inputs would not tell what a layer takes whose time depends on them
-    funcs, room = _lowered(model, Options(target, constant, optimize="speed"))  # every layer by itself
+    funcs, room = _lowered(model, Options(target, frozenset(disable), optimize="speed"))  # every layer by itself
     return [func.with_attr("tiny.scratch_room", room.get(name, 0)) for name, func in funcs.items()]
 
 
