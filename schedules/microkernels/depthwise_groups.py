@@ -39,7 +39,7 @@ class SharedBlock:
     taps : DepthwiseBlock
         Kernel, stride, dilation, requantisation and core; what of it is geometry plays no part.
     sizes : tuple of int
-        Outputs of a group of the first and of the second kind; even.
+        Outputs of a group of the first and of the second kind; even where the stride is odd.
     shift_in_table : bool
         The layer's shift is data: one instruction more an output, and one function for layers of every shift.
     """
@@ -49,16 +49,20 @@ class SharedBlock:
     shift_in_table: bool
 
     def split(self, width: int) -> tuple[int, int, bool] | None:
-        """Groups of both sizes that make a row, and whether they make an output too many; None where there is no such row."""
+        """Groups of both sizes that make a row, and whether they make an output too many; None where there is no such row.
+
+        Only the last group of a row, or its only one of the first size, can make one too many.
+        """
         first, second = self.sizes
-        even = width + width % 2
-        if even == first:
-            return 1, 0, even != width
-        for groups in range(even // first, -1, -1):
-            rest = even - groups * first
-            if rest % second == 0 and (rest or even == width):
-                return (groups, rest // second, even != width) if max(groups, rest // second) < NO_EXTRA else None
-        return None
+        found = [
+            (groups, rest // second, extra)
+            for extra in (False, True)
+            for groups in range((width + extra) // first + 1)
+            for rest in (width + extra - groups * first,)
+            if rest % second == 0 and (rest > 0 or not extra or groups == 1)
+        ]
+        found = [each for each in found if max(each[:2]) < NO_EXTRA]
+        return min(found, key=lambda each: (each[0] * first + each[1] * second, each[0] + each[1]), default=None)
 
 
 def shared_block(block: DepthwiseBlock) -> SharedBlock | None:
@@ -68,8 +72,10 @@ def shared_block(block: DepthwiseBlock) -> SharedBlock | None:
     in_table = block.requant.shift is not None and block.kernel[0] * block.kernel[1] > 9
     if in_table:
         anonymous = replace(anonymous, requant=replace(block.requant, shift=0))
-    wide = block.kernel[1] <= (3 if block.dual_issue else 5)  # wider kernels have too little room for six sums, and too much code
-    for sizes in ((6, 4), (4, 2)) if wide else ((4, 2),):
+    # Many sums leave little room for the words of wide kernels and strides; a group's columns fill whole words.
+    wide = block.kernel[1] <= 5 if copied else block.kernel[1] <= 3 and block.stride[1] == 1
+    few = (4, 3) if block.stride[1] % 2 == 0 else (4, 2)
+    for sizes in ((6, 4), few) if wide else (few,):
         found = SharedBlock(anonymous, sizes, in_table)
         if found.split(block.width) is not None and _fits(found):
             return found
@@ -232,8 +238,7 @@ class _Group:
         if self.size == 2:
             last = body.mul("mul", whole, apart)
         else:
-            assert self.size == 4, self.size
-            last = body.mac("mla", whole, apart, body.alu("lsl", apart, tail="#1"), keep=False)
+            last = body.mac("mla", whole, apart, apart if self.size == 3 else body.alu("lsl", apart, tail="#1"), keep=False)
         return last, body.alu("add", last, apart)
 
     def _store(self, values: list[int], y: int, apart: int, last: int, span: int) -> None:
@@ -252,9 +257,11 @@ class _Group:
             self._store_indexed(value, y, multiples[odd], shift)
         body.store(following, "sp", _AT_Y)
         before = len(values) - 2  # a power of two, or none
-        text = f"add {{d}}, {{0}}, {{1}}, lsl #{before.bit_length() - 1}" if before else "add {d}, {0}, #0"
-        kind, sources = (Kind.SHIFTED, (y, apart)) if before else (Kind.ALU, (y,))
-        place = body.emit(text, kind, *sources, early=(1,) if before else (), tied=0)
+        if before:
+            doubled = f", lsl #{before.bit_length() - 1}" if before > 1 else ""
+            place = body.emit(f"add {{d}}, {{0}}, {{1}}{doubled}", Kind.SHIFTED, y, apart, early=(1,), tied=0)
+        else:
+            place = body.emit("add {d}, {0}, #0", Kind.ALU, y, tied=0)
         body.store_at(values[-2], place, 0)
 
     def _store_indexed(self, value: int, y: int, offset: int, shift: int) -> None:
