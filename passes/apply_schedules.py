@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +34,8 @@ from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.program import ALIASING_OPS
 from tvm_tiny.memory.rights import Rights, grant, promised
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.code_size import HAS_SMALL_FORM, Contents, Move, OperatorCode, choose_small, operators_of
+from tvm_tiny.schedules.code_choice import Contents, Form, Operator, choose_forms
+from tvm_tiny.schedules.code_size import HAS_SMALL_FORM, OperatorCode, operators_of
 from tvm_tiny.schedules.cycles import BOARD_TERMS, core_of, estimated_cycles
 from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
 from tvm_tiny.schedules.rules import default_schedule
@@ -46,6 +48,9 @@ CODE_ATTR = "tiny.code"
 CYCLES_ATTR = "tiny.cycles"
 """Module attribute: JSON of estimated cycles, in total and by the name of each call's result."""
 
+# The forms of an operator's code: its own, that of all layers of equally long sums, that of all layers. In which of them it shares.
+_SMALL, _SHORT = (False, True, True), (False, True, False)
+
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
 _LAYER_ATTRS = (
     "tiny.constants",
@@ -55,6 +60,7 @@ _LAYER_ATTRS = (
     "tiny.attrs",
     "tiny.scratch_room",
     "tiny.small_code",
+    "tiny.short_code",
     "tiny.step_room",
     "tiny.row_choices",
     "tiny.operators",
@@ -73,7 +79,7 @@ class ApplySchedules:
         Decides which kernels can be used.
     code_budget : int, optional
         Bytes of flash the kernels' code may take (estimated). Where it would take more, layers get kernels that share code with
-        others: as many as it needs, those first that lose the fewest cycles for a byte. None = no limit.
+        others, so that the network loses the fewest cycles by it (`tvm_tiny.schedules.code_choice`). None = no limit.
     flash : int, optional
         Bytes that code (estimated) and constants may take together; met the same way.
     records : Records, optional
@@ -115,17 +121,19 @@ class _Schedules:
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
         self.row_choices = json.dumps(row_choices(records, target))
         self.small: dict[str, frozenset[int]] = {}
-        self._made: dict[tuple[str, frozenset[int]], tirx.PrimFunc] = {}
+        self.short: dict[str, frozenset[int]] = {}
+        self._made: dict[tuple[str, frozenset[int], frozenset[int]], tirx.PrimFunc] = {}
 
     def of(self, name: str) -> tirx.PrimFunc:
         """The scheduled function of the call bound to `name`."""
-        return self._scheduled(name, self.small.get(name, frozenset()))
+        return self._scheduled(name, self.small.get(name, frozenset()), self.short.get(name, frozenset()))
 
-    def _scheduled(self, name: str, small: frozenset[int]) -> tirx.PrimFunc:
-        key = (name, small)
+    def _scheduled(self, name: str, small: frozenset[int], short: frozenset[int]) -> tirx.PrimFunc:
+        key = (name, small, short)
         if key not in self._made:
             room = self.room.get(name, 0)
-            func = self.funcs[name].with_attr({"tiny.scratch_room": max(0, room), "tiny.small_code": sorted(small)})
+            func = self.funcs[name].with_attr({"tiny.scratch_room": max(0, room)})
+            func = func.with_attr({"tiny.small_code": sorted(small), "tiny.short_code": sorted(short)})
             if self.binds:
                 func = func.with_attr({"tiny.step_room": room, "tiny.last_reader": name in self.last_readers})
             func = func.with_attr("tiny.row_choices", self.row_choices) if str(func.attrs.get("tiny.op", "")) == "tiny.stage" else func
@@ -141,37 +149,52 @@ class _Schedules:
         code, flash : int, optional
             Bytes of all code; of all code and constants.
         """
-        operators: dict[str, list[OperatorCode]] = {}
+        fastest, functions, constants = self._contents()
+        places = [(name, j) for name, found in fastest.items() for j in found]
+        contents = Contents([Operator(name, j, (_form(fastest[name][j]),)) for name, j in places], functions, constants)
+        chosen = [0] * len(places)
+        if not contents.fits(chosen, code, flash):
+            contents = replace(contents, operators=self._forms(fastest))
+            chosen = choose_forms(contents, code, flash)
+        for (name, j), form in zip(places, chosen, strict=True):
+            self.small[name] = self.small.get(name, frozenset()) | ({j} if _SMALL[form] else set())
+            self.short[name] = self.short.get(name, frozenset()) | ({j} if _SHORT[form] else set())
+        own = [fastest[name][j] for (name, j), form in zip(places, chosen, strict=True) if form == 0]
+        users = Counter(f for operator in own for f in operator.functions)
+        return {
+            "code_bytes": contents.code(chosen), "constants_bytes": contents.flash(chosen) - contents.code(chosen),
+            "budget": code, "flash": flash, "operators": len(places), "sharing": sum(form > 0 for form in chosen),
+            "own_code_bytes": sum(n for operator in own for f, n in operator.functions.items() if users[f] == 1),
+            "transformed_bytes": sum(operator.constants - operator.unpacked for operator in own),
+        }  # fmt: skip
+
+    def _contents(self) -> tuple[dict[str, dict[int, OperatorCode]], dict[str, int], int]:
+        """Operators with a choice of forms by call and number, in their fastest; functions and constants of all else."""
+        operators: dict[str, dict[int, OperatorCode]] = {}
         functions: dict[str, int] = {}
         constants = 0
         for name in self.funcs:
-            operators[name], own, more = self._operators(name, frozenset())
-            functions |= {function or name: size for function, size in own.items()}
-            functions |= {f: size for o in operators[name] if o.op not in HAS_SMALL_FORM for f, size in o.functions.items()}
-            constants += more + sum(o.constants for o in operators[name] if o.op not in HAS_SMALL_FORM)
-        places = [(name, j) for name, found in operators.items() for j, o in enumerate(found) if o.op in HAS_SMALL_FORM]
-        fast = [operators[name][j] for name, j in places]
-        moves = [Move(n, j, o.lost, o.functions, o.functions, (o.constants,) * 2) for (n, j), o in zip(places, fast, strict=True)]
-        contents, chosen = Contents(moves, functions, constants), set[int]()
-        if (code is not None and contents.code(chosen) > code) or (flash is not None and contents.flash(chosen) > flash):
-            small = {name: frozenset(j for n, j in places if n == name) for name, _ in places}
-            slow = {name: self._operators(name, members)[0] for name, members in small.items()}
-            moves = [replace(m, small=(o := slow[m.call][m.operator]).functions, constants=(m.constants[0], o.constants)) for m in moves]
-            contents = replace(contents, moves=moves)
-            chosen = choose_small(contents, code, flash)
-        for i in sorted(chosen):
-            self.small[moves[i].call] = self.small.get(moves[i].call, frozenset()) | {moves[i].operator}
-        own = Counter(f for i, m in enumerate(moves) if i not in chosen for f in m.fast)
-        single = sum(size for i, m in enumerate(moves) if i not in chosen for f, size in m.fast.items() if own[f] == 1)
-        transformed = sum(o.constants - o.unpacked for i, o in enumerate(fast) if i not in chosen)
-        return {
-            "code_bytes": contents.code(chosen), "constants_bytes": contents.flash(chosen) - contents.code(chosen),
-            "budget": code, "flash": flash, "operators": len(moves), "sharing": len(chosen),
-            "own_code_bytes": single, "transformed_bytes": transformed,
-        }  # fmt: skip
+            found, own, more = self._operators(name)
+            operators[name] = {j: o for j, o in enumerate(found) if o.op in HAS_SMALL_FORM}
+            rest = [o for o in found if o.op not in HAS_SMALL_FORM]
+            functions |= {function or name: size for function, size in own.items()} | {f: n for o in rest for f, n in o.functions.items()}
+            constants += more + sum(o.constants for o in rest)
+        return operators, functions, constants
 
-    def _operators(self, name: str, small: frozenset[int]) -> tuple[list[OperatorCode], dict[str, int], int]:
-        return operators_of(self._scheduled(name, small), Layer.of(self.funcs[name]))
+    def _forms(self, fastest: Mapping[str, Mapping[int, OperatorCode]]) -> list[Operator]:
+        """Every operator in all its forms."""
+        found = []
+        for name, operators in fastest.items():
+            every = frozenset(operators)
+            rule = operators[0].rule if 0 in operators else ""
+            made = [self._operators(name, every, every if _SHORT[k] else frozenset(), rule)[0] for k in (1, 2)] if every else []
+            found += [Operator(name, j, tuple(_form(o) for o in (own, *(forms[j] for forms in made)))) for j, own in operators.items()]
+        return found
+
+    def _operators(
+        self, name: str, small: frozenset[int] = frozenset(), short: frozenset[int] = frozenset(), fastest: str = ""
+    ) -> tuple[list[OperatorCode], dict[str, int], int]:
+        return operators_of(self._scheduled(name, small, short), Layer.of(self.funcs[name]), self.target, fastest)
 
     def cycles(self) -> dict[str, object]:
         """Estimated cycles of every call, and the core and the flash they are estimated for."""
@@ -192,8 +215,8 @@ class _Schedules:
             title = " ".join(str(kernel[k]) for k in ("rule", "kernel", "block") if k in kernel)
             scratch = sum(int(n) for n in attrs.get("tiny.scratch", []))
             source, cycles = kernel.get("source"), kernel.get("cycles")
-            if name in self.small:
-                WHY.accepted(name, title, "among those that lose the fewest cycles a byte: shares its code with others", bytes=scratch)
+            if self.small.get(name):
+                WHY.accepted(name, title, "shares its code: so the network loses the fewest cycles by its code's budget", bytes=scratch)
                 WHY.rejected(name, "a kernel with code of its own", "the kernels' code would exceed its budget")
             elif source is not None:
                 WHY.accepted(name, title, f"the fastest measured that costs no memory (records: {source})", bytes=scratch, cycles=cycles)
@@ -202,6 +225,10 @@ class _Schedules:
                     WHY.rejected(name, f"record {other.get('rule')}", "slower where it was measured", cycles=other["cycles"] - cycles)
             else:
                 WHY.accepted(name, title, "the first rule that takes the layer", bytes=scratch)
+
+
+def _form(operator: OperatorCode) -> Form:
+    return Form(operator.lost, operator.functions, operator.constants)
 
 
 def _is_call_tir(expr: relax.Expr) -> bool:

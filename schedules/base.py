@@ -47,7 +47,8 @@ class Layer:
     the peak was chosen (by streaming), so that a kernel should rather be slower than exceed it: the peak less all tensors of this step,
     negative where some have to share bytes, as they may where the layer is the `last_reader` of its tensors. `small_code` asks for
     kernels with the least code of their own, because the code of all kernels together would exceed its budget: the numbers of a stage's
-    operators, 0 for a layer alone. `by_rows` asks for the row kernel that streamed stages use, to measure it.
+    operators, 0 for a layer alone; `short_code` those of them that share with layers of equally long sums alone. `by_rows` asks for the row
+    kernel that streamed stages use, to measure it.
     """
 
     op: str
@@ -57,6 +58,7 @@ class Layer:
     dtypes: tuple[str, ...]
     scratch_room: int = 0
     small_code: frozenset[int] = frozenset()
+    short_code: frozenset[int] = frozenset()
     step_room: int | None = None
     by_rows: bool = False
     last_reader: bool = False
@@ -82,11 +84,11 @@ class Layer:
         shapes = tuple(tuple(int(d) for d in p.ty.shape) for p in func.params)
         dtypes = tuple(str(p.ty.dtype) for p in func.params)
         room = int(func.attrs.get("tiny.scratch_room", 0))
-        small = frozenset(int(j) for j in func.attrs.get("tiny.small_code", ()))
+        small, short = (frozenset(int(j) for j in func.attrs.get(f"tiny.{kind}_code", ())) for kind in ("small", "short"))
         step = int(func.attrs["tiny.step_room"]) if "tiny.step_room" in func.attrs else None
         rows, attrs = bool(func.attrs.get("tiny.by_rows", False)), json.loads(str(func.attrs["tiny.attrs"]))
         last = bool(func.attrs.get("tiny.last_reader", False))
-        return Layer(str(func.attrs["tiny.op"]), attrs, constants, shapes, dtypes, room, small, step, rows, last)
+        return Layer(str(func.attrs["tiny.op"]), attrs, constants, shapes, dtypes, room, small, short, step, rows, last)
 
 
 def annotate(sch: s_tir.Schedule, kernel: dict[str, Any], **extra: Any) -> s_tir.Schedule:

@@ -51,7 +51,8 @@ def gemm(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: BlockCho
     kernel = None
     if layer.small_code:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
-            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=shared_choice(shape, choice))
+            shared = shared_choice(shape, core, choice, layer.scratch_room, fixed=bool(layer.short_code))
+            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=shared)
     kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
     nest = gemm_nest(f"{PREFIX}gemm", shape, parameters, kernel, core, layer.shapes)
     return tensorized(kernel, func, rule, nest=nest, rights=[["ascending", distance(shape, kernel)]])
@@ -139,6 +140,8 @@ def distance(shape: Conv2DShape, kernel: MicroKernel) -> int:
 
     Columns of a tile of pixel groups are complete before the first of its outputs is stored; pixels left over are done one by one.
     """
+    if kernel.choices.get("code") == "shared":
+        return _distance_of_shared(shape, kernel)
     group = int(str(kernel.choices["block"]).split("x")[1])
     out = (shape.out_height, shape.out_width)
     starts = window_starts((shape.height, shape.width), out, shape.stride, shape.padding) * shape.channels
@@ -146,3 +149,13 @@ def distance(shape: Conv2DShape, kernel: MicroKernel) -> int:
     edges = [*range(0, grouped, group * int(str(kernel.choices["tile"]))), *range(grouped, starts.size)]
     ends = [*edges[1:], starts.size]
     return ascending_distance(np.minimum.reduceat(starts, edges), np.array(ends) * shape.outputs)
+
+
+def _distance_of_shared(shape: Conv2DShape, kernel: MicroKernel) -> int:
+    """The same for the shared driver, whose last group reads again pixels that outputs stored before must not lie over."""
+    group, tile = int(str(kernel.choices["block"]).split("x")[1]), int(str(kernel.choices["tile"]))
+    pixels = shape.out_height * shape.out_width
+    grouped = pixels // group * group
+    edges = [*range(0, grouped, group * tile), *([pixels - group] if grouped < pixels else [])]
+    ends = [*(min(e + group * tile, grouped) for e in range(0, grouped, group * tile)), *([pixels] if grouped < pixels else [])]
+    return ascending_distance(np.array(edges) * shape.channels, np.array(ends) * shape.outputs)

@@ -140,7 +140,7 @@ class PatchedStage:
             names[geometry.op] |= {f.name for f in named_by_content(kernel.functions)[0]}
             packed[geometry.op].add(kernel.packed)
         sizes = [sum(map(len, blobs)) for blobs in packed]
-        return [operator_entry(self.layers.layer_of(j), own, sizes[j]) for j, own in enumerate(names)]
+        return [operator_entry(self.layers.layer_of(j), own, sizes[j], self.core) for j, own in enumerate(names)]
 
     def _resident(self, tensor: str) -> bool:
         return tensor in self.graph.inputs or tensor == self.stage.output

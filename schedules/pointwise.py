@@ -34,10 +34,12 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
         return None
     if tunable:
         return _space(shape).sample(func)
-    choice = default_choice(shape, Core.of(target.mcpu), layer.scratch_room)
+    core = Core.of(target.mcpu)
+    choice = default_choice(shape, core, layer.scratch_room)
     if layer.small_code:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
-            return _schedule(func, layer, shape, shared_choice(shape, choice), target)
+            shared = shared_choice(shape, core, choice, layer.scratch_room, fixed=bool(layer.short_code))
+            return _schedule_of(func, shape, _kernel(layer, shape, shape.height, shared, target), shape.height)
     return _schedule(func, layer, shape, choice, target)
 
 

@@ -16,7 +16,7 @@ Convolutions use the generated microkernels' row forms; the others are plain C, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +40,7 @@ from tvm_tiny.schedules.microkernels import (
     depthwise,
     gate_mul,
 )
-from tvm_tiny.schedules.microkernels.conv2d_shape import SHARED_PIXELS, default_choice, shared_choice
+from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
 from tvm_tiny.schedules.microkernels.winograd_rows import winograd_rows
 from tvm_tiny.schedules.space import Choice
@@ -130,8 +130,8 @@ def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...
 def _conv2d(layer: Layer, core: Core, together: int | None = None) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
-    choice = row_choice(shape, core, layer.small_code) if together is None else tile_choice(shape, core, together)
-    choice = shared_choice(shape, choice) if layer.small_code else choice
+    choice = row_choice(shape, core) if together is None and not layer.small_code else tile_choice(shape, core, together or 1)
+    choice = shared_choice(shape, core, choice, fixed=bool(layer.short_code)) if layer.small_code else choice
     try:
         return _conv2d_of(layer, core, choice)
     except RegisterPressureError:  # the shared form needs more registers; wide blocks then keep code of their own
@@ -155,14 +155,13 @@ def _winograd(layer: Layer, core: Core) -> RowKernel:
     return RowKernel(made.functions[-1].name, made.functions, made.packed, made.scratch_bytes, kernel="winograd")
 
 
-def row_choice(shape: Conv2DShape, core: Core, small: Collection[int] = ()) -> BlockChoice:
-    """The block for a row of `out_width` pixels at a time; `small`: in the form that shares its code."""
+def row_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
+    """The block for a row of `out_width` pixels at a time."""
     choice = default_choice(shape, core)
     if choice.pixels == 1:
         return choice
-    most = SHARED_PIXELS if small else 4
     by_words = shape.channels % 4 == 0
-    cut = row_block(shape.out_width, shape.k, shape.outputs, by_words=by_words, dual_issue=core.dual_issue, most=most)
+    cut = row_block(shape.out_width, shape.k, shape.outputs, by_words=by_words, dual_issue=core.dual_issue)
     weights = "block" if cut.tile > 1 else "flash"
     return replace(choice, pixels=cut.pixels, tile=cut.tile, weights=weights, ends=(cut.tail, cut.group), runs=cut.runs)
 

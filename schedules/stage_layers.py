@@ -97,5 +97,5 @@ class StageLayers:
             infos[position] = TensorInfo((batch, height, width, channels), infos[position].dtype)
         constants = {k: self.layer.constants[ref[1]] for k, ref in enumerate(node.args) if not self._is_computed(ref)}
         shapes, dtypes = tuple(i.shape for i in infos), tuple(i.dtype for i in infos)
-        small = frozenset({0} if j in self.layer.small_code else ())
-        return Layer(node.op, {**node.attrs, **(attrs or {})}, constants, shapes, dtypes, small_code=small, by_rows=True)
+        small, short = (frozenset({0} if j in chosen else ()) for chosen in (self.layer.small_code, self.layer.short_code))
+        return Layer(node.op, {**node.attrs, **(attrs or {})}, constants, shapes, dtypes, small_code=small, short_code=short, by_rows=True)

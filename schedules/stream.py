@@ -80,7 +80,7 @@ class StreamedStage:
     def __init__(
         self, layer: Layer, core: Core, chosen: Mapping[str, Sequence[Choice]] | None = None, target: TinyTarget | None = None
     ) -> None:
-        self.layer, self.target = layer, target
+        self.layer, self.core, self.target = layer, core, target
         schedule = json.loads(layer.attrs["schedule"])
         self.inner = stage_op.program_of(layer.attrs)
         self.rings = {int(k): int(v) for k, v in schedule["rings"].items()}
@@ -182,7 +182,7 @@ class StreamedStage:
     def operators(self) -> list[dict[str, object]]:
         """`tiny.operators`: what each operator's code is made of."""
         names = ([f.name for f in named_by_content(kernel.functions)[0]] for kernel in self.kernels)
-        return [operator_entry(self.layers[j], own, len(self.kernels[j].packed)) for j, own in enumerate(names)]
+        return [operator_entry(self.layers[j], own, len(self.kernels[j].packed), self.core) for j, own in enumerate(names)]
 
     def program_bytes(self) -> list[int]:
         """The firing program: count, length, operators; longer loops are unrolled into several."""

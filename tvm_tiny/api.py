@@ -81,7 +81,7 @@ def build(
     sram : int or str, optional
         Budget of the arena: bytes, a size such as "64KB" (1024 bytes a KB), or "board" for what the board has. Exceeding it is an error.
     flash : int or str, optional
-        Budget of code (estimated) and constants together. Layers give up speed for it, those first that lose the fewest cycles for a byte.
+        Budget of code (estimated) and constants together. Layers share kernels for it, so that the network loses the fewest cycles.
         Exceeding it is an error.
     max_overhead : float
         Extra work that "balanced" may spend, as a fraction: 0.1 is 10 %. With any goal, no more multiply-accumulates are done twice.

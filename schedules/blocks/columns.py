@@ -15,6 +15,7 @@ from tvm_tiny.schedules.blocks.base import Block, Meaning, address, block, cast
 from tvm_tiny.schedules.blocks.tir import load, nest, operand, store
 from tvm_tiny.schedules.microkernels.expand import Expand, expand_function, expanded_pair, fill_function, shared_expand_function
 from tvm_tiny.schedules.microkernels.gather import Gather, gather_function
+from tvm_tiny.schedules.microkernels.widen import widen_function
 
 
 def widened(operand_form: str, word: Any, even: Any, odd: Any) -> Any:
@@ -23,10 +24,10 @@ def widened(operand_form: str, word: Any, even: Any, odd: Any) -> Any:
     return (second if word else first) if isinstance(word, int) else tirx.Select(word.equal(0), first, second)
 
 
-def expand(prefix: str, shape: Expand, *, shared: bool = False) -> Block:
+def expand(prefix: str, shape: Expand, *, shared: str = "") -> Block:
     """Operands: `x` int8 (pixels, 4 × words), `columns` int16 (words, pixels, 2, 2).
 
-    `shared` calls the function that takes everything but the operand form as arguments.
+    `shared` "any" calls the function that takes everything but the operand form as arguments, "pixels" that for a number of pixels alone.
     """
     x = operand("x", (shape.pixels, 4 * shape.words), "int8", (shape.source_stride or 4 * shape.words, 1))
     columns = operand("columns", (shape.words, shape.pixels, 2, 2), "int16", (shape.step // 2, 4, 2, 1))
@@ -34,8 +35,11 @@ def expand(prefix: str, shape: Expand, *, shared: bool = False) -> Block:
     meaning = Meaning((x, columns), expansion(x, columns, shape.operand, {"i": shape.words, "p": shape.pixels}))
     if not shared:
         return block(expand_function(prefix, shape), meaning, lambda x, columns: [address(x), address(columns)])
-    sizes = [tirx.const(n, "uint32") for n in (shape.words, shape.source_stride, shape.pixels, shape.step)]
+    numbers = (shape.words, shape.source_stride, *((shape.pixels, shape.step) if shared == "any" else (0,)))
+    sizes = [tirx.const(n, "uint32") for n in numbers]
     function = shared_expand_function(prefix, "r8" if shape.operand == "r8" else "w8")
+    if shared == "pixels":
+        function = widen_function(prefix, shape.operand, shape.pixels, shape.dual_issue)
     return block(function, meaning, lambda x, columns: [address(x), cast("uint8_t *", address(columns)), *sizes])
 
 

@@ -9,12 +9,13 @@ from tvm import tirx
 
 from tvm_tiny.schedules.blocks.base import Block, Meaning, address, block
 from tvm_tiny.schedules.blocks.tir import Body, byte, halfword, load, loop, nest, operand, requantised, store, sums_of, wide
+from tvm_tiny.schedules.microkernels.c_source import CFunction, function_name
 from tvm_tiny.schedules.microkernels.gemm_block import GemmBlock, gemm_function
-from tvm_tiny.schedules.microkernels.gemm_shared import shared_gemm_function
+from tvm_tiny.schedules.microkernels.gemm_shared import shared_gemm_function, whole_bytes
 from tvm_tiny.schedules.requantize_forms import Form
 
 
-def gemm(prefix: str, shape: GemmBlock, times: int, *, stride: int | None = None, shared: bool = False) -> Block:
+def gemm(prefix: str, shape: GemmBlock, times: int, *, stride: int | None = None, shared: str = "") -> Block:
     """All blocks of one call.
 
     Operands: `columns` int16 (groups of pixels, groups of k, pixels, word, half), `stream` int32 (channel blocks, words), `y` int8 (pixels,
@@ -26,20 +27,36 @@ def gemm(prefix: str, shape: GemmBlock, times: int, *, stride: int | None = None
         Channel blocks (order "channels") or groups of pixels (order "pixels") of the call.
     stride : int, optional
         Bytes from pixel to pixel of `y`, where the block does not fix them.
-    shared : bool
-        Call the function that takes the length of the sums as an argument.
+    shared : str
+        "any" calls the function for sums of any length, "length" the one for those of this length; "" the block's own.
     """
     stride = shape.pixel_stride or stride or shape.channels * times
     blocks, groups = (times, 1) if shape.order == "channels" else (1, times)
     meaning = gemm_meaning(shape, blocks, groups, stride)
-    function = (shared_gemm_function if shared else gemm_function)(prefix, shape)
+    if shared:
+        function = _walk(prefix, shape, times, stride, fixed=shared == "length")
+        return block(function, meaning, lambda columns, stream, y, *_sums: [address(columns), address(stream), address(y)])
+    function = gemm_function(prefix, shape)
 
     def arguments(columns: tirx.Var, stream: tirx.Var, y: tirx.Var, *_sums: tirx.Var) -> list[Any]:
         end = address(stream, times, 0) if shape.order == "channels" else address(columns, times, 0, 0, 0, 0)
-        length = [tirx.const(shape.scratch_bytes, "uint32")] if shared else []
-        return [address(columns), address(stream), address(y), end, tirx.const(stride, "uint32"), *length]
+        return [address(columns), address(stream), address(y), end, tirx.const(stride, "uint32")]
 
     return block(function, meaning, arguments)
+
+
+def _walk(prefix: str, shape: GemmBlock, times: int, stride: int, *, fixed: bool) -> CFunction:
+    """A shared block and a function that walks it over one call's operands."""
+    made, by_channels = shared_gemm_function(prefix, shape, fixed=fixed), shape.order == "channels"
+    nbytes, constants = shape.scratch_bytes, 4 * shape.channels * shape.requant.words
+    steps = (-nbytes, constants, shape.channels) if by_channels else (0, constants - shape.stream_bytes, shape.pixels * stride)
+    fields = (times, whole_bytes(shape.pixels, shape.groups), nbytes, *steps, stride)
+    name = function_name(prefix, "walk", (made.name, fields))
+    return CFunction(
+        name,
+        f"{made.source}static void {name}(const void *x, const void *w, int8_t *y) {{\n"
+        f"  static const tiny_walk walk = {{{', '.join(map(str, fields))}}};\n  {made.name}(x, w, y, &walk);\n}}\n",
+    )
 
 
 def gemm_meaning(shape: GemmBlock, blocks: int, groups: int, stride: int) -> Meaning:

@@ -21,8 +21,10 @@ PREAMBLE = f"""\
 #include <string.h>
 #if defined(__GNUC__)
 #define TINY_UNUSED __attribute__((unused))
+#define TINY_NOINLINE __attribute__((noinline))
 #else
 #define TINY_UNUSED
+#define TINY_NOINLINE
 #endif
 #if {ASSEMBLY_CONDITION}
 #define TINY_NAKED __attribute__((naked, noinline, used))

@@ -18,6 +18,7 @@ from .conv2d_shape import Conv2DShape, default_choice
 from .expand import Expand, expand_function, expanded_pair, fill_function, shared_expand_function
 from .gather import Gather, gather_function
 from .gemm_block import GemmBlock, gemm_function
+from .gemm_driver import pointwise_shared
 from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
 from .layer import Core, LayerParameters, MicroKernel
 
@@ -46,6 +47,8 @@ def conv2d(
     """
     choice = choice or default_choice(shape, core)
     choice = replace(choice, channels=min(choice.channels, shape.outputs))
+    if choice.shared and (made := pointwise_shared(name, shape, layer, core, choice, row_form=row_form)) is not None:
+        return made
     rows = layer.weights.reshape(shape.outputs, shape.k)
     matrix = pack_matrix(rows, layer, choice)
     if matrix.requant.form is Form.ACCUMULATOR:

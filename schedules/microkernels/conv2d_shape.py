@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .gemm_layer import BlockChoice
-from .gemm_shared import UNROLL
+from .gemm_shared import MULTIPLE
 from .layer import Core
 from .window import WindowShape
 
@@ -64,20 +64,33 @@ def default_choice(shape: Conv2DShape, core: Core, scratch_limit: int = 0) -> Bl
         together = 4
     together = min(together, pixels)
     wide = core.dual_issue and groups <= _SHORT_SUMS
-    tile = 1
-    if shape.outputs * shape.k > (4096 if core.dual_issue else 512):
-        most = max(1, scratch_limit // (8 * groups * together))
-        whole = pixels // together
+    choice = BlockChoice(min(2, shape.outputs), together, "w16" if wide else None, _unroll(groups))
+    return held_weights(shape, core, choice, scratch_limit)
+
+
+def shared_choice(shape: Conv2DShape, core: Core, choice: BlockChoice, scratch_limit: int = 0, *, fixed: bool = False) -> BlockChoice:
+    """The block of least code for a layer whose default is `choice`: the form that most layers share, in no more scratch.
+
+    `fixed` is the form that layers of equally long sums share.
+    """
+    shared = replace(choice, shared=True, tile=1, operand=None, channels=min(2, shape.outputs), pixels=min(choice.pixels, SHARED_PIXELS))
+    if not shape.is_pointwise:
+        padded = shape.k % (4 * MULTIPLE) != 0  # copied weights would take more than they did
+        return replace(shared, weights="flash" if padded or choice.weights == "block" else choice.weights)
+    even = replace(shape, channels=-(-shape.k // (4 * MULTIPLE)) * 4 * MULTIPLE, outputs=shape.outputs + shape.outputs % 2)
+    pixels = SHARED_PIXELS if shape.out_height * shape.out_width >= SHARED_PIXELS else 1
+    return held_weights(even, core, replace(shared, pixels=pixels, fixed=fixed, weights="flash"), scratch_limit)
+
+
+def held_weights(shape: Conv2DShape, core: Core, choice: BlockChoice, scratch_limit: int) -> BlockChoice:
+    """`choice` with weights that the flash's data cache can't hold read once a tile of pixel groups or, beside an M4, copied to scratch."""
+    pixels, groups, tile = shape.out_height * shape.out_width, -(-shape.k // 4), 1
+    if pixels > 1 and shape.outputs * shape.k > (4096 if core.dual_issue else 512):
+        most = max(1, scratch_limit // (8 * groups * choice.pixels))
+        whole = pixels // choice.pixels
         tile = -(-whole // -(-whole // most))  # even tiles
-    choice = BlockChoice(min(2, shape.outputs), together, "w16" if wide else None, _unroll(groups), tile)
-    return choice if core.dual_issue else _copied_weights(shape, choice, scratch_limit)
-
-
-def shared_choice(shape: Conv2DShape, choice: BlockChoice) -> BlockChoice:
-    """The block of least code for a layer whose default is `choice`: the form and the block that most layers share, and no more scratch."""
-    padded = shape.k % (4 * UNROLL) != 0  # copied weights would take more than they did
-    weights = "flash" if padded or choice.weights == "block" else choice.weights
-    return replace(choice, shared=True, tile=1, operand=None, pixels=min(choice.pixels, SHARED_PIXELS), weights=weights)
+    choice = replace(choice, tile=tile)
+    return choice if core.dual_issue or pixels == 1 else _copied_weights(shape, choice, scratch_limit)
 
 
 def _copied_weights(shape: Conv2DShape, choice: BlockChoice, scratch_limit: int) -> BlockChoice:

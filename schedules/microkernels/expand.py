@@ -10,7 +10,7 @@ from .assembly import Body
 from .c_source import CFunction, function_name, naked_function
 from .scheduler import schedule
 
-_R8_OFFSET, _R8_FLIP = 0xFF81FF81, 0x007F007F
+R8_OFFSET, R8_FLIP = 0xFF81FF81, 0x007F007F
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def _assembly(expand: Expand) -> tuple[str, ...]:
     unroll, iterations, rest = _iterations(expand)
     lines = ["push {r4-r8, lr}"]
     if expand.operand == "r8":
-        lines += [f"movw r3, #{_R8_OFFSET & 0xFFFF}", f"movt r3, #{_R8_OFFSET >> 16}"]
-        lines += [f"movw r12, #{_R8_FLIP & 0xFFFF}", f"movt r12, #{_R8_FLIP >> 16}"]
+        lines += [f"movw r3, #{R8_OFFSET & 0xFFFF}", f"movt r3, #{R8_OFFSET >> 16}"]
+        lines += [f"movw r12, #{R8_FLIP & 0xFFFF}", f"movt r12, #{R8_FLIP >> 16}"]
     if iterations > 1:
         lines += [f"movw r2, #{iterations}", "1:"]
     lines += _straight(expand, unroll)
@@ -102,14 +102,15 @@ def _straight(expand: Expand, count: int) -> tuple[str, ...]:
     return schedule(body, ("r4", "r5", "r6", "r7", "r8", "lr"), dual_issue=expand.dual_issue).lines
 
 
-def _portable_pair(operand: str) -> tuple[str, str]:
+def portable_pair(operand: str) -> tuple[str, str]:
+    """C expressions of the two expanded words of the word `raw`."""
     if operand == "r8":
-        return "tiny_pack(tiny_byte(raw) - 127, tiny_byte(raw >> 16) - 127)", f"raw ^ 0x{_R8_FLIP:08x}u"
+        return "tiny_pack(tiny_byte(raw) - 127, tiny_byte(raw >> 16) - 127)", f"raw ^ 0x{R8_FLIP:08x}u"
     return "tiny_sxtb16(raw)", "tiny_sxtb16(raw >> 8)"
 
 
 def _portable(expand: Expand) -> str:
-    first, second = _portable_pair(expand.operand)
+    first, second = portable_pair(expand.operand)
     return (
         f"  uint8_t *to = dst;\n"
         f"  for (uint32_t i = 0; i < {expand.words}u; ++i) {{\n"
@@ -132,8 +133,8 @@ def shared_expand_function(prefix: str, operand: str) -> CFunction:
     lines = ["push {r4-r11, lr}", "ldr r4, [sp, #36]", "ldr r5, [sp, #40]"]
     first, second = "sxtb16 {1}, {0}", "sxtb16 {0}, {0}, ror #8"
     if operand == "r8":
-        lines += [f"movw r11, #{_R8_OFFSET & 0xFFFF}", f"movt r11, #{_R8_OFFSET >> 16}"]
-        lines += [f"movw r12, #{_R8_FLIP & 0xFFFF}", f"movt r12, #{_R8_FLIP >> 16}"]
+        lines += [f"movw r11, #{R8_OFFSET & 0xFFFF}", f"movt r11, #{R8_OFFSET >> 16}"]
+        lines += [f"movw r12, #{R8_FLIP & 0xFFFF}", f"movt r12, #{R8_FLIP >> 16}"]
         first, second = "sxtab16 {1}, r11, {0}", "eor {0}, {0}, r12"
 
     def widened(raw: str, other: str) -> list[str]:
@@ -148,8 +149,8 @@ def shared_expand_function(prefix: str, operand: str) -> CFunction:
         "  for (uint32_t p = 0; p < pixels; ++p) {\n"
         "    for (uint32_t i = 0; i < words; ++i) {\n"
         "      const uint32_t raw = tiny_load(src + p * stride + 4 * i);\n"
-        f"      tiny_store(dst + i * step + 8 * p, {_portable_pair(operand)[0]});\n"
-        f"      tiny_store(dst + i * step + 8 * p + 4, {_portable_pair(operand)[1]});\n"
+        f"      tiny_store(dst + i * step + 8 * p, {portable_pair(operand)[0]});\n"
+        f"      tiny_store(dst + i * step + 8 * p + 4, {portable_pair(operand)[1]});\n"
         "    }\n  }\n"
     )
     return naked_function(name, parameters, lines, portable)

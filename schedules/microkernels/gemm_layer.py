@@ -10,7 +10,7 @@ import numpy as np
 from ..requantize_forms import Form, Requantization, RequantParameters, find_form
 from .c_source import CFunction
 from .gemm_block import GemmBlock, gemm_function
-from .gemm_shared import UNROLL, shareable, shared_gemm_function
+from .gemm_shared import MULTIPLE, shareable, shared_gemm_function, shared_shape, whole_bytes
 from .layer import LayerParameters, words
 from .requantize import RequantShape, constant_words
 
@@ -34,8 +34,10 @@ class BlockChoice:
     tile : int
         Pixel groups expanded before the weights are walked; more than one keeps each channel block over the whole tile (weight-stationary).
     shared : bool
-        Use the block that serves layers of every length (`gemm_shared`): a few per cent slower, a kB less code for each layer after
-        the first.
+        Use the block that serves layers of every length (`gemm_shared`), and for pointwise layers the driver that has their geometry as
+        data (`gemm_driver`): a few per cent slower, next to no code for each layer after the first.
+    fixed : bool
+        Of shared blocks: the one for sums of this length, if they are short.
     weights : str
         Where a block reads its weights: "flash", or in scratch after the whole "layer", or one channel "block" before its walk over a
         tile, was copied there. For flash that costs a wait at every read.
@@ -53,6 +55,7 @@ class BlockChoice:
     unroll: int = 16
     tile: int = 1
     shared: bool = False
+    fixed: bool = False
     weights: str = "flash"
     ends: tuple[int, int] | None = None
     runs: int = 1
@@ -113,14 +116,14 @@ def pack_matrix(rows: np.ndarray, layer: LayerParameters, choice: BlockChoice) -
     outputs, k = rows.shape
     problem = layer.requantization(rows)
     operand, found = choose_operand(rows, problem, choice.operand)
-    multiple = UNROLL if choice.shared else 1
+    multiple = MULTIPLE if choice.shared else 1
     padded = np.zeros((outputs, 4 * _padded_groups(k, multiple)), np.int64)
     padded[:, :k] = rows
     bias = layer.bias.astype(np.int64) - layer.x_zero_point * padded.sum(axis=1)
     if operand == "r8":
         bias = bias + 127 * padded[:, 0::2].sum(axis=1)
     bias = (bias << found.scale_log2) + found.offset
-    shape = RequantShape.of(found)
+    shape = shared_shape(RequantShape.of(found)) if choice.shared else RequantShape.of(found)
     stream, main = _stream(recode_weights(padded, operand), bias, found, shape, choice.channels)
     fallback = words(np.stack([found.multiplier, found.shift])) if found.form is Form.ACCUMULATOR else b""
     return PackedMatrix(operand, k, outputs, choice.channels, shape, stream, main, fallback, multiple)
@@ -178,20 +181,22 @@ class GemmFunctions:
         """C statements computing all channels of one group of `pixels` from its expanded columns."""
         m, lines = self.matrix, []
         if m.main_bytes:
-            name = self.functions[m.block_channels, pixels].name
-            end = f"{packed} + {m.main_bytes}, {self.pixel_stride}{self._length(m.block_channels, pixels)}"
-            lines.append(f"{name}({columns}, {packed}, {out}, {end});")
+            lines.append(self._call(m.block_channels, pixels, columns, packed, 0, m.main_bytes, out))
         if m.tail_channels:
-            name = self.functions[m.tail_channels, pixels].name
             shift = (m.outputs - m.tail_channels) * (4 * pixels if m.requant.form is Form.ACCUMULATOR else self.plane)
-            end = f"{packed} + {len(m.stream)}, {self.pixel_stride}{self._length(m.tail_channels, pixels)}"
-            lines.append(f"{name}({columns}, {packed} + {m.main_bytes}, {out} + {shift}, {end});")
+            lines.append(self._call(m.tail_channels, pixels, columns, packed, m.main_bytes, len(m.stream), f"{out} + {shift}"))
         return lines
 
-    def _length(self, channels: int, pixels: int) -> str:
-        """The further argument of a shared block."""
-        block = self.blocks[channels, pixels]
-        return f", {block.scratch_bytes}u" if self.choice.shared and self.plane == 1 and shareable(block) else ""
+    def _call(self, channels: int, pixels: int, columns: str, packed: str, start: int, end: int, out: str) -> str:
+        """A block over the stream's bytes [start, end)."""
+        name, block = self.functions[channels, pixels].name, self.blocks[channels, pixels]
+        weights = f"{packed} + {start}" if start else packed
+        if not (self.choice.shared and shareable(block)):
+            return f"{name}({columns}, {weights}, {out}, {packed} + {end}, {self.pixel_stride});"
+        nbytes, constants = block.scratch_bytes, 4 * channels * block.requant.words
+        steps = f"{-nbytes}, {constants}, {channels}, {self.pixel_stride}"
+        walk = f"{{{(end - start) // block.stream_bytes}, {whole_bytes(pixels, block.groups)}, {nbytes}, {steps}}}"
+        return f"{{ static const tiny_walk walk = {walk}; {name}({columns}, {weights}, {out}, &walk); }}"
 
 
 def gemm_functions(
@@ -207,7 +212,7 @@ def gemm_functions(
         for c in {choice.channels if matrix.main_bytes else 0, matrix.tail_channels} - {0}:
             is_main = (c, p) == (choice.channels, choice.pixels)
             block = replace(main, channels=c, pixels=p, unroll=choice.unroll if is_main else min(choice.unroll, _TAIL_UNROLL))
-            shared = choice.shared and plane == 1 and shareable(block)
+            shared = choice.shared and shareable(block)
             if is_main and not shared and plane == 1:
                 fixed = matrix.outputs if matrix.groups <= _SHORT else None  # where the requantisation is most of the work
                 block = replace(block, pixel_stride=fixed)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GEMM block that many layers share: the length of the sums and the distance of output pixels are arguments, not code.
+"""The GEMM block that many layers share: lengths, distances and the order of its walk are data, not code.
 
-Costs a few per cent of cycles against a block made for one layer, and serves every layer of the same block size, operand form and
-requantisation. Sums are padded with zero weights to a multiple of `UNROLL` groups, so there is no tail; what lies in the columns beyond the
-sum is multiplied by zero.
+One function serves every layer of the same block size, operand form and requantisation. Sums of any even number of groups are whole
+iterations of `UNROLL` groups and then pairs of groups (a single pixel's, of which there is little work, pairs alone); every channel brings
+its own shift. After each block the pointers step as the caller says, so that the same code walks all channels of a few pixels, or a few
+channels of all pixels of a tile. Short sums lose most by loops: a block may be made for one length, and layers of that length share it.
 """
 
 from __future__ import annotations
@@ -15,73 +16,129 @@ from ..requantize_forms import Form
 from .assembly import CORE_REGISTERS, Body
 from .c_source import CFunction, add_immediate, function_name, naked_function
 from .gemm_block import GemmBlock, _Accumulators, _portable_group
+from .requantize import RequantShape
 from .scheduler import schedule
 
-UNROLL = 4
+UNROLL = 8
+LONGEST = 16
+"""Groups of the longest sums that have a block of their own."""
+MULTIPLE = 2
+"""Sums are padded with zero weights to a multiple of this many groups; what lies in the columns beyond the sum is multiplied by zero."""
+
+WALK_TYPE = """\
+#ifndef TINY_WALK
+#define TINY_WALK
+/* A walk of a GEMM block: how many blocks; bytes of a block's columns, those of its whole iterations first; what is added to the pointers
+ * after each; bytes from one pixel's output to the next. */
+typedef struct {
+  uint32_t blocks, whole, x_bytes;
+  int32_t x_step, w_step;
+  uint32_t y_step, stride;
+} tiny_walk;
+#endif
+"""
+
 _X, _W = "r0", "r1"
-_STACK_Y, _STACK_END, _STACK_X_END, _FRAME = 0, 4, 8, 12
-_ARGUMENTS = _FRAME + 36  # nine saved registers lie between the frame and the arguments that came on the stack
+_STACK_Y, _STACK_WHOLE_END, _BLOCKS, _WHOLE, _BYTES, _X_STEP, _W_STEP, _Y_STEP, _STRIDE, _STACK_END, _FRAME = range(0, 44, 4)
+
+
+def shared_shape(requant: RequantShape) -> RequantShape:
+    """The form of a requantisation that layers share: every channel brings its shift."""
+    return replace(requant, shift=None) if requant.form is not Form.ACCUMULATOR else requant
 
 
 def shareable(block: GemmBlock) -> bool:
-    """Whether the shared form exists: consecutive channel blocks, a proven requantisation, a padded sum."""
-    return block.requant.form is not Form.ACCUMULATOR and block.order == "channels" and block.groups % UNROLL == 0
+    """Whether the shared form exists: bytes that lie together, a proven requantisation, a padded sum."""
+    return block.requant.form is not Form.ACCUMULATOR and block.channel_stride == 1 and block.groups % MULTIPLE == 0
 
 
-def shared_gemm_function(prefix: str, block: GemmBlock) -> CFunction:
-    """Emit `static void f(const void *x, const void *w, int8_t *y, const void *end, uint32_t stride, uint32_t x_bytes)`.
+def whole_bytes(pixels: int, groups: int) -> int:
+    """Bytes of the expanded columns that whole iterations read."""
+    return 8 * pixels * (groups // UNROLL * UNROLL) if pixels > 1 else 0
 
-    The first five arguments as `gemm_function`'s; `x_bytes` is the length of the expanded columns of the pixel group.
+
+def shared_gemm_function(prefix: str, block: GemmBlock, *, fixed: bool = False) -> CFunction:
+    """Emit `static void f(const void *x, const void *w, int8_t *y, const tiny_walk *walk)`; the operands are `gemm_function`'s.
+
+    `fixed` makes it for sums of the block's length, where those are no longer than `LONGEST`.
     """
-    code = replace(block, groups=UNROLL, unroll=UNROLL, pixel_stride=None, repeat=1)
+    fixed = fixed and block.pixels > 1 and block.groups <= LONGEST
+    code = replace(block, groups=block.groups if fixed else 0, unroll=UNROLL, pixel_stride=None, repeat=1, order="channels")
     name = function_name(prefix, "shared", code)
-    parameters = ("const void *x", "const void *w", "int8_t *y", "const void *end", "uint32_t stride", "uint32_t x_bytes")
-    return naked_function(name, parameters, _assembly(code), _portable(code))
+    parameters = ("const void *x", "const void *w", "int8_t *y", "const tiny_walk *walk")
+    made = naked_function(name, parameters, _assembly(code), _portable(code))
+    return CFunction(name, WALK_TYPE + made.source)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _assembly(block: GemmBlock) -> tuple[str, ...]:
     pool = tuple(r for r in CORE_REGISTERS if r not in (_X, _W))
-    step_w = 4 * block.channels * block.weight_words * UNROLL
-    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{_FRAME}", f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_END}]"]
-    lines += [f"ldr r3, [sp, #{_ARGUMENTS + 4}]", f"add r3, {_X}, r3", f"str r3, [sp, #{_STACK_X_END}]", "1:"]
+    lines = ["push {r4-r11, lr}", "ldm r3, {r4-r10}", "push {r2-r11}", "1:"]
+    lines += _straight(block, pool) if block.groups else _looped(block, pool)
+    lines += [f"ldr r2, [sp, #{_X_STEP}]", f"ldr r3, [sp, #{_W_STEP}]", f"ldr r4, [sp, #{_BLOCKS}]"]
+    lines += [f"add {_X}, {_X}, r2", f"add {_W}, {_W}, r3", "subs r4, r4, #1", f"str r4, [sp, #{_BLOCKS}]", "bne 1b"]
+    return (*lines, f"add sp, sp, #{_FRAME}", "pop {r4-r11, pc}")
 
+
+def _straight(block: GemmBlock, pool: tuple[str, ...]) -> list[str]:
+    """A block of sums of one length, and the pointers past its columns and weights."""
+    body = Body()
+    sums = _Accumulators(block, body)
+    sums.load_bias(0)
+    sums.groups(block.groups, weights_at=4 * block.channels)
+    weights = 4 * block.channels * (1 + block.groups * block.weight_words)
+    _finish(block, body, sums, weights)
+    found = schedule(body, pool, dual_issue=block.dual_issue, live_out=set())
+    return [*found.lines, *add_immediate(_X, block.scratch_bytes), *add_immediate(_W, weights)]
+
+
+def _looped(block: GemmBlock, pool: tuple[str, ...]) -> list[str]:
+    """A block of sums of any length, and the pointers past its columns and weights."""
     start = Body()
     sums = _Accumulators(block, start)
     sums.load_separately(0)
-    entry = schedule(start, pool, dual_issue=block.dual_issue, live_out=set(sums.values()))
+    ends = [start.alu("add", start.ldr("sp", size), tail=_X) for size in (_WHOLE, _BYTES)]
+    start.store(ends[0], "sp", _STACK_WHOLE_END)
+    start.store(ends[1], "sp", _STACK_END)
+    entry = schedule(start, pool, dual_issue=block.dual_issue, live_out={*sums.values(), ends[0]})
     homes = [entry.registers[v] for v in sums.values()]
-    lines += [*entry.lines, *add_immediate(_W, 4 * block.channels), "2:"]
-
-    loop = Body()
-    sums = _Accumulators(block, loop)
-    live_in = sums.enter(homes)
-    sums.groups(UNROLL, weights_at=0)
-    limit = loop.ldr("sp", _STACK_X_END)
-    found = schedule(loop, pool, dual_issue=block.dual_issue, live_in=live_in, live_out={*sums.values(), limit})
-    lines += [*found.lines, *add_immediate(_X, 8 * block.pixels * UNROLL), *add_immediate(_W, step_w)]
-    lines += [f"cmp {_X}, {found.registers[limit]}", "bne 2b"]
+    lines = [*entry.lines, *add_immediate(_W, 4 * block.channels)]
+    if block.pixels > 1:
+        free = next(r for r in pool if r not in homes)
+        lines += [f"cmp {_X}, {entry.registers[ends[0]]}", "beq 3f", *_loop(block, pool, homes, UNROLL, "2", _STACK_WHOLE_END)]
+        lines += ["3:", f"ldr {free}, [sp, #{_STACK_END}]", f"cmp {_X}, {free}", "beq 5f"]
+    lines += _loop(block, pool, homes, MULTIPLE, "4", _STACK_END)
 
     end = Body()
     sums = _Accumulators(block, end)
     live_in = sums.enter(homes)
-    _finish(block, end, sums)
-    lines += schedule(end, pool, dual_issue=block.dual_issue, live_in=live_in, live_out=set()).lines
-    lines += [f"ldr r3, [sp, #{_STACK_Y}]", f"add r3, r3, #{block.channels}", f"str r3, [sp, #{_STACK_Y}]"]
-    lines += [f"ldr r3, [sp, #{_ARGUMENTS + 4}]", f"sub {_X}, {_X}, r3", *add_immediate(_W, 4 * block.channels * block.requant.words)]
-    lines += [f"ldr r3, [sp, #{_STACK_END}]", f"cmp {_W}, r3", "bne 1b"]
-    return (*lines, f"add sp, sp, #{_FRAME}", "pop {r4-r11, pc}")
+    _finish(block, end, sums, 0)
+    return [*lines, "5:", *schedule(end, pool, dual_issue=block.dual_issue, live_in=live_in, live_out=set()).lines]
 
 
-def _finish(block: GemmBlock, body: Body, sums: _Accumulators) -> None:
-    """Requantise and store pixel by pixel; the output pointer walks by the stride given at run time."""
-    constants = [block.requant.constants(body, _W, 4 * c, 4 * block.channels) for c in range(block.channels)]
-    y, stride = body.ldr("sp", _STACK_Y), body.ldr("sp", _ARGUMENTS)
-    for p in range(block.pixels):
-        for c in range(block.channels):
-            body.store_at(block.requant.emit(body, sums.sum[c, p], constants[c]), y, c, "b")
-        if p + 1 < block.pixels:
-            y = body.alu("add", y, stride)
+def _loop(block: GemmBlock, pool: tuple[str, ...], homes: list[str], groups: int, label: str, end: int) -> list[str]:
+    """The sums over `groups` groups an iteration until the columns' pointer is what the stack holds at `end`."""
+    loop = Body()
+    sums = _Accumulators(block, loop)
+    live_in = sums.enter(homes)
+    sums.groups(groups, weights_at=0)
+    limit = loop.ldr("sp", end)
+    found = schedule(loop, pool, dual_issue=block.dual_issue, live_in=live_in, live_out={*sums.values(), limit})
+    steps = [*add_immediate(_X, 8 * block.pixels * groups), *add_immediate(_W, 4 * block.channels * block.weight_words * groups)]
+    return [f"{label}:", *found.lines, *steps, f"cmp {_X}, {found.registers[limit]}", f"bne {label}b"]
+
+
+def _finish(block: GemmBlock, body: Body, sums: _Accumulators, constants_at: int) -> None:
+    """Requantise and store channel by channel; the outputs' distance is given at run time."""
+    y, stride = body.ldr("sp", _STACK_Y), body.ldr("sp", _STRIDE) if block.pixels > 1 else 0
+    places = [y]
+    for c in range(block.channels):
+        constants = block.requant.constants(body, _W, constants_at + 4 * c, 4 * block.channels)
+        for p in range(block.pixels):
+            if p == len(places):
+                places.append(body.alu("add", places[-1], stride))
+            body.store_at(block.requant.emit(body, sums.sum[c, p], constants), places[p], c, "b")
+    body.store(body.alu("add", y, body.ldr("sp", _Y_STEP)), "sp", _STACK_Y)
 
 
 def _portable(block: GemmBlock) -> str:
@@ -89,8 +146,8 @@ def _portable(block: GemmBlock) -> str:
     value = block.requant.portable("acc", tuple(f"(int32_t)tiny_load(constants + {4 * c * i})" for i in range(words)))
     return (
         f"  const uint8_t *weights = w, *columns = x;\n"
-        f"  const uint32_t groups = x_bytes / {8 * p}u;\n"
-        f"  do {{\n"
+        f"  const uint32_t groups = walk->x_bytes / {8 * p}u;\n"
+        f"  for (uint32_t left = walk->blocks; left != 0; --left) {{\n"
         f"    for (uint32_t c = 0; c < {c}u; ++c) {{\n"
         f"      const uint8_t *constants = weights + {4 * c} + {4 * c * ww}u * groups + 4 * c;\n"
         f"      for (uint32_t p = 0; p < {p}u; ++p) {{\n"
@@ -101,9 +158,10 @@ def _portable(block: GemmBlock) -> str:
         f"{_portable_group(block)}"
         f"        }}\n"
         f"        const int32_t acc = (int32_t)sum;\n"
-        f"        y[p * stride + c] = (int8_t){value};\n"
+        f"        y[p * walk->stride + c] = (int8_t){value};\n"
         f"      }}\n"
         f"    }}\n"
-        f"    weights += {4 * c * (1 + words)} + {4 * c * ww}u * groups;\n    y += {c};\n"
-        f"  }} while ((const void *)weights != end);\n"
+        f"    weights += {4 * c} + {4 * c * ww}u * groups;\n    weights += walk->w_step;\n"
+        f"    columns += walk->x_bytes;\n    columns += walk->x_step;\n    y += walk->y_step;\n"
+        f"  }}\n"
     )

@@ -35,7 +35,6 @@ from tvm_tiny.schedules.microkernels.conv2d import columns_functions
 from tvm_tiny.schedules.microkernels.expand import Expand
 from tvm_tiny.schedules.microkernels.gemm_block import GemmBlock
 from tvm_tiny.schedules.microkernels.gemm_layer import gemm_functions
-from tvm_tiny.schedules.microkernels.gemm_shared import shareable
 from tvm_tiny.schedules.nests.base import Nest, Place, aligned, joined, statements
 from tvm_tiny.schedules.requantize_forms import Form
 
@@ -56,9 +55,9 @@ def gemm_nest(
     """The nest that `kernel`, made by `conv2d` for the same layer, is in C; None where it is none. `tensors` are shapes, output last.
 
     Which is: sums requantised in C or padded with columns that nothing writes, planes stored, a left-over block of channels beside tiles or
-    copied weights, a block of one output.
+    copied weights, a block of one output, and code that layers share.
     """
-    if kernel.packing is None:
+    if kernel.packing is None or kernel.packing[0].shared:
         return None
     choice, matrix = kernel.packing
     odd = matrix.tail_channels and (choice.tile > 1 or choice.weights != "flash")
@@ -199,7 +198,7 @@ class _Writer:
             if outer is not None:
                 sch.compute_at(sch.get_sblock("columns"), outer)
             self._copy(sch, sums, loops.get("m"), block)
-        made = gemm(self.prefix, block, times, stride=s.outputs, shared=self.choice.shared and shareable(block))
+        made = gemm(self.prefix, block, times, stride=s.outputs)
         sch.tensorize(sch.blockize(first), self._use(made))
 
     def _copy(self, sch: Schedule, sums: s_tir.schedule.SBlockRV, channels: Any, block: GemmBlock) -> None:
@@ -219,7 +218,7 @@ class _Writer:
         s, shape = self.shape, (self.shape.channels // 4, self.part.pixels, 2, 2)
         stride = s.channels
         made = Expand(shape[0], shape[1], stride, 8 * shape[1], self.matrix.operand, self.core.dual_issue)
-        block = expand(self.prefix, made, shared=self.choice.shared)
+        block = expand(self.prefix, made)
         self.functions.insert(0, block.function)
         self.intrinsics.insert(0, block.intrinsic)
         sch.tensorize(sch.blockize(self._inner(sch, "columns", shape)), block.intrinsic)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Code under a budget: estimates near the compiler's sizes, and the layers that lose least share their code first."""
+"""Code under a budget: estimates near the compiler's sizes, and what layers lose by sharing."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,45 +19,10 @@ from tvm_tiny.passes.apply_schedules import ApplySchedules
 from tvm_tiny.passes.lower_ops import LowerOps
 from tvm_tiny.report.terminal import summary
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.code_size import Contents, Move, choose_small, function_bytes, lost_cycles, text_bytes
+from tvm_tiny.schedules.code_size import function_bytes, lost_cycles, text_bytes
 from tvm_tiny.schedules.microkernels import Conv2DShape, Core, DepthwiseChoice, DepthwiseShape, LayerParameters, conv2d, depthwise, merge
 
 OWN = ROOT / "examples/fashion_mnist/fashion_mnist_int8.tflite"
-
-
-def move(name: str, lost: float, own: int, shared: int = 100, constants: tuple[int, int] = (0, 0)) -> Move:
-    return Move(name, 0, lost, {f"{name} fast": own}, {f"{name} table": 10, "shared": shared}, constants)
-
-
-def test_nothing_moves_within_the_budget() -> None:
-    assert choose_small(Contents([move("a", 1, 500)], {"entry": 100}), 600) == set()
-
-
-def test_those_that_lose_least_for_a_byte_move_first() -> None:
-    contents = Contents([move("dear", 1000, 500), move("cheap", 10, 500), move("large", 500, 5000)], {})
-    assert choose_small(contents, 5700) == {1}
-    assert choose_small(contents, 1000) == {1, 2}
-    assert choose_small(contents, 0) == {0, 1, 2}
-
-
-def test_shared_code_counts_once() -> None:
-    contents = Contents([move("a", 1, 500), move("b", 1, 500)], {"entry": 7})
-    assert [contents.code(small) for small in (set(), {0}, {0, 1})] == [1007, 617, 127]
-
-
-def test_a_function_of_two_layers_is_no_gain_for_one() -> None:
-    same = {"both": 800}
-    moves = [Move("a", 0, 1.0, same, {"s": 90}), Move("b", 0, 1.0, same, {"s": 90}), Move("c", 0, 1.9, {"own": 800}, {"s": 90})]
-    assert choose_small(Contents(moves, {}), 1000) == {2}
-
-
-def test_flash_counts_constants_too_and_comes_after_the_codes_budget() -> None:
-    heavy = move("winograd", 300, 500, constants=(9000, 2500))
-    contents = Contents([move("small", 1, 300), heavy], {}, constants=1000)
-    assert contents.flash(set()) == 500 + 300 + 9000 + 1000
-    assert choose_small(contents, None, 10_700) == {0}
-    assert choose_small(contents, None, 6000) == {0, 1}
-    assert choose_small(contents, 700, 10_700) == {0}
 
 
 def plain(outputs: int, weights: np.ndarray) -> LayerParameters:
@@ -106,16 +72,21 @@ def test_less_code_under_a_budget() -> None:
     assert least < middle <= (whole + least) // 2 + 200
 
 
-def test_what_layers_lose() -> None:
-    def layer(op: str, *shapes: tuple[int, ...]) -> Layer:
-        return Layer(op, {"strides": [1, 1]}, {}, shapes, ("int8",) * len(shapes))
+@pytest.mark.parametrize("core", [Core(dual_issue=True), Core(dual_issue=False)])
+def test_what_layers_lose(core: Core) -> None:
+    def layer(op: str, *shapes: tuple[int, ...], short: bool = False) -> Layer:
+        small = frozenset({0})
+        dtypes = ("int8",) * len(shapes)
+        return Layer(op, {"strides": [1, 1]}, {}, shapes, dtypes, small_code=small, short_code=small if short else frozenset())
 
-    short = layer("tiny.conv2d", (1, 8, 8, 8), (16, 1, 1, 8), (1, 8, 8, 16))
-    long = layer("tiny.conv2d", (1, 8, 8, 64), (16, 1, 1, 64), (1, 8, 8, 16))
-    depth = layer("tiny.depthwise_conv2d", (1, 8, 8, 64), (3, 3, 64), (1, 8, 8, 64))
-    per_mac = [lost_cycles(each, "conv2d") / each.macs for each in (short, long, depth)]
-    assert [each.macs for each in (short, long, depth)] == [8 * 16 * 64, 64 * 16 * 64, 9 * 64 * 64]
-    assert per_mac[1] < 0.1 < per_mac[2] < 0.5 < per_mac[0]
+    short, long, odd = (((1, 8, 8, k), (16, 1, 1, k), (1, 8, 8, 16)) for k in (8, 64, 57))
+    each = [layer("tiny.conv2d", *short), layer("tiny.conv2d", *long), layer("tiny.conv2d", *short, short=True)]
+    per_mac = [lost_cycles(one, "conv2d", core) / one.macs for one in each]
+    assert [one.macs for one in each[:2]] == [8 * 16 * 64, 64 * 16 * 64]
+    assert per_mac[1] < 0.2 < per_mac[2] < per_mac[0]
+    assert lost_cycles(layer("tiny.conv2d", *odd), "conv2d", core) > lost_cycles(each[1], "conv2d", core)
+    assert lost_cycles(replace(each[0], small_code=frozenset()), "conv2d", core) == 0
+    assert lost_cycles(layer("tiny.depthwise_conv2d", (1, 8, 8, 64), (3, 3, 64), (1, 8, 8, 64)), "depthwise", core) > 0
 
 
 @pytest.mark.host_cc

@@ -133,8 +133,8 @@ def gemm_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
         order, k = str(rng.choice(["channels", "pixels"])), int(rng.choice([1, 3, 8, 20, 37, 72]))
         outputs = c * (times if order == "channels" else 1)
         layer = random_parameters(random_weights((outputs, k), rng), False, rng)
-        shared = order == "channels" and rng.random() < 0.25
-        choice = BlockChoice(c, p, [None, None, "w8", "w16"][int(rng.integers(4))], int(rng.choice([2, 16])), shared=shared)
+        shared = str(rng.choice(["", "", "any", "length"]))
+        choice = BlockChoice(c, p, [None, None, "w8", "w16"][int(rng.integers(4))], int(rng.choice([2, 16])), shared=bool(shared))
         matrix = pack_matrix(layer.weights, layer, choice)
         if matrix.requant.form is Form.ACCUMULATOR and order == "pixels":
             continue
@@ -144,7 +144,7 @@ def gemm_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
             c, p, matrix.groups, matrix.operand, matrix.requant, 1 if planar else None, choice.unroll, dual_issue, order,
             channel_stride=plane if planar else 1,
         )  # fmt: skip
-        shared = shared and shareable(shape)
+        shared = shared if shareable(shape) else ""
         try:
             made = gemm.gemm(f"{PREFIX}gemm", shape, times, stride=1 if planar else outputs + int(rng.integers(3)), shared=shared)
         except RegisterPressureError:
@@ -161,8 +161,9 @@ def expand_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
     """Widened activations of a few pixels."""
     count, pixels, form = int(rng.integers(1, 40)), int(rng.integers(1, 5)), str(rng.choice(["r8", "w8"]))
     stride = 4 * count + int(rng.integers(9)) if pixels > 1 else 4 * count
-    shape = Expand(count, pixels, stride, 8 * (pixels + int(rng.integers(2))), form, dual_issue)
-    made = columns.expand(f"{PREFIX}gemm", shape, shared=bool(rng.random() < 0.3))
+    shared = str(rng.choice(["", "any", "pixels"] if pixels < 4 else ["", "any"]))
+    shape = Expand(count, pixels, stride, 8 * (pixels + int(shared != "pixels" and rng.integers(2))), form, dual_issue)
+    made = columns.expand(f"{PREFIX}gemm", shape, shared=shared)
     return BlockCase(made, {"x": _array(made, "x", lambda s: random_input(s, rng))})
 
 
