@@ -12,16 +12,20 @@ What it matches
   4. `tiny.transpose` of `tiny.transpose`, `tiny.reshape` of `tiny.reshape`; those that change nothing vanish, and a transpose that only
      moves axes of one element is a reshape.
   5. `tiny.max_pool2d` of a function of one element that never falls: the function comes after, over fewer elements.
+  6. `tiny.add` of two tensors of one shape, one of which only it reads and an ungrouped `tiny.conv2d` of one image makes: the convolution
+     adds the other one, its `residual`, to its own result, requantised and clamped first, as before. Of two convolutions the one that ends
+     the longer chain of operators takes the sum, which then runs where the addition stood. When nothing else changes any more.
 What it leaves: values with several users, and everything else. A requantisation behind an operator that has one of its own stays: two
 roundings are not one. (Batch normalisation is folded into convolutions in the float form, by the frontend.)
 
 rewrite:
     a = tiny.pad(x, [0,1,1,0], [0,1,1,0], value=zp); y = tiny.conv2d(a, …, padding=[0,0,0,0])   →   y = tiny.conv2d(x, …, padding=[1,1,1,1])
+    a = tiny.conv2d(x, w, b, m, s, …); y = tiny.add(a, r, …)                  →   y = tiny.conv2d(x, w, b, m, s, r, …, residual="{…}")
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeGuard
 
 import numpy as np
@@ -29,8 +33,8 @@ import tvm
 from tvm import relax
 
 from tvm_tiny.explain import Explainer
-from tvm_tiny.ops import registry
-from tvm_tiny.ops.graph import Node, TinyGraph
+from tvm_tiny.ops import registry, residual
+from tvm_tiny.ops.graph import Node, TinyGraph, substitute
 
 WHY = Explainer("fuse-ops")
 
@@ -46,22 +50,24 @@ class FuseOps:
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main` until nothing changes."""
         func = mod["main"]
-        while (fused := _fuse_once(func)) is not None:
-            func = fused
+        for rules in _ROUNDS:
+            while (fused := _fuse_once(func, rules)) is not None:
+                func = fused
         out = tvm.IRModule({"main": func})
         return out.with_attrs(dict(mod.attrs.items())) if mod.attrs is not None else out
 
 
-def _fuse_once(func: relax.Function) -> relax.Function | None:
+def _fuse_once(func: relax.Function, rules: Sequence[_Rule]) -> relax.Function | None:
     """Apply the first rule to every node it takes; None when no rule takes any."""
     graph = TinyGraph(func)
     taken: set[relax.Var] = set()
 
     def rewrite(node: Node, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
-        producer = graph.producer.get(node.args[0]) if node.args and isinstance(node.args[0], relax.Var) else None
-        if producer is not None and producer.var in taken:
+        producers = [graph.producer.get(a) for a in node.args if isinstance(a, relax.Var)]
+        if any(p is not None and p.var in taken for p in producers):
             return None  # it has just changed: next round
-        for rule in _RULES:
+        producer = graph.producer.get(node.args[0]) if node.args and isinstance(node.args[0], relax.Var) else None
+        for rule in rules:
             result = rule(graph, node, producer, new)
             if result is not None:
                 taken.add(node.var)
@@ -101,7 +107,8 @@ def _pad(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[relax
         WHY.rejected(node.name, candidate, why)
         return None
     WHY.accepted(node.name, candidate, "the same values at the same places", bytes=-_nbytes(graph, producer.var))
-    return registry.call(f"tiny.{node.op}", new[producer.args[0]], *node.args[1:], **{**node.attrs, "padding": padding})
+    others = [substitute(a, new) for a in node.args[1:]]
+    return registry.call(f"tiny.{node.op}", new[producer.args[0]], *others, **{**node.attrs, "padding": padding})
 
 
 def _beyond(padding: Sequence[int], kernel: Sequence[int]) -> bool:
@@ -122,9 +129,11 @@ def _clamp(graph: TinyGraph, node: Node, producer: Node | None, new: Mapping[rel
         WHY.rejected(node.name, candidate, "other operators read the value before it, or it is a result")
         return None
     WHY.accepted(node.name, candidate, "clamping twice is clamping to the narrower interval")
-    low = min(max(producer.attrs["clamp_min"], bounds[0]), bounds[1])
-    high = min(max(producer.attrs["clamp_max"], bounds[0]), bounds[1])
-    attrs = {**producer.attrs, "clamp_min": low, "clamp_max": high, "source": node.attrs["source"] or producer.attrs["source"]}
+    added = residual.residual_of(producer.attrs)  # the last of its clamps counts
+    last = producer.attrs if added is None else added
+    narrowed = {key: min(max(last[key], bounds[0]), bounds[1]) for key in ("clamp_min", "clamp_max")}
+    own = narrowed if added is None else {residual.ATTR: residual.to_attribute({**added, **narrowed})}
+    attrs = {**producer.attrs, **own, "source": node.attrs["source"] or producer.attrs["source"]}
     args = [new[a] if isinstance(a, relax.Var) else a for a in producer.args]
     return registry.call(f"tiny.{producer.op}", *args, **attrs)
 
@@ -213,4 +222,60 @@ def _is_output(graph: TinyGraph, node: Node) -> bool:
     return any(node.var.same_as(v) for v in graph.outputs)
 
 
-_RULES = (_pad, _clamp, _compose, _move, _after_maximum)
+def _residual(graph: TinyGraph, node: Node, _producer: Node | None, new: Mapping[relax.Var, relax.Expr]) -> relax.Expr | None:
+    """6: a convolution adds the other operand to its own result."""
+    if node.op != "add":
+        return None
+    makers = [graph.producer.get(a) if isinstance(a, relax.Var) else None for a in node.args]
+    fitting = []
+    for index, maker in enumerate(makers):
+        where = f"the {maker.op} {maker.name}" if maker is not None and maker.op else f"what makes operand {index}"
+        candidate = f"the sum in {where}"
+        why = _unfit(graph, node, maker, node.args[1 - index])
+        if why is not None:
+            WHY.rejected(node.name, candidate, why)
+        elif maker is not None:
+            fitting.append((_depth(graph, maker), index, maker, candidate))
+    if not fitting:
+        return None
+    *others, (_, index, conv, candidate) = sorted(fitting, key=lambda f: f[:2])
+    for _, _, _, other in others:
+        WHY.rejected(node.name, other, f"{conv.name} ends the longer chain of operators")
+    reason = "its own rounding, then the sum's, as before; no tensor between"
+    WHY.accepted(node.name, candidate, reason, bytes=-_nbytes(graph, conv.var))
+    sum_of = {residual.ATTR: residual.to_attribute(node.attrs, swapped=index == 1)}
+    told = {key: node.attrs[key] or conv.attrs[key] for key in ("source", "y_scale")}
+    args = [substitute(a, new) for a in (*conv.args, node.args[1 - index])]
+    return registry.call("tiny.conv2d", *args, **{**conv.attrs, **sum_of, **told})
+
+
+def _unfit(graph: TinyGraph, node: Node, maker: Node | None, other: relax.Expr) -> str | None:
+    """Why an operand's maker can't do the addition; None when it can."""
+    if maker is None or not maker.op:
+        return "no operator makes it"
+    if maker.op != "conv2d":
+        return f"{maker.op} has no kernel that adds"
+    problems = {
+        "the other operand is a constant": not isinstance(other, relax.Var),
+        "other operators read the convolution's own result, or it is a result": not _only_user(maker, graph),
+        "the operands' shapes differ": graph.shape(maker.var) != graph.shape(other) or graph.shape(other) != graph.shape(node.var),
+        "it adds something already": residual.residual_of(maker.attrs) is not None,
+        "it reads the other operand as its input": any(a.same_as(other) for a in maker.args),
+        "its kernels take one image, ungrouped": maker.attrs["groups"] != 1 or graph.shape(maker.var)[0] != 1,
+        "a tensor does not lie in NHWC": any(n.attrs[k] != "NHWC" for n in (maker, node) for k in ("x_layout", "y_layout")),
+    }
+    return next((text for text, holds in problems.items() if holds), None)
+
+
+def _depth(graph: TinyGraph, node: Node) -> int:
+    """Operators on the longest path to and with `node`."""
+    depth: dict[relax.Var, int] = {}
+    for n in graph.nodes:
+        depth[n.var] = 1 + max((depth.get(a, 0) for a in n.args if isinstance(a, relax.Var)), default=0)
+        if n.var.same_as(node.var):
+            break
+    return depth[node.var]
+
+
+_Rule = Callable[[TinyGraph, Node, Node | None, Mapping[relax.Var, relax.Expr]], relax.Expr | None]
+_ROUNDS: tuple[tuple[_Rule, ...], ...] = ((_pad, _clamp, _compose, _move, _after_maximum), (_residual,))

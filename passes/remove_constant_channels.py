@@ -11,7 +11,8 @@ What it does
      value). A channel with only zero weights to needed outputs is not needed either.
   3. Duplicates: channels made by equal constants throughout are one function of the input; one of them takes over the others' weights in
      every reader, where the sums stay in range.
-  4. Channels that stand or fall together (depthwise, additions, pooling, reshapes between them) are dropped together.
+  4. Channels that stand or fall together (depthwise, additions, also a convolution's residual, pooling, reshapes between them) are
+     dropped together.
 What it leaves: channels of model inputs and outputs, of operators that mix channels in other ways, depthwise with a channel multiplier;
 a network in which a tensor already lies in NCHW.
 
@@ -25,7 +26,7 @@ rewrite:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +34,11 @@ import tvm
 from tvm import relax
 
 from tvm_tiny.explain import Explainer
-from tvm_tiny.ops import registry
+from tvm_tiny.ops import add, registry
 from tvm_tiny.ops.graph import Node, TinyGraph, substitute
 from tvm_tiny.ops.requantize_math import requantize
+from tvm_tiny.ops.residual import ARGUMENT as RESIDUAL
+from tvm_tiny.ops.residual import residual_of
 from tvm_tiny.passes._duplicate_channels import mergeable, merged_weights
 
 WHY = Explainer("remove-constant-channels")
@@ -103,7 +106,7 @@ def _range_of(graph: TinyGraph, node: Node, ranges: Mapping[relax.Var, Range]) -
     if str(node.var.ty.dtype) != "int8" or not node.op or not known or known[0] is None:
         return _full(shape)
     if node.op in ("conv2d", "dense", "depthwise_conv2d"):
-        return _weighted(graph, node, known[0])
+        return _with_residual(graph, node, _weighted(graph, node, known[0]), known[5:])
     if node.op in ("add", "sub", "mul") and known[1] is not None:
         return _binary(graph, node, known[0], known[1])
     if node.op == "lookup":
@@ -155,6 +158,18 @@ def _weighted(graph: TinyGraph, node: Node, x: Range) -> Range:
         for acc in (acc_low, acc_high)
     ]
     return Range(*results)
+
+
+def _with_residual(graph: TinyGraph, node: Node, y: Range, others: Sequence[Range | None]) -> Range:
+    """Bounds of the sum that a convolution with a residual ends in."""
+    params = residual_of(node.attrs)
+    if params is None:
+        return y
+    if others[0] is None:
+        return _full(graph.shape(node.var))
+    mine, theirs = ([v.astype(np.int8) for v in (r.low, r.high)] for r in (y, others[0]))
+    corners = [add.OP.numpy(p, q, **params).astype(np.int64) for p in mine for q in theirs]
+    return Range(np.min(corners, axis=0), np.max(corners, axis=0))
 
 
 def _grouped(weight: np.ndarray, channels: int) -> np.ndarray:
@@ -256,6 +271,8 @@ class _Removal:
 
     def _linked(self, node: Node) -> list[relax.Var]:
         """The arguments whose channels correspond one to one to the result's."""
+        if residual_of(node.attrs) is not None:
+            return [a for a in node.args[RESIDUAL:] if isinstance(a, relax.Var) and a in self.ranges]
         if node.op not in _CHANNELWISE or (node.op in ("mean", "reshape") and not _keeps_channels(self.graph, node)):
             return []
         args = [a for a in node.args if isinstance(a, relax.Var) and a in self.ranges]
@@ -282,7 +299,7 @@ class _Removal:
     def _can_drop(self, node: Node) -> bool:
         """The node can be rewritten to produce fewer channels."""
         if node.op in _MIXING:
-            return int(node.attrs.get("groups", 1)) == 1
+            return int(node.attrs.get("groups", 1)) == 1 and not any(node.is_constant(i) for i in range(RESIDUAL, len(node.args)))
         return bool(self._linked(node))
 
     def _find_needed(self) -> None:
@@ -315,7 +332,8 @@ class _Removal:
         if any(v.same_as(n.var) for n in inside for v in self.graph.outputs):
             return {}
         names = {n.var for n in inside}
-        reading = [(n, k) for v in names for n, k in self.graph.consumers.get(v, []) if n.var not in names or n.op in _MIXING]
+        reads = [(n, k) for v in names for n, k in self.graph.consumers.get(v, [])]
+        reading = [(n, k) for n, k in reads if n.var not in names or (n.op in _MIXING and k != RESIDUAL)]
         if any(k != 0 for _, k in reading):
             return {}
         makers = [n for n in inside if n.op in _MIXING or n.op == "depthwise_conv2d"]
@@ -363,10 +381,12 @@ class _Removal:
         terms = weight[..., gone].astype(np.int64).sum(axis=tuple(range(1, weight.ndim - 1)))
         folded = np.where(self.ranges[x].constant[gone], self.ranges[x].low[gone] - node.attrs["x_zp"], 0)
         new_bias = bias.astype(np.int64) + terms @ folded
-        return self._call(node, new[x], [weight[..., ins], new_bias.astype(np.int32), multiplier, shift])
+        others = [substitute(a, new) for a in node.args[RESIDUAL:]]
+        return self._call(node, new[x], [weight[..., ins], new_bias.astype(np.int32), multiplier, shift], others)
 
-    def _call(self, node: Node, x: relax.Expr, constants: list[np.ndarray]) -> relax.Expr:
-        return registry.call(f"tiny.{node.op}", x, *(relax.const(np.ascontiguousarray(c)) for c in constants), **node.attrs)
+    def _call(self, node: Node, x: relax.Expr, constants: list[np.ndarray], others: Sequence[relax.Expr] = ()) -> relax.Expr:
+        arrays = [relax.const(np.ascontiguousarray(c)) for c in constants]
+        return registry.call(f"tiny.{node.op}", x, *arrays, *others, **node.attrs)
 
 
 def _variables(expr: relax.Expr) -> list[relax.Var]:

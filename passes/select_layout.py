@@ -32,6 +32,7 @@ from tvm import relax
 from tvm_tiny.explain import Explainer
 from tvm_tiny.ops import registry
 from tvm_tiny.ops.graph import Node, TinyGraph, substitute
+from tvm_tiny.ops.residual import residual_of
 from tvm_tiny.passes.in_place import Uses, layer_of
 from tvm_tiny.schedules import conv2d, depthwise
 from tvm_tiny.schedules.base import Layer
@@ -141,6 +142,8 @@ class _Choice:
             return "it is an input of the network, which the application lays out"
         if producer.op != "conv2d" and not _moves(producer, _FROM_PLANES):
             return f"{producer.op or 'its producer'} has no form that stores planes"
+        if residual_of(producer.attrs) is not None:
+            return "a convolution that adds a residual has no form that stores planes"
         other = next((r for r in readers if not _reads_planes(r, tensor)), None)
         if other is not None:
             return f"{other.op or 'a reader'} {other.name} has no form that reads planes"

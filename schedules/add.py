@@ -6,6 +6,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.ops.registry import Attrs
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import AddLayer, Core, add
 from tvm_tiny.schedules.tensorize import tensorized
@@ -30,10 +31,14 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
 
 def layer_of(layer: Layer) -> AddLayer:
     """The microkernel's description of the addition."""
-    a = layer.attrs
+    return described(layer.attrs)
+
+
+def described(attrs: Attrs) -> AddLayer:
+    """The same from the attributes of `tiny.add`."""
 
     def of_each(what: str) -> tuple[int, int, int]:
-        return a[f"a_{what}"], a[f"b_{what}"], a[f"y_{what}"]
+        return attrs[f"a_{what}"], attrs[f"b_{what}"], attrs[f"y_{what}"]
 
-    clamp = (a["clamp_min"], a["clamp_max"])
-    return AddLayer(of_each("zp"), of_each("multiplier"), of_each("shift"), clamp, a["left_shift"], a["rounding"])
+    clamp = (attrs["clamp_min"], attrs["clamp_max"])
+    return AddLayer(of_each("zp"), of_each("multiplier"), of_each("shift"), clamp, attrs["left_shift"], attrs["rounding"])

@@ -21,6 +21,7 @@ from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, Laye
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.nests.gemm import gemm_nest
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
+from tvm_tiny.schedules.residual import addition_of, rights
 from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
@@ -47,15 +48,15 @@ def gemm(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: BlockCho
     RegisterPressureError
         The block needs more registers than there are.
     """
-    core, parameters = Core.of(target.mcpu), parameters_of(layer, shape)
+    core, parameters, added = Core.of(target.mcpu), parameters_of(layer, shape), addition_of(layer)
     kernel = None
     if layer.small_code:
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
             shared = shared_choice(shape, core, choice, layer.scratch_room, fixed=bool(layer.short_code))
-            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=shared)
-    kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice)
+            kernel = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=shared, residual=added)
+    kernel = kernel or conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice, residual=added)
     nest = gemm_nest(f"{PREFIX}gemm", shape, parameters, kernel, core, layer.shapes)
-    return tensorized(kernel, func, rule, nest=nest, rights=[["ascending", distance(shape, kernel)]])
+    return tensorized(kernel, func, rule, nest=nest, rights=rights(kernel, distance(shape, kernel), stores(shape, kernel)))
 
 
 def is_gathered(shape: Conv2DShape) -> bool:
@@ -142,13 +143,23 @@ def distance(shape: Conv2DShape, kernel: MicroKernel) -> int:
     """
     if kernel.choices.get("code") == "shared":
         return _distance_of_shared(shape, kernel)
+    starts, edges, ends = _groups(shape, kernel)
+    return ascending_distance(np.minimum.reduceat(starts, edges), ends)
+
+
+def stores(shape: Conv2DShape, kernel: MicroKernel) -> list[int]:
+    """Bytes of the output that lie there after each tile of pixel groups, and after each pixel left over."""
+    return [int(end) for end in _groups(shape, kernel)[2]]
+
+
+def _groups(shape: Conv2DShape, kernel: MicroKernel) -> tuple[np.ndarray, list[int], np.ndarray]:
+    """The first input byte of every pixel's window; of all tiles and pixels left over the first pixel, and the bytes stored after them."""
     group = int(str(kernel.choices["block"]).split("x")[1])
     out = (shape.out_height, shape.out_width)
     starts = window_starts((shape.height, shape.width), out, shape.stride, shape.padding) * shape.channels
     grouped = starts.size // group * group
     edges = [*range(0, grouped, group * int(str(kernel.choices["tile"]))), *range(grouped, starts.size)]
-    ends = [*edges[1:], starts.size]
-    return ascending_distance(np.minimum.reduceat(starts, edges), np.array(ends) * shape.outputs)
+    return starts, edges, np.array([*edges[1:], starts.size]) * shape.outputs
 
 
 def _distance_of_shared(shape: Conv2DShape, kernel: MicroKernel) -> int:

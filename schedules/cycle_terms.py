@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from tvm_tiny.memory.rows import RowOp
+from tvm_tiny.ops.residual import residual_of
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.stream_costs import row_block, row_pixels
 
@@ -79,7 +80,13 @@ def conv2d_terms(layer: Layer, form: str, calls: Sequence[tuple[int, int]], bloc
         found[f"conv {code} pixels"] += full + rest
         found["conv calls"] += times
         found["conv channels a call"] += times * outputs
+        found.update(_sum_terms(layer, pixels * times * outputs))
     return found
+
+
+def _sum_terms(layer: Layer, elements: int) -> Terms:
+    """The residual a convolution adds."""
+    return Counter({"add add": elements} if residual_of(layer.attrs) is not None else {})
 
 
 def depthwise_terms(layer: Layer, form: str, calls: Sequence[tuple[int, int, int]], block: int, channels: int, spread: str) -> Terms:
@@ -150,7 +157,7 @@ def row_terms(layer: Layer, calls: Sequence[tuple[int, int, int]], small: bool =
 
 def firing_terms(op: RowOp, firings: int) -> Terms:
     """What the driver of a stream does for an operator that fires so often."""
-    return Counter({"stream firings": firings, "stream pointers": firings * (op.rows.extent if op.kind == "window" else len(op.inputs))})
+    return Counter({"stream firings": firings, "stream pointers": firings * _pointers(op, 1)})
 
 
 def winograd_terms(layer: Layer, form: str = "") -> Terms:
@@ -158,9 +165,8 @@ def winograd_terms(layer: Layer, form: str = "") -> Terms:
     _, height, width, outputs = layer.shapes[-1]
     tiles, channels = -(-height // 2) * -(-width // 2), layer.shapes[0][3]
     products = tiles * _TILE * channels * outputs
-    return Counter(
-        {f"winograd{form} products": products, f"winograd{form} sums": tiles * outputs, f"winograd{form} inputs": tiles * channels}
-    )
+    found = {f"winograd{form} products": products, f"winograd{form} sums": tiles * outputs, f"winograd{form} inputs": tiles * channels}
+    return Counter(found) + _sum_terms(layer, height * width * outputs)
 
 
 def call_terms(op: RowOp, calls: Mapping[tuple[int, int], int]) -> Terms:
@@ -170,4 +176,5 @@ def call_terms(op: RowOp, calls: Mapping[tuple[int, int], int]) -> Terms:
 
 
 def _pointers(op: RowOp, rows: int) -> int:
-    return (rows - 1) * op.rows.stride + op.rows.extent if op.kind == "window" else rows * len(op.inputs)
+    elementwise = op.inputs[1:] if op.kind == "window" else op.inputs
+    return rows * len(elementwise) + ((rows - 1) * op.rows.stride + op.rows.extent if op.kind == "window" else 0)

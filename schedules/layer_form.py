@@ -70,7 +70,7 @@ def per_element(func: tirx.PrimFunc, activations: int, buffers: KernelBuffers) -
     before = [] if sums is None else _sum(stages[0], last)
     packed, scratch = buffers.declare()
     *arguments, output = func.params
-    regions = [*last.reads] if sums is None else _window(stages[0], last)
+    regions = [*last.reads] if sums is None else [*_window(stages[0], last), *last.reads]
     reads = [_region_of(a, regions) for a in arguments[:activations]] + [whole(b) for b in (*arguments[activations:], *packed)]
     here = [tvm.ir.Range.from_min_extent(iv.var, 1) for iv in last.iter_vars]
     writes = [*([tirx.BufferRegion(sums, here)] if sums is not None else []), tirx.BufferRegion(output, here), *map(whole, scratch)]

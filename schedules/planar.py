@@ -20,6 +20,7 @@ from tvm_tiny.schedules.microkernels import Core, MicroKernel
 from tvm_tiny.schedules.microkernels import conv2d as conv2d_kernel
 from tvm_tiny.schedules.microkernels import depthwise as depthwise_kernel
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
+from tvm_tiny.schedules.residual import addition_of
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
@@ -41,6 +42,8 @@ def _schedule(kernel: MicroKernel, func: tirx.PrimFunc, layer: Layer) -> Schedul
 def planar_kernel(layer: Layer, target: TinyTarget) -> MicroKernel | None:
     """The kernel of a layer that stores or reads planes; None when the layer does neither, or no kernel takes it."""
     layouts = tuple(layer.attrs.get(k, "NHWC") for k in ("x_layout", "y_layout"))
+    if addition_of(layer) is not None:
+        return None
     core, plain = Core.of(target.mcpu), _as_nhwc(layer)
     try:
         if layer.op == "tiny.conv2d" and layouts == ("NHWC", "NCHW") and (conv := conv2d.shape_of(plain)) is not None:

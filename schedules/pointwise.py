@@ -15,10 +15,11 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.conv2d import block_of, distance, parameters_of, shape_of, space_of
+from tvm_tiny.schedules.conv2d import block_of, distance, parameters_of, shape_of, space_of, stores
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.nests.gemm import gemm_nest
+from tvm_tiny.schedules.residual import addition_of, rights
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
@@ -109,7 +110,13 @@ def _schedule(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: Blo
 
 def _schedule_of(func: tirx.PrimFunc, shape: Conv2DShape, kernel: MicroKernel, rows: int) -> Schedule:
     strips = rows if rows < shape.height else None
-    return tensorized(kernel, func, "pointwise", rows=strips, rights=[["ascending", distance(shape, kernel)]])
+    allowed = rights(kernel, distance(shape, kernel), stores(_strip(shape, rows), kernel))
+    return tensorized(kernel, func, "pointwise", rows=strips, rights=allowed)
+
+
+def _strip(shape: Conv2DShape, rows: int) -> Conv2DShape:
+    """Some rows as one."""
+    return replace(shape, height=1, width=shape.width * rows)
 
 
 def _group(kernel: MicroKernel) -> int:
@@ -118,5 +125,5 @@ def _group(kernel: MicroKernel) -> int:
 
 
 def _kernel(layer: Layer, shape: Conv2DShape, rows: int, choice: BlockChoice, target: TinyTarget) -> MicroKernel:
-    strip = replace(shape, height=1, width=shape.width * rows)
-    return conv2d(f"{PREFIX}gemm", strip, parameters_of(layer, strip), Core.of(target.mcpu), choice=choice)
+    strip, core = _strip(shape, rows), Core.of(target.mcpu)
+    return conv2d(f"{PREFIX}gemm", strip, parameters_of(layer, strip), core, choice=choice, residual=addition_of(layer))

@@ -17,6 +17,7 @@ from tvm import tirx
 from tvm_tiny.errors import ToolchainError
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import RegisterPressureError
+from tvm_tiny.schedules.residual import addition_of
 from tvm_tiny.schedules.rules import realise
 from tvm_tiny.schedules.space import Choice
 from tvm_tiny.target import TinyTarget
@@ -121,6 +122,9 @@ def _other_compiler(record: Record) -> str:
 
 def _other_kernels(func: tirx.PrimFunc, record: Record) -> str:
     """Unless the code is the one that was measured."""
+    layer = Layer.of(func)
+    if layer is not None and addition_of(layer) is not None:
+        return "measured without the residual it adds"
     if record.kernels == kernel_version():
         return ""
     made = Candidate.of(func)

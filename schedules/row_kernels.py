@@ -6,6 +6,7 @@
 for output rows [begin, end), in a stream always one. What `rows` points to depends on the operator's kind (`tvm_tiny.memory.rows`):
 
   window   rows[i] is input row begin * stride - top + i; rows in the padding are never read
+           (of a residual: the output's rows, after those)
   rows     rows[k] is the row of operand k
            (tiny.fetch: where the application's function is found)
   reduce   rows[0] is input row `begin`; int32 sums of every channel stay in `scratch` from row 0 to the last row, which stores the result
@@ -42,7 +43,9 @@ from tvm_tiny.schedules.microkernels import (
 )
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
+from tvm_tiny.schedules.microkernels.residual import residual_sum
 from tvm_tiny.schedules.microkernels.winograd_rows import winograd_rows
+from tvm_tiny.schedules.residual import addition_of
 from tvm_tiny.schedules.space import Choice
 from tvm_tiny.schedules.stream_costs import fetch_scratch, row_block, row_pixels
 
@@ -143,16 +146,39 @@ def _conv2d_of(layer: Layer, core: Core, choice: BlockChoice) -> RowKernel:
     assert shape is not None, layer
     made = conv2d(f"{PREFIX}gemm", shape, conv2d_rule.parameters_of(layer, shape), core, choice=choice, row_form=True)
     assert made.row_name is not None
-    return RowKernel(
-        made.row_name, reachable(made.row_name, made.functions), made.packed, made.scratch_bytes, kernel=str(made.choices["operand"])
-    )
+    functions = reachable(made.row_name, made.functions)
+    kernel = RowKernel(made.row_name, functions, made.packed, made.scratch_bytes, kernel=str(made.choices["operand"]))
+    return _with_residual(kernel, layer, core)
 
 
 def _winograd(layer: Layer, core: Core) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
     made = winograd_rows(f"{PREFIX}winograd_rows", shape, conv2d_rule.parameters_of(layer, shape), core)
-    return RowKernel(made.functions[-1].name, made.functions, made.packed, made.scratch_bytes, kernel="winograd")
+    kernel = RowKernel(made.functions[-1].name, made.functions, made.packed, made.scratch_bytes, kernel="winograd")
+    return _with_residual(kernel, layer, core, group=2)
+
+
+def _with_residual(kernel: RowKernel, layer: Layer, core: Core, group: int = 1) -> RowKernel:
+    """The kernel, and then the sum of the rows it made with the residual's, whose pointers follow those of the window's rows."""
+    addition = addition_of(layer)
+    if addition is None:
+        return kernel
+    added = residual_sum(f"{PREFIX}residual", addition, core)
+    shape = conv2d_rule.shape_of(layer)
+    assert shape is not None, layer
+    extent, row = (shape.kernel[0] - 1) * shape.dilation[0] + 1, shape.out_width * shape.outputs
+    made = "end - begin" if group == 1 else f"(end - begin) * {group}"
+    name, own = _function(
+        "residual",
+        f"  const int32_t made = {made};\n"
+        f"  const int8_t *const *residual = rows + (made - 1) * {shape.stride[0]} + {extent};\n"
+        f"  {kernel.name}(rows, out, begin, end, packed, scratch);\n"
+        f"  for (int32_t i = 0; i < made; ++i, out += {row})\n"
+        f"    {added.name}(out, residual[i], (const uint8_t *)packed + {len(kernel.packed)}, {row}u);\n",
+    )
+    functions, told = (*kernel.functions, added.function, *own), f"{kernel.kernel}, {added.operand} sum"
+    return replace(kernel, name=name, functions=functions, packed=kernel.packed + added.packed, kernel=told)
 
 
 def row_choice(shape: Conv2DShape, core: Core) -> BlockChoice:

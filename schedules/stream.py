@@ -209,12 +209,12 @@ class StreamedStage:
             return _line(place, 0, 0, 1)  # not a row but what makes rows
         if op.kind == "window" and position == 0:
             return _line(place, op.group * op.rows.stride, op.rows.before, _window_rows(op))
-        return _line(place, 0 if place.height == 1 else 1, 0, 1)
+        return _line(place, 0, 0, 1) if place.height == 1 else _line(place, op.group, 0, op.group)
 
     def _driver(self, names: Sequence[str], starts: Sequence[int], interpreter: str) -> str:
         operands = self._operands()
         first = [sum(len(lines) for lines in operands[:j]) for j in range(len(operands))]
-        rows = max(sum(_window_rows(op) if op.kind == "window" and k == 0 else 1 for k in range(len(op.inputs))) for op in self.ops)
+        rows = max(sum(_window_rows(op) if op.kind == "window" and k == 0 else op.group for k in range(len(op.inputs))) for op in self.ops)
         at = self.layout.offsets
         scratch = [at.get(f"{op.output}.sums", at.get(op.name, 0)) for op in self.ops]
         table = [f"{{{n}, {starts[j]}, {scratch[j]}, {first[j]}, {len(operands[j]) - 1}}}" for j, n in enumerate(names)]

@@ -156,6 +156,9 @@ _WHOLE_TILES = 16
 _PAIRED = 0.62
 """The same for its form of two rows at once, which reads the weights for fewer tiles and copies pieces of rows that overlap."""
 
+_SUM = 4
+"""Instructions an element of operators without products."""
+
 FIRING_WORK = 150.0
 """Instructions of a firing besides its kernel: the interpreter, row pointers, the kernel's own set-up. Measured order of magnitude."""
 
@@ -235,13 +238,14 @@ def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float
         whole = _WINOGRAD if plain and out.height % 2 == out.width % 2 == 0 else 1.0
         rows = row_work(out.width, row_pixels(out.width, k, by_words=by_words)) * out.height
         rows = _PAIRED * row_work(pixels, 3) if op.group > 1 else rows
-        return whole * row_work(pixels, 3) * each, rows * each + firing
+        sums = _SUM * out.nbytes * (len(op.inputs) - 1)  # of a residual
+        return whole * row_work(pixels, 3) * each + sums, rows * each + sums + firing
     if node.op == "depthwise_conv2d":
         whole, streamed = depthwise_work(op.macs, out.nbytes, op.rows.extent, op.rows.stride)
         return whole, streamed + firing
     if node.op == "fetch":
         return firing, firing  # the application works as much either way
-    whole = float(max(op.macs, 4 * graph.tensors[(*op.inputs, op.output)[0]].nbytes))  # an operator in float may read constants alone
+    whole = float(max(op.macs, _SUM * graph.tensors[(*op.inputs, op.output)[0]].nbytes))  # an operator in float may read constants alone
     return whole, whole + firing
 
 

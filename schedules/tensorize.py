@@ -49,7 +49,9 @@ def tensorized(
     fetched: Sequence[int] = (),
     **notes: Any,
 ) -> Schedule:
-    """Return a schedule of the layer `func` (as `lower-ops` made it: activations first, output last) whose inner nest is `kernel`.
+    """Return a schedule of the layer `func` (as `lower-ops` made it: output last) whose inner nest is `kernel`.
+
+    The kernel takes the activations in their order among the arguments, wherever constants stand between them.
 
     Parameters
     ----------
@@ -70,6 +72,8 @@ def tensorized(
     """
     functions, renamed = named_by_content(kernel.functions if nest is None else nest.functions)
     name = renamed[kernel.name if nest is None else nest.functions[-1].name]
+    order = _activations_first(func, kernel.inputs)
+    func = _reordered(func, order)
     scratch_bytes = kernel.scratch_bytes if nest is None else nest.scratch_bytes
     buffers = KernelBuffers((len(kernel.packed),) if kernel.packed else (), (scratch_bytes,) if scratch_bytes else ())
     if rows is None:
@@ -78,14 +82,14 @@ def tensorized(
         if nest is not None:
             remember(intrinsic, nest)
     else:
-        sch, intrinsic = _in_parts(func, name, kernel.inputs, buffers, rows)
+        sch, intrinsic = _in_parts(func, name, order, kernel.inputs, buffers, rows)
     body = without(sch.mod["main"], sch.mod["main"].params[kernel.inputs : len(func.params) - 1])
     choices = kernel.choices if rows is None else {**kernel.choices, "rows": rows}
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
     return annotate(
         Schedule(tvm.IRModule({"main": body.with_attrs(keep)})),
         {"rule": rule, "kernel": name.removeprefix(PREFIX), **{k: str(v) for k, v in choices.items()}, **notes},
-        args=[*(f"arg:{i}" for i in range(kernel.inputs)), *(f"packed:{i}" for i in range(len(buffers.packed)))],
+        args=[*(f"arg:{i}" for i in order[: kernel.inputs]), *(f"packed:{i}" for i in range(len(buffers.packed)))],
         packed=[tvm.runtime.tensor(np.frombuffer(kernel.packed, np.uint8))] if kernel.packed else [],
         c_sources=[["preamble", PREAMBLE], *([f.name, f.source] for f in functions)],
         intrinsics=[intrinsic],
@@ -101,6 +105,20 @@ def _overlap(kernel: MicroKernel, rights: Rights, scratch_rights: Mapping[int, l
     return to_attribute({f"0:{i}": each[i] for i in each if each[i]} | {f"1:{i}": found for i, found in scratch_rights.items()})
 
 
+def _activations_first(func: tirx.PrimFunc, activations: int) -> list[int]:
+    """Numbers of the arguments, those the kernel takes first."""
+    layer, numbers = Layer.of(func), list(range(len(func.params) - 1))
+    computed = [i for i in numbers if layer is not None and i not in layer.constants]
+    return [*computed, *(i for i in numbers if i not in computed)] if len(computed) == activations else numbers
+
+
+def _reordered(func: tirx.PrimFunc, order: Sequence[int]) -> tirx.PrimFunc:
+    """The function with its arguments in another order."""
+    params = [*(func.params[i] for i in order), func.params[-1]]
+    new = tirx.PrimFunc(params, func.body)
+    return new.with_attrs(dict(func.attrs.items())) if func.attrs is not None else new
+
+
 def _in_one_call(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers, loops: Loops | None) -> tuple[Schedule, str]:
     form = whole_layer(func, buffers)
     sch = Schedule(tvm.IRModule({"main": form}))
@@ -110,7 +128,9 @@ def _in_one_call(func: tirx.PrimFunc, name: str, activations: int, buffers: Kern
     return sch, intrinsic
 
 
-def _in_parts(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers, rows: int) -> tuple[Schedule, str]:
+def _in_parts(
+    func: tirx.PrimFunc, name: str, order: Sequence[int], activations: int, buffers: KernelBuffers, rows: int
+) -> tuple[Schedule, str]:
     layer, form = Layer.of(func), per_element(func, activations, buffers)
     assert layer is not None, name
     assert form is not None, f"{name}: the layer is no nest over its elements"
@@ -118,8 +138,9 @@ def _in_parts(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelB
     loops = sch.get_loops(sch.get_sblock(BLOCK))
     part = sch.blockize(sch.split(loops[0], [None, rows])[1] if rows > 1 else loops[1])
     shapes = {region.source: tuple(int(r.extent) for r in region.region) for region in sch.get(part).reads}
-    infos = [TensorInfo(shapes[p], str(p.ty.dtype)) for p in func.params[:-1]]
-    small = per_element(registry.get(layer.op).primfunc(infos, layer.attrs), activations, buffers)
+    infos = {i: TensorInfo(shapes[p], str(p.ty.dtype)) for i, p in zip(order, func.params, strict=False)}
+    of_a_part = registry.get(layer.op).primfunc([infos[i] for i in sorted(infos)], layer.attrs)
+    small = per_element(_reordered(of_a_part, order), activations, buffers)
     assert small is not None, name
     intrinsic = register_intrinsic(name, small, small.body.block.body, activations, buffers)
     sch.tensorize(part, intrinsic)

@@ -7,6 +7,8 @@ transformed weights take 16 int16 where the filter has 9 int8.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -14,9 +16,10 @@ from tvm.s_tir import Schedule
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.conv2d import parameters_of, shape_of
-from tvm_tiny.schedules.microkernels import Conv2DShape, Core, WinogradChoice, winograd
+from tvm_tiny.schedules.microkernels import Conv2DShape, Core, MicroKernel, WinogradChoice, winograd
 from tvm_tiny.schedules.microkernels.winograd import winograd_applies
 from tvm_tiny.schedules.overlap import ascending_distance
+from tvm_tiny.schedules.residual import addition_of, rights
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
@@ -38,7 +41,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     room = max(layer.scratch_room, _LEAST_SCRATCH, _room_by_sharing(layer, shape))
     kernel, core, parameters = None, Core.of(target.mcpu), parameters_of(layer, shape)
     for choice in _choices(shape):
-        candidate = winograd(f"{PREFIX}winograd", shape, parameters, core, choice=choice)
+        candidate = winograd(f"{PREFIX}winograd", shape, parameters, core, choice=choice, residual=addition_of(layer))
         if candidate is None:
             return None
         kernel = candidate
@@ -46,7 +49,17 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
             break
     if kernel is None or kernel.scratch_bytes > room:
         return None
-    return tensorized(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
+    return tensorized(kernel, func, "winograd", rights=_rights(shape, kernel))
+
+
+def _rights(shape: Conv2DShape, kernel: MicroKernel) -> dict[int, list[list[Any]]]:
+    """Of the output over the input, and over the residual: rows are summed when no tile group is kept."""
+    pair, row = 2 * shape.out_width * shape.outputs, shape.out_width // 2
+    tiles, groups = int(str(kernel.choices["block"]).split("x")[1].split()[0]), int(str(kernel.choices["groups"]))
+    full, rest = divmod(row, min(tiles, row))
+    pairs = range(1, shape.out_height // 2 + 1)
+    ends = [pair * p for p in pairs if rest or p * full % groups == 0]
+    return rights(kernel, _distance(shape), [*ends, pair * pairs[-1]])
 
 
 def _room_by_sharing(layer: Layer, shape: Conv2DShape) -> int:
@@ -76,8 +89,9 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     if layer is None or shape is None:
         return None
     wanted = WinogradChoice(int(choice["tiles"]), int(choice["groups"]))
-    kernel = winograd(f"{PREFIX}winograd", shape, parameters_of(layer, shape), Core.of(target.mcpu), choice=wanted)
-    return None if kernel is None else tensorized(kernel, func, "winograd", rights=[["ascending", _distance(shape)]])
+    core, added = Core.of(target.mcpu), addition_of(layer)
+    kernel = winograd(f"{PREFIX}winograd", shape, parameters_of(layer, shape), core, choice=wanted, residual=added)
+    return None if kernel is None else tensorized(kernel, func, "winograd", rights=_rights(shape, kernel))
 
 
 def _choices(shape: Conv2DShape) -> list[WinogradChoice]:

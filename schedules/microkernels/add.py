@@ -21,7 +21,8 @@ from .c_source import CFunction, function_name, naked_function
 from .layer import Core, MicroKernel, words
 from .scheduler import schedule
 
-_UNROLL = 8
+UNROLL = 8
+"""Elements of a block."""
 
 
 @dataclass(frozen=True)
@@ -168,15 +169,16 @@ def naked_add(prefix: str, count: int, shift: int, *, dual_issue: bool) -> CFunc
 @lru_cache(maxsize=64)
 def _assembly(count: int, shift: int, dual_issue: bool) -> tuple[str, ...]:
     lines = ["push {r4-r11, lr}", "ldr r4, [r3, #0]", "ldr r5, [r3, #4]", "ldr r6, [r3, #8]"]
-    iterations, rest = divmod(count, _UNROLL)
+    iterations, rest = divmod(count, UNROLL)
     if iterations:
         lines += [f"movw r3, #{iterations & 0xFFFF}"] + ([f"movt r3, #{iterations >> 16}"] if iterations >> 16 else []) + ["1:"]
-        lines += _elements(_UNROLL, shift, dual_issue)
-        lines += [f"add r{i}, r{i}, #{_UNROLL}" for i in range(3)] + ["subs r3, r3, #1", "bne 1b"]
-    return (*lines, *_elements(rest, shift, dual_issue), "pop {r4-r11, pc}")
+        lines += element_instructions(UNROLL, shift, out="r2", dual_issue=dual_issue)
+        lines += [f"add r{i}, r{i}, #{UNROLL}" for i in range(3)] + ["subs r3, r3, #1", "bne 1b"]
+    return (*lines, *element_instructions(rest, shift, out="r2", dual_issue=dual_issue), "pop {r4-r11, pc}")
 
 
-def _elements(count: int, shift: int, dual_issue: bool) -> tuple[str, ...]:
+def element_instructions(count: int, shift: int, *, out: str, dual_issue: bool) -> tuple[str, ...]:
+    """Sums of `count` elements at r0 and r1 to those at `out`; r4 to r6 hold the constants, what follows r6 is free."""
     if count == 0:
         return ()
     body = Body()
@@ -184,20 +186,23 @@ def _elements(count: int, shift: int, dual_issue: bool) -> tuple[str, ...]:
         a, b = body.ldr("r0", i, "sb"), body.ldr("r1", i, "sb")
         t = body.emit("mla {d}, {0}, r4, r6", Kind.MAC, a)
         t = body.emit("mla {d}, {0}, r5, {1}", Kind.MAC, b, t, acc=1)
-        body.store(body.field_op("ssat", t, head="#8", tail=f"asr #{shift}"), "r2", i, "b")
+        body.store(body.field_op("ssat", t, head="#8", tail=f"asr #{shift}"), out, i, "b")
     return schedule(body, ("r7", "r8", "r9", "r10", "r11", "r12", "lr"), dual_issue=dual_issue).lines
 
 
 def _plain(layer: AddLayer, count: int) -> str:
+    value = plain_value(layer, "a", "b", "out")
+    return f"  (void)packed;\n  (void)scratch;\n  for (int32_t i = 0; i < {count}; ++i) {{\n{value}  }}\n"
+
+
+def plain_value(layer: AddLayer, a: str, b: str, out: str) -> str:
+    """C statements storing the sum of element i of `a` and `b` to `out`."""
     rescale = "tiny_rescale" if layer.rounding == "gemmlowp" else "tiny_rescale_single"
     terms = []
-    for x, zero, multiplier, shift in zip("ab", layer.zero_points, layer.multipliers, layer.shifts, strict=False):
+    for x, zero, multiplier, shift in zip((a, b), layer.zero_points, layer.multipliers, layer.shifts, strict=False):
         terms.append(f"{rescale}((int32_t)((uint32_t)({x}[i] - ({zero})) << {layer.left_shift}), {multiplier}, {shift})")
     return (
-        f"  (void)packed;\n  (void)scratch;\n"
-        f"  for (int32_t i = 0; i < {count}; ++i) {{\n"
         f"    const int32_t sum = {terms[0]} + {terms[1]};\n"
-        f"    const int32_t y = {rescale}(sum, {layer.multipliers[2]}, {layer.shifts[2]}) + ({layer.zero_points[2]});\n"
-        f"    out[i] = (int8_t)tiny_clamp(y, {layer.clamp[0]}, {layer.clamp[1]});\n"
-        f"  }}\n"
+        f"    const int32_t value = {rescale}(sum, {layer.multipliers[2]}, {layer.shifts[2]}) + ({layer.zero_points[2]});\n"
+        f"    {out}[i] = (int8_t)tiny_clamp(value, {layer.clamp[0]}, {layer.clamp[1]});\n"
     )

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..requantize_forms import Form
-from . import reference
+from .add import AddLayer
 from .c_source import CFunction, copy_function, function_name
 from .conv2d_shape import Conv2DShape, default_choice
 from .expand import Expand, expand_function, expanded_pair, fill_function, shared_expand_function
@@ -21,13 +21,21 @@ from .gemm_block import GemmBlock, gemm_function
 from .gemm_driver import pointwise_shared
 from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
 from .layer import Core, LayerParameters, MicroKernel
+from .residual import ResidualSum, input_shape, residual_sum, with_residual
 
 _REACH = 4095  # of a store's offset
 _SHORT_SUMS = 16  # groups up to which several channel blocks may be one body, which runs must not cut
 
 
 def conv2d(
-    name: str, shape: Conv2DShape, layer: LayerParameters, core: Core, *, choice: BlockChoice | None = None, row_form: bool = False
+    name: str,
+    shape: Conv2DShape,
+    layer: LayerParameters,
+    core: Core,
+    *,
+    choice: BlockChoice | None = None,
+    row_form: bool = False,
+    residual: AddLayer | None = None,
 ) -> MicroKernel:
     """Generate an NHWC convolution of any kernel, stride, padding and dilation.
 
@@ -39,15 +47,19 @@ def conv2d(
         Also emit `void name_rows(const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch)`:
         output rows [begin, end) to consecutive memory; `rows[i]` is input row `begin * stride - top + i` (entries in the padding are never
         read).
+    residual : AddLayer, optional
+        The addition the layer ends in; the function then takes the other operand after the input, and `reference` the bytes of both,
+        one after the other. Row forms don't add.
 
     Raises
     ------
     ValueError
-        The output is planar and no block of this choice stores planes.
+        The output is planar and no block of this choice stores planes, or something is to be added to it.
     """
     choice = choice or default_choice(shape, core)
     choice = replace(choice, channels=min(choice.channels, shape.outputs))
-    if choice.shared and (made := pointwise_shared(name, shape, layer, core, choice, row_form=row_form)) is not None:
+    made = pointwise_shared(name, shape, layer, core, choice, row_form=row_form) if choice.shared and residual is None else None
+    if made is not None:
         return made
     rows = layer.weights.reshape(shape.outputs, shape.k)
     matrix = pack_matrix(rows, layer, choice)
@@ -57,24 +69,26 @@ def conv2d(
         choice = replace(choice, weights="flash")
     runs = choice.runs if matrix.groups > _SHORT_SUMS and shape.outputs % (choice.runs * choice.channels) == 0 and row_form else 1
     choice = replace(choice, runs=runs if choice.tile == 1 else 1)
-    if shape.planar and (matrix.requant.form is Form.ACCUMULATOR or (choice.channels - 1) * shape.plane + choice.pixels > _REACH):
+    far = (choice.channels - 1) * shape.plane + choice.pixels > _REACH
+    if shape.planar and (far or residual is not None or matrix.requant.form is Form.ACCUMULATOR):
         raise ValueError("the layer's requantisation or size leaves only kernels that store NHWC")
     if matrix.operand == "w8" and choice.channels * choice.pixels > 6:
         choice = replace(choice, pixels=6 // choice.channels, ends=None, runs=1)  # unpacked weights need two more registers than r8's
     prefix = name
-    writer = _Writer(prefix, shape, layer, core, choice, matrix)
+    added = residual_sum(prefix, residual, core) if residual is not None else None
+    writer = _Writer(prefix, shape, layer, core, choice, matrix, added)
     functions = writer.functions(name, row_form=row_form)
     return MicroKernel(
         name=name,
         functions=tuple(functions),
-        packed=matrix.stream + matrix.fallback,
+        packed=matrix.stream + matrix.fallback + (added.packed if added is not None else b""),
         scratch_bytes=writer.scratch_bytes,
-        input_shape=(shape.height, shape.width, shape.channels),
+        input_shape=input_shape(shape, residual),
         output_shape=(shape.outputs, shape.out_height, shape.out_width)
         if shape.planar
         else (shape.out_height, shape.out_width, shape.outputs),
         macs=shape.macs,
-        reference=lambda x: _laid_out(reference.conv2d(x, layer, shape.stride, shape.padding, shape.dilation), shape),
+        reference=lambda x: _laid_out(with_residual(x, shape, layer, residual), shape),
         choices={
             "operand": matrix.operand,
             "block": f"{choice.channels}x{choice.pixels}",
@@ -82,8 +96,10 @@ def conv2d(
             "tile": choice.tile,
             "weights": choice.weights,
             "requantise": matrix.requant.form.value + ("" if matrix.requant.shift is not None else " per channel"),
+            **({"residual": added.operand} if added is not None else {}),
         },
         row_name=f"{name}_rows" if row_form else None,
+        inputs=1 if added is None else 2,
         packing=(choice, matrix),
     )
 
@@ -96,7 +112,7 @@ def columns_functions(
     `static void f(const int8_t *in, int32_t y, int32_t x, uint8_t *dst, int8_t *bytes)`; `bytes` is where pixels of a channel count that
     is no multiple of four are put together.
     """
-    writer = _Writer(prefix, shape, layer, core, *packing)
+    writer = _Writer(prefix, shape, layer, core, *packing, None)
     writer._columns(group, rows=False)
     return tuple(writer.callees.values())
 
@@ -109,8 +125,16 @@ class _Writer:
     """Writes the C of one layer."""
 
     def __init__(
-        self, prefix: str, shape: Conv2DShape, layer: LayerParameters, core: Core, choice: BlockChoice, matrix: PackedMatrix
+        self,
+        prefix: str,
+        shape: Conv2DShape,
+        layer: LayerParameters,
+        core: Core,
+        choice: BlockChoice,
+        matrix: PackedMatrix,
+        residual: ResidualSum | None,
     ) -> None:
+        self.residual = residual
         self.prefix, self.shape, self.layer, self.core, self.choice, self.matrix = prefix, shape, layer, core, choice, matrix
         self.by_words = shape.channels % 4 == 0
         self.pair = expanded_pair(layer.x_zero_point, matrix.operand)
@@ -262,7 +286,7 @@ class _Writer:
 
     def _form(self, name: str, *, rows: bool) -> CFunction:
         s, p = self.shape, self.choice.pixels
-        source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else "const int8_t *in, int8_t *out"
+        source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else f"{self._inputs}, int8_t *out"
         text = f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch);\n"
         text += f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch) {{\n"
         resident = self.choice.weights == "layer"
@@ -278,6 +302,8 @@ class _Writer:
         text += "  (void)y;\n  (void)x;\n  (void)bytes;\n"
         body = self._all_pixels(p, rows=rows)
         body = self._in_runs(body) if rows and self.choice.runs > 1 else body
+        if self.residual is not None and not rows:
+            body = f"  int8_t *summed = out;\n{body}{self._sum(rows=rows, many=False)}"
         return CFunction(f"{name}{'_rows' if rows else ''}", text + body + "}\n")
 
     def _all_pixels(self, p: int, *, rows: bool) -> str:
@@ -304,6 +330,17 @@ class _Writer:
             f"  left = (end - begin) * {s.out_width};\n  y = begin;\n  x = 0;\n{body}  }}\n"
         )
 
+    @property
+    def _inputs(self) -> str:
+        return "const int8_t *in" if self.residual is None else "const int8_t *in, const int8_t *residual"
+
+    def _sum(self, *, rows: bool, many: bool) -> str:
+        """C statement adding the residual to what was stored since it was last added; with `many`, where that is worth a call."""
+        if self.residual is None or rows:
+            return ""
+        name = self._add(self.residual.function)
+        return self.residual.statement(name, len(self.matrix.stream) + len(self.matrix.fallback), many=many)
+
     def _gather(self, group: int, dst: str, *, rows: bool) -> str:
         s = self.shape
         if s.is_pointwise and self.by_words and not rows:
@@ -326,7 +363,7 @@ class _Writer:
             text += f"    {self._finish(group)}({tile}, stream + {len(self.matrix.stream)}, out);\n"
         else:
             text += "".join(f"    {line}\n" for line in blocks.call(group, "columns", "stream", "out"))
-        return text + f"    out += {group * s.pixel};\n  }}\n"
+        return text + f"    out += {group * s.pixel};\n{self._sum(rows=rows, many=True)}  }}\n"
 
     def _blocks(self, pixels: set[int]) -> GemmFunctions:
         made = gemm_functions(self.prefix, self.matrix, self.choice, pixels, dual_issue=self.core.dual_issue, plane=self.shape.plane)
@@ -358,7 +395,7 @@ class _Writer:
         if m.tail_channels:
             name = self._add(gemm_function(self.prefix, replace(main, channels=m.tail_channels, unroll=min(8, c.unroll))))
             text += f"    {name}(columns, block, at, top, {s.pixel});\n"
-        return text + "  }\n"
+        return text + f"{self._sum(rows=rows, many=True)}  }}\n"
 
     def _finish(self, group: int) -> str:
         """C requantisation of the fallback: int32 tiles (block, pixel, channel) to int8 pixels."""

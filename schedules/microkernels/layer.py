@@ -89,7 +89,7 @@ class MicroKernel:
     row_name : str or None
         External row form, when asked for.
     inputs : int
-        Input pointers of the function; two inputs are the halves of `reference`'s one.
+        Input pointers of the function; the bytes of two inputs follow each other in `reference`'s one.
     packing : tuple, optional
         Of a GEMM layer: the block (`BlockChoice`) and the packed weights (`PackedMatrix`) that the function is made from.
     """

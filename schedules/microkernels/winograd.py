@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..requantize_forms import Form, RequantParameters, find_form
-from . import reference
+from .add import AddLayer
 from .c_source import CFunction
 from .conv2d_shape import Conv2DShape
 from .gemm_layer import recode_weights
 from .layer import Core, LayerParameters, MicroKernel, words
 from .requantize import RequantShape, constant_words
+from .residual import ResidualSum, input_shape, residual_sum, with_residual
 from .winograd_block import ProductBlock, TileGroup, product_function, transform_function
 
 _FILTER = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.int64)  # twice Lavin and Gray's G
@@ -52,11 +53,18 @@ def _row_bytes(shape: Conv2DShape) -> int:
 
 
 def winograd(
-    name: str, shape: Conv2DShape, layer: LayerParameters, core: Core, *, choice: WinogradChoice | None = None
+    name: str,
+    shape: Conv2DShape,
+    layer: LayerParameters,
+    core: Core,
+    *,
+    choice: WinogradChoice | None = None,
+    residual: AddLayer | None = None,
 ) -> MicroKernel | None:
     """Generate the layer, or return None where it does not apply (shape, or no requantisation form).
 
-    The weights take 16/9 times two bytes in the blob.
+    The weights take 16/9 times two bytes in the blob. `residual` is the addition the layer ends in, as of `conv2d`: rows are summed as
+    soon as all their tiles are computed.
     """
     if not winograd_applies(shape):
         return None
@@ -66,23 +74,27 @@ def winograd(
     requant = RequantShape.of(found)
     if requant.form is Form.ACCUMULATOR:
         return None
+    added = residual_sum(name, residual, core) if residual is not None else None
+    stream = pack(shape, layer, found, requant)
     writer = _Writer(name, shape, layer, core, choice, requant)
-    form = writer.form()
+    form = writer.form() if added is None else writer.form(added, len(stream))
     return MicroKernel(
         name=name,
         functions=(*writer.callees.values(), form),
-        packed=pack(shape, layer, found, requant),
+        packed=stream if added is None else stream + added.packed,
         scratch_bytes=writer.scratch_bytes,
-        input_shape=(shape.height, shape.width, shape.channels),
+        input_shape=input_shape(shape, residual),
         output_shape=(shape.out_height, shape.out_width, shape.outputs),
         macs=shape.macs,
-        reference=lambda x: reference.conv2d(x, layer, shape.stride, shape.padding, shape.dilation),
+        reference=lambda x: with_residual(x, shape, layer, residual),
         choices={
             "operand": "winograd",
             "block": f"{_BLOCK}x{choice.tiles} tiles",
             "groups": choice.groups,
             "requantise": requant.form.value + ("" if requant.shift is not None else " per channel"),
+            **({"residual": added.operand} if added is not None else {}),
         },
+        inputs=1 if added is None else 2,
     )
 
 
@@ -138,13 +150,16 @@ class _Writer:
         self.callees[function.name] = function
         return function.name
 
-    def form(self) -> CFunction:
+    def form(self, added: ResidualSum | None = None, constants_at: int = 0) -> CFunction:
+        """The layer's function; with what it adds, whose constants lie at `constants_at` in the blob."""
         s = self.shape
         full, rest = divmod(self.row_tiles, self.tiles)
         load = self._add(self._load_rows())
         keep = f"int8_t *where[{self.choice.groups}];\n  uint32_t kept = 0;\n"
-        text = f"void {self.prefix}(const int8_t *in, int8_t *out, const void *packed, void *scratch);\n"
-        text += f"void {self.prefix}(const int8_t *in, int8_t *out, const void *packed, void *scratch) {{\n"
+        inputs = "const int8_t *in" if added is None else "const int8_t *in, const int8_t *residual"
+        text = f"void {self.prefix}({inputs}, int8_t *out, const void *packed, void *scratch);\n"
+        text += f"void {self.prefix}({inputs}, int8_t *out, const void *packed, void *scratch) {{\n"
+        text += "" if added is None else "  int8_t *summed = out;\n"
         text += f"  int8_t *rows = scratch;\n  uint8_t *groups = (uint8_t *)scratch + {self.input_bytes};\n  {keep}"
         text += f"  for (int32_t y = 0; y < {s.out_height}; y += 2, out += {2 * s.out_width * s.outputs}) {{\n"
         text += f"    {load}(in, y, rows);\n"
@@ -155,7 +170,14 @@ class _Writer:
             # tiles of another width are computed at once, after what is kept
             text += f"    {self._flush()}(groups, kept, where, packed);\n    kept = 0;\n"
             text += self._one(rest, str(full * self.tiles), 4)
-        text += f"  }}\n  {self._flush()}(groups, kept, where, packed);\n}}\n"
+        sums = ""
+        if added is not None:
+            done = f"(const uint8_t *)packed + {constants_at}, (uint32_t)(done - summed)"
+            sums = f"{self._add(added.function)}(summed, residual, {done});\n"
+            text += f"    if (kept == 0) {{\n      int8_t *const done = out + {2 * s.out_width * s.outputs};\n      {sums}"
+            text += "      residual += done - summed;\n      summed = done;\n    }\n"
+            sums = f"  int8_t *const done = out;\n  if (done != summed) {sums}"
+        text += f"  }}\n  {self._flush()}(groups, kept, where, packed);\n{sums}}}\n"
         return CFunction(self.prefix, text)
 
     def _group(self, tiles: int, first: str, indent: int) -> str:

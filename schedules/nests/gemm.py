@@ -55,9 +55,9 @@ def gemm_nest(
     """The nest that `kernel`, made by `conv2d` for the same layer, is in C; None where it is none. `tensors` are shapes, output last.
 
     Which is: sums requantised in C or padded with columns that nothing writes, planes stored, a left-over block of channels beside tiles or
-    copied weights, a block of one output, and code that layers share.
+    copied weights, a block of one output, a residual to add, and code that layers share.
     """
-    if kernel.packing is None or kernel.packing[0].shared:
+    if kernel.packing is None or kernel.packing[0].shared or kernel.inputs > 1:
         return None
     choice, matrix = kernel.packing
     odd = matrix.tail_channels and (choice.tile > 1 or choice.weights != "flash")

@@ -19,6 +19,7 @@ from tests.support.tiny_builder import TinyBuilder, assert_same_meaning, evaluat
 from tvm_tiny.device import measure_objects
 from tvm_tiny.explain import collecting
 from tvm_tiny.frontend import load
+from tvm_tiny.ops import add as add_op
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
@@ -48,6 +49,29 @@ def test_dead_channels_vanish_through_depthwise_and_pointwise(rng: np.random.Gen
     assert channels(out, "conv2d") == [5, 5]
     assert channels(out, "depthwise_conv2d") == [5]
     assert_same_meaning(mod, out, rng)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_dead_channels_of_a_sum_in_a_convolution_vanish(padding: int, rng: np.random.Generator) -> None:
+    """As where the addition is an operator of its own: both operands and their readers lose the same channels, those no one reads too."""
+    b = TinyBuilder((1, 6, 6, 3))
+    bias = with_dead(b, 8, [1, 4, 6])
+    x = b.conv(b.x, 8, 3, bias=bias, y_zp=-128)
+    hidden = b.conv(x, 5, 1, x_zp=-128)
+    y = b.conv(hidden, 8, 3, bias=bias, x_zp=5, y_zp=-128)
+    total = b.call("add", x, y, a_zp=-128, b_zp=-128, y_zp=-128, **add_op.quantize_params(0.1, 0.04, 0.09))
+    weight = b.rng.integers(-127, 128, (4, 3, 3, 8)).astype(np.int8)
+    weight[..., 2] = 0
+    mod = b.finish(b.conv(total, 4, weight=weight, x_zp=-128, padding=[padding] * 4))
+    fused = FuseOps()(mod)
+    assert len(channels(fused, "conv2d")) == 4
+    plain, out = RemoveConstantChannels()(mod), RemoveConstantChannels()(fused)
+    assert channels(out, "conv2d") == channels(plain, "conv2d")
+    assert min(channels(out, "conv2d")) < 8
+    assert_same_meaning(mod, out, rng)
+    ours, theirs = (list(channel_ranges(TinyGraph(m["main"])).values())[-1] for m in (fused, mod))
+    np.testing.assert_array_equal(ours.low, theirs.low)
+    np.testing.assert_array_equal(ours.high, theirs.high)
 
 
 def test_a_constant_that_padding_would_change_is_kept(rng: np.random.Generator) -> None:

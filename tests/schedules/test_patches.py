@@ -29,6 +29,7 @@ from tvm_tiny.ops import add as add_op
 from tvm_tiny.ops import registry
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.fetch_rows import FetchRows
+from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.patch_inference import PatchInference
 from tvm_tiny.reference import Reference
 
@@ -87,7 +88,7 @@ def stages(draw: st.DrawFn, mod: tvm.IRModule) -> tuple[int, int, tuple[int, int
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=QUIET)
-@given(st.data(), tiny_chains())
+@given(st.data(), tiny_chains() | tiny_chains().map(FuseOps()))
 def test_random_networks_in_patches(data: st.DataObject, mod: tvm.IRModule) -> None:
     check(mod, in_patches(mod, *data.draw(stages(mod))))
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tvm
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import tvm_tiny
 from tests.support.demo import MODEL, demo_samples
@@ -21,6 +22,7 @@ from tests.test_exact_host import assert_exact
 from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.memory.tiny_rows import tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.profiler import profile_model
 from tvm_tiny.schedules.stream_costs import CYCLES, LINE_BYTES, LINE_CYCLES, constant_bytes, read_again
@@ -59,8 +61,9 @@ def run_guarded(model: CompiledModel, library: HostModel, x: np.ndarray, fill: i
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(tiny_chains())
-def test_random_chains_are_exact_and_stay_in_their_arena(mod: tvm.IRModule) -> None:
+@given(tiny_chains(), st.booleans())
+def test_random_chains_are_exact_and_stay_in_their_arena(mod: tvm.IRModule, fused: bool) -> None:
+    mod = FuseOps()(mod) if fused else mod
     rows = tiny_rows(TinyGraph(mod["main"]))
     assert rows is not None
     model = tvm_tiny.build(

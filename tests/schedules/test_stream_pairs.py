@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tvm_tiny.memory.stream_choice import forced, in_pairs
 from tvm_tiny.memory.tiny_rows import tiny_rows
 from tvm_tiny.ops import add as add_op
 from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.schedules.stream_costs import COSTS
 from tvm_tiny.target import parse_target
@@ -60,9 +62,9 @@ def streamed(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(pairs_of_rows())
-def test_random_pairs_are_exact_and_stay_in_their_arena(mod: tvm.IRModule) -> None:
-    model = tvm_tiny.build(streamed(mod), "c", disable=["remove-constant-channels"], optimize="speed")
+@given(pairs_of_rows(), st.booleans())
+def test_random_pairs_are_exact_and_stay_in_their_arena(mod: tvm.IRModule, fused: bool) -> None:
+    model = tvm_tiny.build(streamed(FuseOps()(mod) if fused else mod), "c", disable=["remove-constant-channels"], optimize="speed")
     library, rng = HostModel(model), np.random.default_rng(1)
     for fill in (0x00, 0xFF):
         x = rng.integers(-128, 128, model.inputs[0].shape).astype(np.int8)
@@ -86,10 +88,23 @@ def test_a_residual_is_added_in_both_rows() -> None:
     assert all(schedule["rings"][k] % 2 == 0 for k in ("1", "3")), "rows made at once lie beside each other"
 
 
+def test_a_residual_in_the_convolution_is_added_in_both_rows() -> None:
+    """The same stream as with the addition beside it: as many rows in rings, one operator less."""
+    (stage,), (apart,) = ([n for n in TinyGraph(streamed(m)["main"]).nodes if n.op == "stage"] for m in (fused_block(), residual_block()))
+    schedule, before = json.loads(stage.attrs["schedule"]), json.loads(apart.attrs["schedule"])
+    assert schedule["groups"] == [1, 2, 2, 1]
+    assert [schedule["rings"][k] for k in ("0", "1", "2")] == [before["rings"][k] for k in ("0", "1", "3")]
+
+
+def fused_block() -> tvm.IRModule:
+    return FuseOps()(residual_block())
+
+
 @pytest.mark.qemu
+@pytest.mark.parametrize("make", [residual_block, fused_block])
 @pytest.mark.parametrize("board", ["mps2_an386", "mps2_an500"])
-def test_on_emulated_cores(board: str, rng: np.random.Generator) -> None:
-    mod = residual_block()
+def test_on_emulated_cores(board: str, make: Callable[[], tvm.IRModule], rng: np.random.Generator) -> None:
+    mod = make()
     model = tvm_tiny.build(streamed(mod), board=board, optimize="speed")
     images = [rng.integers(-128, 128, model.inputs[0].shape).astype(np.int8), np.full(model.inputs[0].shape, -128, np.int8)]
     for image, result in zip(images, model.run([{model.inputs[0].name: image} for image in images]), strict=True):

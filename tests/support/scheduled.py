@@ -48,7 +48,8 @@ class Generated:
         """Run on `activations`; what lies behind the output and behind scratch stays untouched."""
         packed = [a.numpy().copy() for a in self.func.attrs.get("tiny.packed", [])]
         scratch = [np.full(int(n) + _GUARD, 0xA5, np.uint8) for n in self.func.attrs.get("tiny.scratch", [])]
-        inputs = [np.ascontiguousarray(activations[int(a[4:])]) if a.startswith("arg:") else packed[0] for a in self.arguments]
+        given = iter(activations)
+        inputs = [np.ascontiguousarray(next(given)) if a.startswith("arg:") else packed[0] for a in self.arguments]
         out = np.full(like.nbytes + _GUARD, 0x11, np.uint8)
         self.library.layer(*(ctypes.c_void_p(a.ctypes.data) for a in (*inputs, out, *scratch)))
         assert (out[-_GUARD:] == 0x11).all(), "wrote past its output"
@@ -71,12 +72,17 @@ class Description:
     def __call__(self, activations: list[np.ndarray]) -> np.ndarray:
         """The output of one call."""
         count = len(self.layer.shapes) - 1
-        values = dict(zip((i for i in range(count) if i not in self.layer.constants), activations, strict=True))
-        arrays = [values[i] if i in values else self.layer.constants[i] for i in range(count)]
-        arrays += [np.zeros(shape, dtype) for _, shape, dtype in self.params[count:]]
+        values = dict(zip(self._computed, activations, strict=True))
+        known = {name: values[i] if i in values else self.layer.constants[i] for i, name in enumerate(self.names[:count])}
+        arrays = [known[name] if name in known else np.zeros(shape, dtype) for name, shape, dtype in self.params]
         tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
         self.library["kernel"](*tensors)
         return next(t for t, (name, *_) in zip(tensors, self.params, strict=True) if name == self.output).numpy()
+
+    @property
+    def _computed(self) -> list[int]:
+        """Numbers of the arguments that are no constants."""
+        return [i for i in range(len(self.layer.shapes) - 1) if i not in self.layer.constants]
 
     def parts(self, activations: list[np.ndarray], want: np.ndarray) -> list[tuple[list[np.ndarray], np.ndarray]]:
         """Inputs and outputs of the first and of the last call the layer makes."""
@@ -86,7 +92,7 @@ class Description:
 
         return [
             (
-                [cut(x, self.shapes[n], last) for x, n in zip(activations, self.names, strict=False)],
+                [cut(x, self.shapes[self.names[i]], last) for i, x in zip(self._computed, activations, strict=True)],
                 cut(want, self.shapes[self.output], last),
             )
             for last in (False, True)

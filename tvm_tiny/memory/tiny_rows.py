@@ -131,7 +131,7 @@ def row_op(
     macs = registry.get(op).macs([i.shape for i in infos], dict(attrs))
     if op in _KERNEL_AXES:
         at = _KERNEL_AXES[op]
-        if attrs.get("groups", 1) != 1 or len(activations) != 1:
+        if attrs.get("groups", 1) != 1 or len(activations) != 1 + bool(attrs.get("residual")):
             return None
         return _window(name, op, attrs, infos[1].shape[at : at + 2], inputs, output, macs)
     if op in ("avg_pool2d", "max_pool2d"):

@@ -87,17 +87,19 @@ def sum_numpy(arrays: list[np.ndarray], attrs: Attrs, sign: int) -> np.ndarray:
 
 def sum_te(tensors: list[te.Tensor], attrs: Attrs, sign: int) -> te.Tensor:
     """TE form of `sum_numpy`."""
+    return elementwise.stage(tensors, attrs, lambda a, b: sum_tir(a, b, attrs, sign))
+
+
+def sum_tir(a: Any, b: Any, attrs: Attrs, sign: int = 1) -> Any:
+    """TIR form of `sum_numpy` for one element."""
 
     def scaled(key: str, x: Any) -> Any:
         wide = (i32(x) - i32(attrs[f"{key}_zp"])) * i32(1 << attrs["left_shift"])
         return multiply_by_quantized_multiplier_tir(wide, attrs[f"{key}_multiplier"], attrs[f"{key}_shift"], attrs["rounding"])
 
-    def body(a: Any, b: Any) -> Any:
-        total = scaled("a", a) + scaled("b", b) if sign > 0 else scaled("a", a) - scaled("b", b)
-        clamp = (attrs["clamp_min"], attrs["clamp_max"])
-        return requantize_tir(total, attrs["y_multiplier"], attrs["y_shift"], attrs["y_zp"], clamp, attrs["rounding"])
-
-    return elementwise.stage(tensors, attrs, body)
+    total = scaled("a", a) + scaled("b", b) if sign > 0 else scaled("a", a) - scaled("b", b)
+    clamp = (attrs["clamp_min"], attrs["clamp_max"])
+    return requantize_tir(total, attrs["y_multiplier"], attrs["y_shift"], attrs["y_zp"], clamp, attrs["rounding"])
 
 
 OP = register(

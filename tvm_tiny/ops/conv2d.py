@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tiny.conv2d`: 2-D convolution with requantisation and clamp.
+"""`tiny.conv2d`: 2-D convolution with requantisation and clamp, and, where there is a `residual`, an addition of that to the result.
 
-x int8 (N, H, W, C); weight int8 (O, KH, KW, C / groups), symmetric; bias, multiplier, shift int32 (O,); y int8 (N, OH, OW, O).
-Meaning: TensorFlow Lite's CONV_2D, int8, per channel (reference_integer_ops::ConvPerChannel).
+x int8 (N, H, W, C); weight int8 (O, KH, KW, C / groups), symmetric; bias, multiplier, shift int32 (O,); y int8 (N, OH, OW, O);
+residual int8, shaped like y and in its layout, with the attribute `residual` (`tvm_tiny.ops.residual`).
+Meaning: TensorFlow Lite's CONV_2D, int8, per channel (reference_integer_ops::ConvPerChannel), and then its ADD.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from tvm import te
 
 from tvm_tiny.ops import layout as lay
+from tvm_tiny.ops import residual as res
 from tvm_tiny.ops.registry import REQUIRED, Attrs, TensorInfo, TinyOp, check, register
 from tvm_tiny.ops.requantize_math import i32, requantize, requantize_tir, wrap_int32
 from tvm_tiny.ops.scales import per_channel
@@ -29,10 +31,10 @@ def quantize_params(x_scale: float, w_scales: Sequence[float] | np.ndarray | flo
 
 
 def check_int8_with_params(op: str, infos: Sequence[TensorInfo], channels: int) -> None:
-    """Check dtypes of (x, weight, bias, multiplier, shift) and the lengths of the last three."""
+    """Check dtypes of (x, weight, bias, multiplier, shift, …) and the lengths of the three after the weight."""
     for name, info in zip(("x", "weight"), infos[:2], strict=True):
         check(info.dtype == "int8", op, f"{name} must be int8, got {info.dtype}")
-    for name, info in zip(("bias", "multiplier", "shift"), infos[2:], strict=True):
+    for name, info in zip(("bias", "multiplier", "shift"), infos[2:5], strict=True):
         check(info == ((channels,), "int32"), op, f"{name} must be int32 ({channels},), got {info.dtype} {info.shape}")
 
 
@@ -49,11 +51,13 @@ def _infer(infos: list[TensorInfo], attrs: Attrs) -> TensorInfo:
         f"x has {nhwc[3]} channels, weight {weight.shape} with {groups} groups takes {weight.shape[3] * groups}",
     )
     height, width = lay.out_shape(NAME, nhwc, weight.shape[1:3], attrs)
-    return TensorInfo(lay.from_nhwc((nhwc[0], height, width, weight.shape[0]), attrs["y_layout"]), "int8")
+    out = TensorInfo(lay.from_nhwc((nhwc[0], height, width, weight.shape[0]), attrs["y_layout"]), "int8")
+    res.check_residual(NAME, infos[5:], out, attrs)
+    return out
 
 
 def _numpy(arrays: list[np.ndarray], attrs: Attrs) -> np.ndarray:
-    x, weight, bias, multiplier, shift = arrays
+    x, weight, bias, multiplier, shift = arrays[:5]
     x = lay.array_to_nhwc(x, attrs["x_layout"])
     out_hw = lay.out_shape(NAME, x.shape, weight.shape[1:3], attrs)
     padded = lay.pad_array(x, attrs["padding"], attrs["x_zp"]).astype(np.int64) - attrs["x_zp"]
@@ -65,11 +69,11 @@ def _numpy(arrays: list[np.ndarray], attrs: Attrs) -> np.ndarray:
         acc += np.einsum("nhwgc,goc->nhwgo", taps, w[:, :, kh, kw, :])
     acc = wrap_int32(acc.reshape(x.shape[0], *out_hw, -1) + bias)
     y = requantize(acc, multiplier, shift, attrs["y_zp"], (attrs["clamp_min"], attrs["clamp_max"]), attrs["rounding"])
-    return lay.array_from_nhwc(y, attrs["y_layout"])
+    return res.sum_numpy(lay.array_from_nhwc(y, attrs["y_layout"]), arrays[5:], attrs)
 
 
 def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
-    x, weight, bias, multiplier, shift = tensors
+    x, weight, bias, multiplier, shift = tensors[:5]
     channels, kh_size, kw_size, depth = (int(d) for d in weight.shape)
     nhwc = lay.to_nhwc([int(d) for d in x.shape], attrs["x_layout"])
     out_hw = lay.out_shape(NAME, nhwc, (kh_size, kw_size), attrs)
@@ -84,18 +88,23 @@ def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
         value = i32(read(n, h * sh + kh * dh, w * sw + kw * dw, c)) - i32(attrs["x_zp"])
         return te.sum(value * i32(weight[o, kh, kw, k]), axis=[kh, kw, k])
 
-    return requantize_stage(mac, (nhwc[0], *out_hw, channels), [bias, multiplier, shift], attrs)
+    return requantize_stage(mac, (nhwc[0], *out_hw, channels), [bias, multiplier, shift], attrs, tensors[5:])
 
 
-def requantize_stage(mac: lay.Accessor, nhwc: Sequence[int], params: Sequence[te.Tensor], attrs: Attrs) -> te.Tensor:
-    """Return stage `y` = requantised stage `acc` (the reduction `mac`), both stored in `y_layout`."""
+def requantize_stage(
+    mac: lay.Accessor, nhwc: Sequence[int], params: Sequence[te.Tensor], attrs: Attrs, residual: Sequence[te.Tensor] = ()
+) -> te.Tensor:
+    """Return stage `y` = requantised stage `acc` (the reduction `mac`), plus `residual`; all stored in `y_layout`."""
     bias, multiplier, shift = params
     acc = lay.te_nhwc(nhwc, attrs["y_layout"], mac, "acc")
     read = lay.reader(acc, attrs["y_layout"])
     clamp = (attrs["clamp_min"], attrs["clamp_max"])
 
+    others = [lay.reader(r, attrs["y_layout"]) for r in residual]
+
     def scaled(n: Any, h: Any, w: Any, o: Any) -> Any:
-        return requantize_tir(read(n, h, w, o) + bias[o], multiplier[o], shift[o], attrs["y_zp"], clamp, attrs["rounding"])
+        value = requantize_tir(read(n, h, w, o) + bias[o], multiplier[o], shift[o], attrs["y_zp"], clamp, attrs["rounding"])
+        return res.sum_tir(value, [other(n, h, w, o) for other in others], attrs)
 
     return lay.te_nhwc(nhwc, attrs["y_layout"], scaled, "y")
 
@@ -109,11 +118,11 @@ def _macs(shapes: list[tuple[int, ...]], attrs: Attrs) -> int:
 OP = register(
     TinyOp(
         NAME,
-        ("x", "weight", "bias", "multiplier", "shift"),
+        ("x", "weight", "bias", "multiplier", "shift", "?residual"),
         _infer,
         _numpy,
         _te,
         _macs,
-        {**lay.WINDOW_ATTRS, "dilation": [1, 1], "groups": 1, **REQUANTIZE_ATTRS},
+        {**lay.WINDOW_ATTRS, "dilation": [1, 1], "groups": 1, **REQUANTIZE_ATTRS, res.ATTR: ""},
     )
 )

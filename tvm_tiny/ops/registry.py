@@ -52,7 +52,7 @@ class TinyOp:
     name : str
         Relax operator name, `tiny.<name>`.
     args : tuple of str
-        Names of the tensor arguments. A last name with a leading `*` takes one or more tensors.
+        Names of the tensor arguments. A last name with a leading `*` takes one or more tensors, one with a leading `?` one or none.
     infer_fn : (list of TensorInfo, attrs) -> TensorInfo
         Shape and dtype of the result; raises `DialectError` through `check` on a misuse.
     numpy_fn : (list of arrays, attrs) -> array
@@ -106,7 +106,7 @@ class TinyOp:
         """Return the unscheduled TIR function. Parameters: the arguments in order, then the output."""
         self.infer(arg_infos, attrs)
         inputs = [
-            te.placeholder(info[0], info[1], name=name) for info, name in zip(arg_infos, self._arg_names(len(arg_infos)), strict=True)
+            te.placeholder(info[0], info[1], name=name) for info, name in zip(arg_infos, self.arg_names(len(arg_infos)), strict=True)
         ]
         return te.create_prim_func([*inputs, self.te_fn(inputs, self.complete_attrs(attrs))])
 
@@ -114,15 +114,20 @@ class TinyOp:
         """Return the nominal number of multiply-accumulates."""
         return self.macs_fn([tuple(s) for s in shapes], self.complete_attrs(attrs))
 
-    def _arg_names(self, count: int) -> list[str]:
-        fixed = [a for a in self.args if not a.startswith("*")]
-        rest = self.args[-1].removeprefix("*")
-        return fixed + [f"{rest}{i}" for i in range(count - len(fixed))]
+    def arg_names(self, count: int) -> list[str]:
+        """Names of `count` arguments."""
+        fixed = [a for a in self.args if not a.startswith(("*", "?"))]
+        rest = self.args[-1]
+        if rest.startswith("?"):
+            return [*fixed, rest.removeprefix("?")][:count]
+        return fixed + [f"{rest.removeprefix('*')}{i}" for i in range(count - len(fixed))]
 
     def _check_arity(self, count: int) -> None:
-        variadic = self.args[-1].startswith("*")
-        right = count >= len(self.args) if variadic else count == len(self.args)
-        check(right, self.name, f"takes {'at least ' if variadic else ''}{len(self.args)} tensors ({', '.join(self.args)}), got {count}")
+        most = len(self.args)
+        variadic, optional = (self.args[-1].startswith(mark) for mark in "*?")
+        right = count >= most if variadic else most - optional <= count <= most
+        many = f"at least {most}" if variadic else f"{most - 1} or {most}" if optional else f"{most}"
+        check(right, self.name, f"takes {many} tensors ({', '.join(self.args)}), got {count}")
 
 
 _OPS: dict[str, TinyOp] = {}

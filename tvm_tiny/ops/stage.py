@@ -19,6 +19,7 @@ from tvm_tiny.ops import registry
 from tvm_tiny.ops.registry import Attrs, TensorInfo, TinyOp, register
 
 NAME = "tiny.stage"
+_INT32 = ("bias", "multiplier", "shift")
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def _macs(shapes: list[tuple[int, ...]], attrs: Attrs) -> int:
 
 
 def _shape_only(op: TinyOp, shapes: list[tuple[int, ...]], attrs: Attrs) -> tuple[int, ...]:
-    """Result shape; constants of linear operators after the weight are int32."""
-    dtypes = ["int8", "int8", "int32", "int32", "int32"] if len(shapes) == 5 else ["int8"] * len(shapes)
+    """Result shape; biases and rescalings are int32, all else int8."""
+    dtypes = ["int32" if name in _INT32 else "int8" for name in op.arg_names(len(shapes))]
     return op.infer([TensorInfo(s, d) for s, d in zip(shapes, dtypes, strict=True)], attrs).shape
 
 

@@ -21,6 +21,7 @@ from tvm_tiny.ops import registry
 from tvm_tiny.passes.apply_schedules import scratch_room
 from tvm_tiny.pipeline import PIPELINE, Options
 from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.residual import without_residual
 from tvm_tiny.schedules.stream import inner_layers
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.bench import Bench
@@ -225,11 +226,13 @@ def row_layers(model: tvm.IRModule | str | Path | bytes, target: TinyTarget, dis
             continue
         for layer in inner_layers(stage):
             if layer.op in ("tiny.conv2d", "tiny.depthwise_conv2d"):
-                found.append(_row_function(layer))
+                name = f"{layer.attrs.get('source', '')} (rows)"
+                found.append(_function_of(without_residual(layer), name).with_attr("tiny.by_rows", True))
     return found
 
 
-def _row_function(layer: Layer) -> tirx.PrimFunc:
+def _function_of(layer: Layer, source: str) -> tirx.PrimFunc:
+    """The layer as `lower-ops` would make it."""
     op = registry.get(layer.op)
     infos = [registry.TensorInfo(s, d) for s, d in zip(layer.shapes, layer.dtypes, strict=True)][:-1]
     return op.primfunc(infos, layer.attrs).with_attr(
@@ -238,16 +241,23 @@ def _row_function(layer: Layer) -> tirx.PrimFunc:
             "tiny.attrs": json.dumps(layer.attrs),
             "tiny.macs": op.macs([i.shape for i in infos], layer.attrs),
             "tiny.constants": {str(i): tvm.runtime.tensor(a) for i, a in layer.constants.items()},
-            "tiny.source": f"{layer.attrs.get('source', '')} (rows)",
-            "tiny.by_rows": True,
+            "tiny.source": source,
         }
     )
+
+
+def _alone(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """A convolution without the residual it adds: that is what is measured, and serves both."""
+    layer = Layer.of(func)
+    if layer is None or without_residual(layer) is layer:
+        return func
+    return _function_of(without_residual(layer), str(func.attrs["tiny.source"]))
 
 
 def lowered_layers(model: tvm.IRModule | str | Path | bytes, target: TinyTarget, disable: Iterable[str] = ()) -> list[tirx.PrimFunc]:
     """The layers of a network as the schedule rules get them, in order, with the scratch that is free beside each."""
     funcs, room = _lowered(model, Options(target, frozenset(disable), optimize="speed"))  # every layer by itself
-    return [func.with_attr("tiny.scratch_room", room.get(name, 0)) for name, func in funcs.items()]
+    return [_alone(func).with_attr("tiny.scratch_room", room.get(name, 0)) for name, func in funcs.items()]
 
 
 def _lowered(model: tvm.IRModule | str | Path | bytes, options: Options) -> tuple[dict[str, tirx.PrimFunc], dict[str, int]]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tvm_tiny.ops.residual import ARGUMENT, residual_of
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.target import TinyTarget
 
@@ -49,7 +50,8 @@ class Workload:
         attrs = {name: layer.attrs[name] for name in _GEOMETRY if name in layer.attrs}
         if layer.by_rows:
             attrs["by_rows"] = True  # the kernel of a streamed stage
-        shapes = [s for i, s in enumerate(layer.shapes) if i not in layer.constants or len(s) > 1]
+        beside = {ARGUMENT} if residual_of(layer.attrs) is not None else set()  # the same kernel, which adds something at the end
+        shapes = [s for i, s in enumerate(layer.shapes) if i not in beside and (i not in layer.constants or len(s) > 1)]
         features = tuple(f for f in _INSTRUCTIONS if f in target.features)
         return Workload(layer.op.removeprefix("tiny."), tuple(shapes), _canonical(attrs), target.mcpu, features)
 
