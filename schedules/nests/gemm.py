@@ -64,7 +64,8 @@ def gemm_nest(
     if shape.planar or matrix.requant.form is Form.ACCUMULATOR or not matrix.main_bytes or odd or matrix.groups > -(-shape.k // 4):
         return None
     parts = _parts(shape.out_height * shape.out_width, choice.pixels, choice.tile)
-    if any(part.pixels == 1 and 1 in (matrix.tail_channels, matrix.outputs) for part in parts):
+    lonely = choice.channels == choice.pixels == 1  # a block of one output has no loop that could be tensorized
+    if lonely or any(part.pixels == 1 and 1 in (matrix.tail_channels, matrix.outputs) for part in parts):
         return None
     x, y = (tirx.decl_buffer(tensors[i], "int8", name) for i, name in ((0, "x"), (-1, "y")))
     packed, scratch = (tirx.decl_buffer((n,), "uint8", name) for n, name in ((len(matrix.stream), "packed"), (1, "scratch")))
