@@ -27,6 +27,7 @@ from tvm_tiny.memory.planner import plan_memory
 from tvm_tiny.memory.program import KernelCall, Program, extract
 
 PLAN_ATTR = "tiny.plan"
+_SCRATCH_BYTES = 1  # read of scratch for a product: a column of 16 bits serves two channels
 _ALIGN = 4  # kernels load words from scratch and from int32 or float tensors; int8 tensors are loaded as words too
 
 
@@ -67,8 +68,11 @@ def plan_program(program: Program, regions: Sequence[Region] = (Region(),), pins
     """Plan the buffers of a program; `regions` and `pins` as of `PlanMemory`."""
     pinned = _pinned(program, pins or {})
     steps = [_step(program, call, i) for i, call in enumerate(program.calls)]
+    scratch = {name: call.macs * _SCRATCH_BYTES for call in program.calls for name in call.scratch}
     buffers = [
-        Buffer(b.name, b.nbytes, b.kind, align=_ALIGN, region=pinned.get(b.name)) for b in program.buffers.values() if b.kind != "external"
+        Buffer(b.name, b.nbytes, b.kind, align=_ALIGN, region=pinned.get(b.name), accesses=scratch.get(b.name, 0))
+        for b in program.buffers.values()
+        if b.kind != "external"
     ]
     return plan_memory(buffers, steps, regions)
 

@@ -43,5 +43,6 @@ def test_aliases() -> None:
 
 def test_reserved_memory_is_in_no_limit() -> None:
     """The Discovery board's SDRAM and QSPI flash do not count; SRAM is the 320 KB of the chip."""
+    assert find_board("nucleo_h743zi").limits.arena == (128 + 512) << 10, "DTCM and AXI SRAM"
     limits = find_board("stm32f746g_disco").limits
     assert (limits.flash, limits.sram, limits.arena) == (1 << 20, 320 << 10, 256 << 10)

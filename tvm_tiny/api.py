@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,10 @@ import tvm
 from tvm_tiny import explain as explanation
 from tvm_tiny.boards import Board, find_board
 from tvm_tiny.compiled import CompiledModel
-from tvm_tiny.errors import DoesNotFitError, OptionError
+from tvm_tiny.errors import DoesNotFitError, OptionError, TinyError
 from tvm_tiny.frontend import load as _load
 from tvm_tiny.memory.design import Design
-from tvm_tiny.memory.plan import MemoryPlan, Region
+from tvm_tiny.memory.plan import Buffer, MemoryPlan, Region
 from tvm_tiny.memory.program import KernelCall, Program, extract, model_info
 from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.pins import check_pair
@@ -138,12 +140,20 @@ def build(
     if explain is not None:
         explanation.write(explain, decisions, program.model.get("tensors"))
     if budget is not None:
-        _check_budget(program, plan, budget)
+        _check_budget(program, plan, budget, lambda **changes: _arena(mod, replace(options, **changes)), options)
     if most is not None:
         _check_flash(program, most)
     if chosen_board is not None:
         _check_fits(program, plan, chosen_board)
     return CompiledModel(program, plan, chosen, chosen_board, dump, tuple(decisions))
+
+
+def _arena(mod: tvm.IRModule, options: Options) -> int | None:
+    """Bytes the network takes with these options; None where they can't be had."""
+    try:
+        return plan_of(run_pipeline(mod, options)).arena_bytes
+    except TinyError:
+        return None
 
 
 def _c_name(name: str | None, default: str) -> str:
@@ -189,14 +199,51 @@ def _budget(sram: int | str | None, board: Board | None) -> int | None:
     return board.limits.arena
 
 
-def _check_budget(program: Program, plan: MemoryPlan, budget: int) -> None:
-    if plan.arena_bytes > budget:
-        layer = _title(program, program.calls[plan.peak_step()])
-        excess = plan.arena_bytes - budget
-        raise DoesNotFitError(
-            f"sram={budget:,}: the network needs {plan.arena_bytes:,} bytes, {excess:,} more; layer {layer} decides",
-            remedy="allow more memory, optimize='sram' for the least possible, or a smaller input",
-        )
+def _check_budget(program: Program, plan: MemoryPlan, budget: int, needs: Callable[..., int | None], options: Options) -> None:
+    """Refuse an arena beyond its budget: by how much, what decides, and what would fit.
+
+    `needs` says what the network would take with other options.
+    """
+    if plan.arena_bytes <= budget:
+        return
+    step = plan.peak_step()
+    there = sorted((b for b in plan.buffers if b.first_use <= step <= b.last_use), key=lambda b: -b.nbytes)[:_NAMED]
+    parts = ", ".join(f"{_buffer_title(program, b)} {b.nbytes:,}" for b in there)
+    raise DoesNotFitError(
+        f"sram={budget:,}: the network needs {plan.arena_bytes:,} bytes, {plan.arena_bytes - budget:,} more; "
+        f"layer {_title(program, program.calls[step])} decides: {parts}",
+        remedy=f"allow {plan.arena_bytes:,} bytes, the least found{_changes(plan.arena_bytes, budget, needs, options)}; or a smaller input",
+    )
+
+
+_NAMED = 3  # buffers that an error names
+_MORE_WORK = 0.3
+
+
+def _changes(arena: int, budget: int, needs: Callable[..., int | None], options: Options) -> str:
+    """Options that make the network smaller, each tried, the nearest first; nothing more is tried once one fits."""
+    tried: list[tuple[str, dict[str, Any]]] = []
+    if options.max_overhead < _MORE_WORK:
+        tried.append((f"max_overhead={_MORE_WORK}", {"max_overhead": _MORE_WORK}))
+    if options.camera is False:
+        tried.append(("camera=True, the image handed over row by row", {"camera": True}))
+    words = ""
+    for title, changes in tried:
+        found = needs(**changes)
+        if found is not None and found < arena:
+            fits = "which fits" if found <= budget else f"still {found - budget:,} too many"
+            words += f"; or {title}: {found:,} bytes, {fits}"
+            if found <= budget:
+                break
+    return words
+
+
+def _buffer_title(program: Program, buffer: Buffer) -> str:
+    """What a buffer holds, in the source model's words."""
+    if buffer.kind == "scratch":
+        return "scratch"
+    name = str(program.model.get("tensors", {}).get(buffer.name, {}).get("name", buffer.name)).split(";")[-1]
+    return f"{buffer.kind} {name}" if buffer.kind in ("input", "output") else name
 
 
 def _check_flash(program: Program, budget: int) -> None:
@@ -241,5 +288,5 @@ def _constant_bytes(call: KernelCall, sizes: Mapping[str, int]) -> int:
 
 def _title(program: Program, call: KernelCall) -> str:
     """Name in the source model, and the operator."""
-    name = program.model.get("tensors", {}).get(call.layer, {}).get("name", call.layer)
+    name = str(program.model.get("tensors", {}).get(call.layer, {}).get("name", call.layer)).split(";")[-1]
     return f"{name} ({call.op.removeprefix('tiny.')})"

@@ -48,6 +48,8 @@ class MemoryRegion:
         Of `ATTRIBUTES`; a `reserved` region counts in no limit.
     arena : int
         Bytes the arena may take of a region among whose sections it is; 0 means all.
+    zephyr_section : str
+        The linker section that Zephyr puts there; empty where its own data lie.
     """
 
     name: str
@@ -58,6 +60,7 @@ class MemoryRegion:
     sections: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     arena: int = 0
+    zephyr_section: str = ""
 
     def __post_init__(self) -> None:
         _choose("kind", self.kind, KINDS)

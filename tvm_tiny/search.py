@@ -228,7 +228,9 @@ def _beaten(p: Point, points: Sequence[Point]) -> bool:
 
 
 def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) -> tuple[Point, str]:
-    fits = [p for p in points if flash is None or p.flash <= flash] or [min(points, key=lambda p: p.flash)]
+    fits = [p for p in points if flash is None or p.flash <= flash]
+    if not fits:  # what is asked of memory may still be met; without a budget of it, the least code
+        fits = list(points) if options.budget is not None else [min(points, key=lambda p: p.flash)]
     if options.goal == "speed":
         return fits[0], "layer by layer: the goal is speed"
     return pick(_sorted(fits), options)

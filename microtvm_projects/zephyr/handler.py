@@ -46,7 +46,7 @@ class Handler(ProjectHandler):
         for path in (*sorted(folder.glob("*.c")), template_folder("mps2") / "semihosting.h"):
             shutil.copyfile(path, directory / "src" / path.name)
         variables = {name: shlex.split(text) for name, text in model_variables(artifact, board, options).items()}
-        _write_module(folder / "module", artifact, variables, directory / "model" / "zephyr")
+        _write_module(folder / "module", artifact, variables, board, directory / "model" / "zephyr")
         (directory / "project.cmake").write_text(project_cmake(artifact, board, options, variables), encoding="utf-8")
 
     def build(self, project: Project, *, timeout: float = 1800) -> Path:
@@ -132,7 +132,7 @@ def _write_settings(folder: Path, board: Board, directory: Path, artifact: Artif
         shutil.copyfile(overlay, directory / "boards" / overlay.name)
 
 
-def _write_module(folder: Path, artifact: Artifact, variables: dict[str, list[str]], directory: Path) -> None:
+def _write_module(folder: Path, artifact: Artifact, variables: dict[str, list[str]], board: Board, directory: Path) -> None:
     """model/zephyr: the compiled model as a Zephyr module."""
     directory.mkdir()
     sources = "".join(f"    ${{MODEL_DIR}}/src/{Path(source).name}\n" for source in variables["MODEL_SOURCES"])
@@ -143,12 +143,31 @@ def _write_module(folder: Path, artifact: Artifact, variables: dict[str, list[st
         "WORKSPACE": str(artifact.workspace_size),
         "SOURCES": sources,
         "FLAGS": _cmake_list(flags),
+        **_placements(artifact, board),
     }
     for path in sorted(folder.glob("*.in")):
         text = path.read_text(encoding="utf-8")
         for key, value in values.items():
             text = text.replace(f"@{key}@", value)
         (directory / path.stem).write_text(text, encoding="utf-8")
+
+
+def _placements(artifact: Artifact, board: Board) -> dict[str, str]:
+    """Kconfig and CMake that place the arena, or each of its memories, in a section of the linker script."""
+    upper = _upper(artifact)
+    default = {r.name: r.zephyr_section for r in board.memory}
+    kconfig, cmake = [], []
+    for memory in artifact.memories or ("",):
+        macro = f"{upper}_WORKSPACE{'_' + memory.upper() if memory else ''}"
+        where = f"Linker section of the arena of tvmgen_{artifact.name}" + (f" in {memory}" if memory else "")
+        text = "\thelp\n\t  Such as .dtcm_bss, on a board whose devicetree chooses zephyr,dtcm. Empty: the board's main memory.\n"
+        kconfig.append(f'config {macro}_SECTION\n\tstring "{where}"\n\tdefault "{default.get(memory, "")}"\n\tdepends on {upper}\n{text}')
+        attribute = f'__attribute__((section(\\"${{CONFIG_{macro}_SECTION}}\\"), aligned(16)))'
+        cmake.append(
+            f'  if(NOT CONFIG_{macro}_SECTION STREQUAL "")\n'
+            f'    zephyr_library_compile_definitions(\n      "{macro}={attribute}")\n  endif()\n'
+        )
+    return {"SECTIONS": "\n".join(kconfig), "PLACES": "".join(cmake)}
 
 
 def project_cmake(artifact: Artifact, board: Board, options: ProjectOptions, variables: dict[str, list[str]]) -> str:

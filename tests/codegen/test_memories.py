@@ -50,6 +50,23 @@ def test_the_busiest_tensors_lie_in_the_fastest_memory(spread: CompiledModel) ->
     assert f"{plan.used['tcm']:,} bytes in tcm" in str(spread.report)
 
 
+def test_scratch_is_busy(spread: CompiledModel) -> None:
+    """Columns that a kernel reads for every product are worth more than a tensor that is read once."""
+    plan = spread.plan
+    scratch = [b for b in plan.buffers if b.kind == "scratch"]
+    assert max(b.accesses for b in scratch) > max(b.nbytes for b in plan.buffers)
+    busiest = max(scratch, key=lambda b: b.accesses / b.nbytes)
+    assert plan.placements[busiest.name].region == "tcm"
+
+
+def test_what_fits_the_fastest_memory_lies_there_alone() -> None:
+    board = split_board(tcm=0x1_0000)
+    model = tvm_tiny.build(MODEL, board=board, name="net", optimize="speed")
+    alone = tvm_tiny.build(MODEL, board="mps2_an500", name="net", optimize="speed")
+    assert model.plan.used == {"tcm": alone.workspace_size, "sram": 0}
+    assert model.plan.optimal
+
+
 def pool() -> tvm.IRModule:
     """A network of one layer, 768 bytes of input."""
     b = TinyBuilder((1, 16, 16, 3))

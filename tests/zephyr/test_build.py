@@ -82,6 +82,20 @@ def test_real_boards_build(board: str, app: str, compiled, tmp_path: Path) -> No
     assert region.base <= arena < region.end
 
 
+def test_an_arena_in_two_memories(tmp_path: Path) -> None:
+    """The image where a DMA controller reaches it, everything else in DTCM; the linker agrees with the plan."""
+    chip = find_board("nucleo_h743zi")
+    model = tvm_tiny.build(MODEL, board=chip, name=NAME, optimize="speed", pins={"image": "axi_sram"})
+    with open_artifact(model.save(tmp_path / "mlf")) as artifact:
+        project = find_handler(chip).generate(artifact, chip, tmp_path / "p", ProjectOptions())
+        image = measure_image(find_handler(chip).build(project))
+    for region in chip.arena_regions:
+        symbol = image.symbol(f"tvmgen_{NAME}_workspace_{region.name}")
+        assert symbol is not None
+        assert symbol.size == model.plan.used[region.name] > 0
+        assert region.base <= symbol.address < symbol.address + symbol.size <= region.end
+
+
 @pytest.mark.parametrize(("mode", "words"), [(DIVIDE, "DIVBYZERO"), (BAD_WRITE, "0xf0000000"), (OVERFLOW, "stack overflow")])
 def test_crash_names_the_layer(mode: int, words: str, tmp_path: Path, rng: np.random.Generator) -> None:
     with pytest.raises(DeviceFault) as caught:

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tvm_tiny
 from tests.rpc.test_boards import run_model
+from tests.support.demo import MODEL
 from tests.support.device_model import expected, sample, write_crasher
 from tvm_tiny.boards import find_board, load_boards
 from tvm_tiny.device import ProjectOptions, connect, find_handler, generate_project, load_project, run
@@ -66,6 +68,19 @@ def test_module_can_place_the_arena(model: Path, tmp_path: Path) -> None:
     assert "name: tvmgen_crasher" in (folder / "module.yml").read_text()
     assert "config TVMGEN_CRASHER_WORKSPACE_SECTION" in (folder / "Kconfig").read_text()
     assert "TVMGEN_CRASHER_WORKSPACE=" in (folder / "CMakeLists.txt").read_text()
+
+
+def test_every_memory_of_the_arena_has_its_section(tmp_path: Path) -> None:
+    """DTCM by the section Zephyr has for it, AXI SRAM as Zephyr's main memory; both can be changed in Kconfig."""
+    model = tvm_tiny.build(MODEL, board="nucleo_h743zi", name="crasher", optimize="speed", pins={"image": "axi_sram"})
+    folder = generated(model.save(tmp_path / "mlf"), tmp_path, "nucleo_h743zi").directory / "model" / "zephyr"
+    kconfig, cmake = ((folder / name).read_text() for name in ("Kconfig", "CMakeLists.txt"))
+    assert re.findall(r'config (\w+_SECTION)\n.*\n\tdefault "(.*)"', kconfig) == [
+        ("TVMGEN_CRASHER_WORKSPACE_DTCM_SECTION", ".dtcm_bss"), ("TVMGEN_CRASHER_WORKSPACE_AXI_SRAM_SECTION", "")
+    ]  # fmt: skip
+    assert "TVMGEN_CRASHER_WORKSPACE_DTCM=__attribute__((section(" in cmake
+    assert "${CONFIG_TVMGEN_CRASHER_WORKSPACE_DTCM_SECTION}" in cmake
+    assert "TVMGEN_CRASHER_WORKSPACE_AXI_SRAM=" in cmake
 
 
 def test_refusals(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ class Buffer:
         Pinned at exactly this offset (of `region`, or of the first region).
     keep : bool
         The contents must survive to the end of the run (a pinned model input).
+    accesses : int
+        Bytes read and written of it in the whole run, where that is more than its size for every step that touches it: scratch.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Buffer:
     region: str | None = None
     offset: int | None = None
     keep: bool = False
+    accesses: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

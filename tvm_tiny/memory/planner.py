@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tvm_tiny.errors import OptionError
 from tvm_tiny.memory import fit, greedy, solver
@@ -57,6 +58,12 @@ def plan_memory(
 
 
 def _best_plan(buffers: tuple[Buffer, ...], steps: tuple[Step, ...], regions: tuple[Region, ...], effort: float, seed: int) -> MemoryPlan:
+    fastest = min(regions, key=lambda r: r.cost)
+    if len(regions) > 1 and fastest.nbytes is not None and all(b.region in (None, fastest.name) and b.offset is None for b in buffers):
+        alone = _best_plan(buffers, steps, (fastest,), effort, seed)
+        if alone.used[fastest.name] <= fastest.nbytes:  # no access can be cheaper
+            used = {r.name: alone.used.get(r.name, 0) for r in regions}
+            return replace(alone, regions=regions, used=used)
     pairs = conflicts(buffers, steps)
     floor = lower_bound(buffers, steps, pairs)
     load = traffic(buffers, steps)
@@ -77,12 +84,12 @@ def _best_plan(buffers: tuple[Buffer, ...], steps: tuple[Step, ...], regions: tu
 
 
 def traffic(buffers: Sequence[Buffer], steps: Sequence[Step]) -> dict[str, int]:
-    """Bytes accessed of each buffer: its size for every step that touches it."""
+    """Bytes accessed of each buffer: its size for every step that touches it, or `accesses` where that is more."""
     counts = {b.name: 0 for b in buffers}
     for step in steps:
         for name in step.touches():
             counts[name] += 1
-    return {b.name: b.nbytes * counts[b.name] for b in buffers}
+    return {b.name: max(b.accesses, b.nbytes * counts[b.name]) for b in buffers}
 
 
 def _assemble(

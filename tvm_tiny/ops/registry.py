@@ -105,9 +105,7 @@ class TinyOp:
     def primfunc(self, arg_infos: Sequence[TensorInfo], attrs: Attrs) -> tirx.PrimFunc:
         """Return the unscheduled TIR function. Parameters: the arguments in order, then the output."""
         self.infer(arg_infos, attrs)
-        inputs = [
-            te.placeholder(info[0], info[1], name=name) for info, name in zip(arg_infos, self.arg_names(len(arg_infos)), strict=True)
-        ]
+        inputs = [te.placeholder(info[0], info[1], name=name) for info, name in zip(arg_infos, self.arg_names(len(arg_infos)), strict=True)]
         return te.create_prim_func([*inputs, self.te_fn(inputs, self.complete_attrs(attrs))])
 
     def macs(self, shapes: Sequence[tuple[int, ...]], attrs: Attrs) -> int:

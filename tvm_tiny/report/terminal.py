@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from tvm_tiny.boards import find_board, load_boards
 from tvm_tiny.report.report import LayerRow, Report
 
 
@@ -67,7 +68,7 @@ def summary(report: Report) -> str:
     ]
     lines += _recomputed(report.decisions.get("recompute", {}))
     if len(report.memories) > 1:
-        lines.append("of these " + ", ".join(f"{used:,} bytes in {name}" for name, used in report.memories.items()))
+        lines.append("of these " + ", ".join(_memory(report, name, used) for name, used in report.memories.items()))
     lines += _curve(report.decisions.get("curve", {}), report.decisions.get("cycles", {}))
     lines += _code(report.decisions.get("code", {}))
     lines += _data_dependent(report.layers)
@@ -85,6 +86,12 @@ def _data_dependent(rows: Sequence[LayerRow]) -> list[str]:
     where = ", ".join(str(row.index) for row in found)
     return [f"data-dependent: layers {where}: {half:,} cycles with half of their inputs at zero, up to {most:,} when no input is zero "
             "(estimated, without waits for flash); constant_time leaves such kernels out"]  # fmt: skip
+
+
+def _memory(report: Report, name: str, used: int) -> str:
+    """Bytes in a memory of the board, of how many, and how fast it is."""
+    region = next((r for r in find_board(report.board).arena_regions if r.name == name), None) if report.board in load_boards() else None
+    return f"{used:,} bytes in {name}" + (f" ({region.arena_bytes:,}; {region.speed})" if region is not None else "")
 
 
 def _recomputed(decision: dict[str, Any]) -> list[str]:
