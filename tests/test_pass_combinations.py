@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -15,29 +13,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tvm_tiny
+from tests.support.combinations import EVERY, OPTIONAL, Combinations, named
 from tests.support.guarded import GuardedModel
 from tests.support.oracle import Oracle
 from tests.support.random_networks import networks
 from tests.support.random_tiny import tiny_chains
 from tests.support.shared import ROOT, needs_shared, shared_models
 from tests.support.tiny_builder import TinyBuilder, evaluate
+from tvm_tiny.compiled import CompiledModel
+from tvm_tiny.memory.program import model_info
 from tvm_tiny.ops import add
-from tvm_tiny.pipeline import PIPELINE
 
 OWN = ROOT / "examples/fashion_mnist/fashion_mnist_int8.tflite"
-OPTIONAL = tuple(p.name for p in PIPELINE if p.optional)
-ALONE = [frozenset(OPTIONAL) - {name} for name in OPTIONAL]
-PAIRS = [frozenset(OPTIONAL) - set(pair) for pair in itertools.combinations(OPTIONAL, 2)]
-EVERY = [frozenset[str](), frozenset(OPTIONAL), *ALONE, *PAIRS]
 FEW = [frozenset[str](), frozenset(OPTIONAL), frozenset({"stream-rows"}), frozenset({"in-place", "remove-constant-channels"})]
-SLOW_MODELS = ("mcunetv2_large", "mcunet_vww_80")
+LARGE = ("mcunetv2_large", "mcunet_vww_80")  # one input instead of three, and on the emulator only some combinations
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-
-
-def named(disabled: Iterable[str]) -> str:
-    """What is left on, for the name of a test."""
-    on = [name for name in OPTIONAL if name not in disabled]
-    return "all" if len(on) == len(OPTIONAL) else "+".join(on) or "none"
 
 
 def draws(shape: tuple[int, ...], rng: np.random.Generator, count: int = 2) -> list[np.ndarray]:
@@ -49,7 +39,7 @@ def draws(shape: tuple[int, ...], rng: np.random.Generator, count: int = 2) -> l
 def check(mod: tvm.IRModule, disabled: frozenset[str], rng: np.random.Generator, **options: object) -> None:
     """Built without `disabled`: the same bits as numpy, and the guard saw nothing."""
     library = GuardedModel(tvm_tiny.build(mod, "c", name="net", disable=disabled, **options))
-    for x in draws(tuple(int(d) for d in mod["main"].params[0].ty.shape.values), rng):
+    for x in draws(_shape(mod), rng):
         for ours, wanted in zip(library(x), evaluate(mod, x), strict=True):
             np.testing.assert_array_equal(ours.reshape(-1), wanted.reshape(-1))
         assert not library.faults
@@ -79,9 +69,33 @@ def test_the_network_gives_every_pass_something_to_do() -> None:
 
 
 @pytest.mark.host_cc
-@pytest.mark.parametrize("disabled", EVERY, ids=named)
-def test_one_network_under_every_combination(disabled: frozenset[str], rng: np.random.Generator) -> None:
-    check(everything(), disabled, rng)
+@pytest.mark.parametrize("goal", ["balanced", "sram"])
+def test_one_network_under_every_combination(goal: str, rng: np.random.Generator) -> None:
+    x = draws(_shape(everything()), rng)
+    wanted = [evaluate(everything(), sample) for sample in x]
+    for name, model in Combinations(everything(), optimize=goal).models(EVERY):
+        _same_on_host(name, model, [[sample] for sample in x], wanted)
+
+
+def _shape(mod: tvm.IRModule) -> tuple[int, ...]:
+    return tuple(int(d) for d in mod["main"].params[0].ty.shape.values)
+
+
+def _same_on_host(name: str, model: CompiledModel, inputs: list[list[np.ndarray]], wanted: list[list[np.ndarray]]) -> None:
+    """Exact for each sample, and the guard saw nothing."""
+    library = GuardedModel(model)
+    for sample, results in zip(inputs, wanted, strict=True):
+        for mine, reference in zip(library(*sample), results, strict=True):
+            np.testing.assert_array_equal(mine.reshape(-1), reference.reshape(-1), err_msg=name)
+        assert not library.faults, name
+
+
+def _same_on_board(name: str, model: CompiledModel, inputs: list[list[np.ndarray]], wanted: list[list[np.ndarray]]) -> None:
+    """Exact for each sample, all in one boot."""
+    samples = [{t.name: x for t, x in zip(model.inputs, sample, strict=True)} for sample in inputs]
+    for found, results in zip(model.run(samples), wanted, strict=True):
+        for mine, reference in zip(found.values(), results, strict=True):
+            np.testing.assert_array_equal(mine.reshape(-1), reference.reshape(-1), err_msg=name)
 
 
 @pytest.mark.host_cc
@@ -124,53 +138,29 @@ def test_some_shared_models(path: Path, disabled: frozenset[str], rng: np.random
     check_model(path, disabled, rng)
 
 
-@needs_shared
-@pytest.mark.slow
-@pytest.mark.host_cc
-@pytest.mark.parametrize("disabled", EVERY, ids=named)
-@pytest.mark.parametrize("path", [p for p in shared_models("tflite/*.tflite") if p.stem not in SLOW_MODELS], ids=lambda p: p.stem)
-def test_shared_models_under_every_combination(path: Path, disabled: frozenset[str], rng: np.random.Generator) -> None:
-    check_model(path, disabled, rng)
+def _inputs(path: Path, rng: np.random.Generator, count: int) -> list[list[np.ndarray]]:
+    """Random samples for a model file."""
+    tensors = model_info(tvm_tiny.load(path))["inputs"]
+    return [[rng.integers(-128, 128, t["shape"]).astype(t["dtype"]) for t in tensors] for _ in range(count)]
 
 
 @needs_shared
 @pytest.mark.slow
-@pytest.mark.host_cc
-@pytest.mark.parametrize("disabled", FEW, ids=named)
-@pytest.mark.parametrize("path", [p for p in shared_models("tflite/*.tflite") if p.stem in SLOW_MODELS], ids=lambda p: p.stem)
-def test_large_shared_models_under_some_combinations(path: Path, disabled: frozenset[str], rng: np.random.Generator) -> None:
-    check_model(path, disabled, rng)
-
-
-@needs_shared
-@pytest.mark.slow
-@pytest.mark.host_cc
-@pytest.mark.parametrize("path", shared_models("layers/*.tflite"), ids=lambda p: p.stem)
-def test_shared_layers_under_every_combination(path: Path, rng: np.random.Generator) -> None:
-    for disabled in EVERY:
-        check_model(path, disabled, rng)
+@pytest.mark.parametrize("board", [pytest.param(None, marks=pytest.mark.host_cc), pytest.param("mps2_an500", marks=pytest.mark.qemu)])
+@pytest.mark.parametrize("path", shared_models("tflite/*.tflite") + shared_models("layers/*.tflite"), ids=lambda p: p.stem)
+def test_shared_models_under_every_combination(path: Path, board: str | None, rng: np.random.Generator) -> None:
+    inputs = _inputs(path, rng, 1 if path.stem in LARGE else 3)
+    oracle = Oracle(path.read_bytes())
+    wanted = [oracle.run(*sample) for sample in inputs]
+    for name, model in Combinations(path, board).models(FEW if board and path.stem in LARGE else EVERY):
+        (_same_on_board if board else _same_on_host)(name, model, inputs, wanted)
 
 
 @pytest.mark.slow
 @pytest.mark.qemu
-@pytest.mark.parametrize("disabled", EVERY, ids=named)
-def test_one_network_on_an_emulated_m7(disabled: frozenset[str], rng: np.random.Generator) -> None:
-    mod = everything()
-    model = tvm_tiny.build(mod, board="mps2_an500", name="net", disable=disabled)
-    (name,) = [t.name for t in model.inputs]
-    samples = draws(tuple(int(d) for d in mod["main"].params[0].ty.shape.values), rng)
-    for ours, x in zip(model.run([{name: x} for x in samples]), samples, strict=True):
-        np.testing.assert_array_equal(next(iter(ours.values())), evaluate(mod, x)[0])
-
-
-@needs_shared
-@pytest.mark.slow
-@pytest.mark.qemu
-@pytest.mark.parametrize("disabled", FEW, ids=named)
-@pytest.mark.parametrize("path", [p for p in shared_models("tflite/*.tflite") if p.stem != "mcunetv2_large"], ids=lambda p: p.stem)
-def test_shared_models_on_an_emulated_m7(path: Path, disabled: frozenset[str], rng: np.random.Generator) -> None:
-    model = tvm_tiny.build(path, board="mps2_an500", name="net", disable=disabled)
-    inputs = [rng.integers(-128, 128, t.shape).astype(t.dtype) for t in model.inputs]
-    ours = model.run({t.name: x for t, x in zip(model.inputs, inputs, strict=True)})
-    for mine, wanted in zip(ours.values(), Oracle(path.read_bytes()).run(*inputs), strict=True):
-        np.testing.assert_array_equal(mine, wanted)
+@pytest.mark.parametrize("goal", ["balanced", "sram"])
+def test_one_network_on_an_emulated_m7(goal: str, rng: np.random.Generator) -> None:
+    x = draws(_shape(everything()), rng)
+    wanted = [evaluate(everything(), sample) for sample in x]
+    for name, model in Combinations(everything(), "mps2_an500", optimize=goal).models(EVERY):
+        _same_on_board(name, model, [[sample] for sample in x], wanted)
