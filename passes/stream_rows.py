@@ -34,7 +34,8 @@ from tvm import relax
 
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.segments import Range, leaving
-from tvm_tiny.memory.stream_choice import Choice, StreamOptions, choose, forced
+from tvm_tiny.memory.stream_choice import Choice, StreamOptions, choose
+from tvm_tiny.memory.stream_strips import forced
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.ops.grouping import Group, activations, group_nodes
@@ -64,6 +65,8 @@ class StreamRows:
         Kernels that make two rows at once for less work are not used on cores without SMLAD; scratch is that of the core's kernels.
     pairs : bool, optional
         Whether they are used, whatever the core.
+    strips : int
+        With `segments`: rows at once, where an operator has such a form. Under the goal "sram" as many as `arena` leaves room for.
     arena : int, optional
         With `segments`, what the arena may take: no kernel outside spends what streaming saves.
     """
@@ -77,10 +80,11 @@ class StreamRows:
         target: TinyTarget | None = None,
         *,
         pairs: bool | None = None,
+        strips: int = 1,
         arena: int | None = None,
     ) -> None:
         self.options = StreamOptions(goal, budget, max_overhead)
-        self.segments, self.arena = segments, arena
+        self.segments, self.strips, self.arena = segments, strips, arena
         costs = COSTS if target is None else costs_of(dual_issue=Core.of(target.mcpu).dual_issue)
         able = target is None or target.has_dsp or target.is_host
         self.costs = costs if (able if pairs is None else pairs) else replace(costs, paired=lambda node: 0)
@@ -95,7 +99,7 @@ class StreamRows:
         if self.segments is None:
             choice = choose(rows, self.options, self.costs)
         else:
-            choice = forced(rows, self.segments, self.costs, self.arena)
+            choice = forced(rows, self.segments, self.costs, self.arena, self.strips, more=self.options.goal == "sram")
         for candidate in choice.log:
             tell = WHY.accepted if candidate.chosen else WHY.rejected
             tell("", f"stream {_titles(rows, candidate.segments)}", candidate.reason, bytes=candidate.bytes)

@@ -144,9 +144,12 @@ def _streamed(layer: Layer, schedule: Mapping[str, Any], core: str) -> Terms:
     found: Terms = Counter({"call": 1})
     reads = []
     for j, op in enumerate(graph.ops):
-        inner, firings = stage.layer_of(j), graph.firings(op) // groups[j]
+        inner, firings = stage.layer_of(j), -(-graph.firings(op) // groups[j])
         width = graph.tensors[op.output].width
-        if groups[j] > 1:
+        if groups[j] > 1 and inner.op == "tiny.depthwise_conv2d":
+            found.update(row_terms(inner, [(groups[j], width, firings)], j in layer.small_code))
+            reads.append((firings, _constant_bytes(inner)))
+        elif groups[j] > 1:
             found.update(winograd_terms(inner, " rows"))
             reads.append(_winograd_reads(inner, firings))
         else:

@@ -3,7 +3,8 @@
 
     void name(const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch)
 
-for output rows [begin, end), in a stream always one. What `rows` points to depends on the operator's kind (`tvm_tiny.memory.rows`):
+for output rows [begin, end), in a stream one, or some of a depthwise convolution. What `rows` points to depends on the operator's kind
+(`tvm_tiny.memory.rows`):
 
   window   rows[i] is input row begin * stride - top + i; rows in the padding are never read
            (of a residual: the output's rows, after those)
@@ -88,15 +89,15 @@ def row_kernel(layer: Layer, core: Core, choice: Choice | None = None, group: in
     choice : dict, optional
         Of a convolution: a candidate of `rows.space` instead of the default.
     group : int
-        Output rows at once: 2 is Winograd's form of a convolution, whose `begin` counts firings.
+        Output rows at once, of a depthwise convolution; of a convolution 2, which is Winograd's form, whose `begin` counts firings.
 
     Raises
     ------
     RegisterPressureError
         The candidate needs more registers than there are.
     """
-    if group == 2:
-        return _winograd(layer, core)
+    if group > 1:
+        return _depthwise(layer, core, group) if layer.op == "tiny.depthwise_conv2d" else _winograd(layer, core)
     if choice is not None and layer.op == "tiny.conv2d":
         channels, pixels, unroll = (int(choice[name]) for name in ("channels", "pixels", "unroll"))
         block = BlockChoice(channels, pixels, str(choice["operand"]), unroll, 1)
@@ -188,8 +189,7 @@ def row_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
         return choice
     by_words = shape.channels % 4 == 0
     cut = row_block(shape.out_width, shape.k, shape.outputs, by_words=by_words, dual_issue=core.dual_issue)
-    weights = "block" if cut.tile > 1 else "flash"
-    return replace(choice, pixels=cut.pixels, tile=cut.tile, weights=weights, ends=(cut.tail, cut.group), runs=cut.runs)
+    return replace(choice, pixels=cut.pixels, tile=cut.tile, weights=cut.weights, ends=(cut.tail, cut.group), runs=cut.runs)
 
 
 def tile_choice(shape: Conv2DShape, core: Core, together: int) -> BlockChoice:

@@ -67,35 +67,45 @@ def row_pixels(width: int, k: int, *, by_words: bool) -> int:
 @dataclass(frozen=True)
 class RowBlock:
     """How a row of pixels is cut: groups of `pixels`, `tile` of them at once for each block of weights, and the last `tail` pixels in
-    groups of `group`; channels are computed in `runs`, whose weights stay in the cache. `cycles` are against groups of three."""
+    groups of `group`; channels are computed in `runs`, whose weights stay in the cache. `weights` are read in the flash, or in scratch
+    after the whole "layer" or a "block" was copied. `cycles` are against groups of three."""
 
     pixels: int
     tail: int = 0
     group: int = 1
     tile: int = 1
     runs: int = 1
+    weights: str = "flash"
     cycles: float = 0.0
+
+    def scratch(self, k: int, outputs: int, *, by_words: bool) -> int:
+        """Bytes of columns and copied weights."""
+        copied = {"flash": 0, "block": copied_bytes(k, 2), "layer": copied_bytes(k, outputs)}[self.weights]
+        return self.pixels * self.tile * column_bytes(k, by_words=by_words) + copied
 
 
 def row_block(width: int, k: int, outputs: int, *, by_words: bool, dual_issue: bool, most: int = 4) -> RowBlock:
     """The best cut of a row of `width` pixels of `k` products a channel into groups of up to `most` pixels.
 
     On cores with two issue slots weights that exceed the cache are read in runs; on others, beside whose flash there is next to no cache,
-    each block of weights is copied and used for as many pixels as `ROW_COLUMNS` allows.
+    they are copied, or block by block and used for as many pixels as `ROW_COLUMNS` allows.
     """
     column = column_bytes(k, by_words=by_words)
     fitting = [p for p in range(1, most + 1) if p <= width and (p == 1 or p * column <= ROW_COLUMNS)]
     best = min((_cut(width, p, dual_issue) for p in fitting), key=lambda cut: (cut.cycles, cut.pixels))
     if dual_issue:
         return replace(best, runs=_runs(width, k, outputs, best))
-    groups = (width - best.tail) // best.pixels
-    fits = max(1, (ROW_COLUMNS - block_copy(k)) // (best.pixels * column)) if best.tail < best.pixels else 1
-    return replace(best, tile=-(-groups // -(-groups // fits)))
+    groups, left = (width - best.tail) // best.pixels, ROW_COLUMNS - best.pixels * column
+    if width > best.pixels and copied_bytes(k, outputs) <= left:
+        return replace(best, weights="layer")
+    fits = max(1, (ROW_COLUMNS - copied_bytes(k, 2)) // (best.pixels * column)) if best.tail < best.pixels else 1
+    tile = -(-groups // -(-groups // fits))
+    return replace(best, tile=tile, weights="block") if tile > 1 else best
 
 
-def block_copy(k: int) -> int:
-    """Bytes for a copy of the weights of a block of two channels, with their constants, at most."""
-    return 2 * (-(-k // 4) * 4 + 16)
+def copied_bytes(k: int, channels: int) -> int:
+    """Bytes for a copy of the weights of some channels with their constants, at most."""
+    return channels * (-(-k // 4) * 4 + 16)
 
 
 def _cut(width: int, pixels: int, dual_issue: bool) -> RowBlock:
@@ -127,12 +137,10 @@ def scratch_bytes(node: Node, streamed: bool, dual_issue: bool = True) -> int:
         return fetch_scratch(shapes[0], str(node.args[0].ty.dtype))
     if op in ("conv2d", "dense"):
         k, by_words = int(np.prod(shapes[1][1:])), shapes[0][-1] % 4 == 0
-        pixels = 3
         if streamed:
             cut = row_block(_out_width(node), k, shapes[1][0], by_words=by_words, dual_issue=dual_issue)
-            copied = block_copy(k) if cut.tile > 1 else 0
-            return cut.pixels * cut.tile * column_bytes(k, by_words=by_words) + copied
-        return pixels * column_bytes(k, by_words=by_words)
+            return cut.scratch(k, shapes[1][0], by_words=by_words)
+        return 3 * column_bytes(k, by_words=by_words)
     if op == "depthwise_conv2d":
         shape = _depthwise_shape(node)
         if streamed:
@@ -184,7 +192,7 @@ def constant_reads(graph: RowGraph, op: RowOp, node: Node) -> tuple[int, int]:
 
     Winograd's are larger and read for every group of tiles; what the whole layer reads more than once is not counted again.
     """
-    if op.group > 1:
+    if op.group > 1 and node.op == "conv2d":
         shape = conv_shape(node)
         groups = -(-shape.out_width // 2 // row_tiles(shape))
         whole = graph.firings(op) * shape.out_width // 2 // _WHOLE_TILES
@@ -241,7 +249,8 @@ def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float
         sums = _SUM * out.nbytes * (len(op.inputs) - 1)  # of a residual
         return whole * row_work(pixels, 3) * each + sums, rows * each + sums + firing
     if node.op == "depthwise_conv2d":
-        whole, streamed = depthwise_work(op.macs, out.nbytes, op.rows.extent, op.rows.stride)
+        read = (op.group - 1) * op.rows.stride + op.rows.extent
+        whole, streamed = depthwise_work(op.macs, out.nbytes, read / op.group, op.rows.stride)
         return whole, streamed + firing
     if node.op == "fetch":
         return firing, firing  # the application works as much either way
@@ -249,10 +258,15 @@ def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float
     return whole, whole + firing
 
 
-def depthwise_work(macs: int, outputs: int, kernel_rows: int, stride: int) -> tuple[float, float]:
+def depthwise_work(macs: int, outputs: int, kernel_rows: float, stride: int) -> tuple[float, float]:
     """(whole layer, rows alone) instructions of a depthwise layer: input rows are widened once a strip, or once an output row."""
     products = 0.75 * macs + 3.0 * outputs
     return products + 1.5 * outputs * stride, products + 1.5 * outputs * kernel_rows
+
+
+def strip_scratch(node: Node, rows: int) -> int:
+    """Bytes of scratch of a depthwise convolution that makes `rows` rows at once in a stream; 0 for other layers."""
+    return 4 * (shape := _depthwise_shape(node)).plane_rows(rows) * shape.row_bytes if node.op == "depthwise_conv2d" else 0
 
 
 def runs_in_place(node: Node) -> bool:
@@ -283,7 +297,8 @@ def _shapes(node: Node) -> list[tuple[int, ...]]:
 def costs_of(*, dual_issue: bool) -> Costs:
     """What the kernels of this package cost on a core that issues two instructions at once, or one."""
     scratch = partial(scratch_bytes, dual_issue=dual_issue)
-    return Costs(scratch, streaming_work, runs_in_place, paired_scratch, roomy_scratch, constant_bytes, constant_reads, read_again, CYCLES)
+    constants = (constant_bytes, constant_reads, read_again)
+    return Costs(scratch, streaming_work, runs_in_place, paired_scratch, roomy_scratch, *constants, CYCLES, strip_scratch)
 
 
 COSTS = costs_of(dual_issue=True)

@@ -13,7 +13,7 @@ from tests.schedules.test_stream import run_guarded
 from tests.support.host import HostModel
 from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.passes.stream_rows import StreamRows
-from tvm_tiny.schedules.stream_costs import ROW_COLUMNS, block_copy, column_bytes, row_block
+from tvm_tiny.schedules.stream_costs import ROW_COLUMNS, row_block
 
 DISABLED = ["remove-constant-channels"]
 
@@ -25,8 +25,7 @@ def test_every_pixel_is_computed_once(width: int, k: int, outputs: int, by_words
     assert (width - cut.tail) % cut.pixels == 0
     assert cut.tail % cut.group == 0
     assert cut.tail < width
-    columns = cut.pixels * cut.tile * column_bytes(k, by_words=by_words) + (block_copy(k) if cut.tile > 1 else 0)
-    assert columns <= ROW_COLUMNS or cut.pixels == 1
+    assert cut.scratch(k, outputs, by_words=by_words) <= ROW_COLUMNS or cut.pixels == 1
     assert outputs // 2 % cut.runs == 0
 
 

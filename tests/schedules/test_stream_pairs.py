@@ -17,7 +17,8 @@ from tests.schedules.test_stream import run_guarded
 from tests.support.host import HostModel
 from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.memory.stream_check import check_segment
-from tvm_tiny.memory.stream_choice import forced, in_pairs
+from tvm_tiny.memory.stream_choice import in_pairs
+from tvm_tiny.memory.stream_strips import forced
 from tvm_tiny.memory.tiny_rows import tiny_rows
 from tvm_tiny.ops import add as add_op
 from tvm_tiny.ops.graph import TinyGraph

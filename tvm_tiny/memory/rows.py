@@ -8,7 +8,7 @@ makes rows of its output:
     kind      firings        firing f reads                                        after f firings there are
     window    output rows    rows f*stride - pad … of input 0 (clipped), row f of   f output rows
                              every other input (a fused residual)
-              / group        the same for `group` output rows at once               f*group output rows
+              / group        the same for `group` output rows at once               f*group output rows, in the end all
     rows      output rows    row f // repeat of every input                         f output rows
     reduce    input rows     row f of input 0                                       all output rows at the end, none before
     whole     1              every input completely                                 all output rows
@@ -101,7 +101,7 @@ class RowOp:
     pointwise : bool
         An output pixel needs exactly the pixels at its own position: it can be fused per pixel with its producer.
     group : int
-        Output rows a firing makes in a stream, for kind "window"; the output's height is a multiple of it.
+        Output rows a firing makes in a stream, for kind "window"; the last firing makes those that are left.
     """
 
     name: str
@@ -150,12 +150,12 @@ class RowGraph:
         """How often `op` fires in one run."""
         if op.kind == "whole":
             return 1
-        return self.tensors[op.inputs[0] if op.kind == "reduce" else op.output].height // op.group
+        return -(-self.tensors[op.inputs[0] if op.kind == "reduce" else op.output].height // op.group)
 
     def made(self, op: RowOp, fired: int) -> int:
         """Rows of the output that exist after `fired` firings."""
         if op.kind in ("window", "rows"):
-            return fired * op.group
+            return min(fired * op.group, self.tensors[op.output].height)
         return self.tensors[op.output].height if fired == self.firings(op) else 0
 
     def needs(self, op: RowOp, firing: int, position: int) -> tuple[int, int]:
@@ -166,7 +166,7 @@ class RowGraph:
         if op.kind == "reduce":
             return firing, firing + 1
         if op.kind == "window" and position == 0:
-            return op.rows.reads(firing * op.group, (firing + 1) * op.group, height)
+            return op.rows.reads(firing * op.group, self.made(op, firing + 1), height)
         out = self.tensors[op.output].height
         if height == 1 and out > 1:
             return 0, 1  # broadcast over rows: a squeeze-and-excite scale

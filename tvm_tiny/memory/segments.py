@@ -92,7 +92,8 @@ class Partition:
 def stages_of(graph: RowGraph, first: int, last: int, pixel_fusion: bool) -> tuple[Stage, ...]:
     """Operators [first, last) grouped into stages.
 
-    1. A residual ADD joins the operator that makes its operand on the longer path, when nobody else reads that operand.
+    1. A residual ADD joins the operator that makes its operand on the longer path, when nobody else reads that operand, and all firings
+       make as many rows of it.
     2. With pixel fusion, a pointwise operator joins the only producer of its input under the same condition, and a sum
        takes over the ring of a residual operand that only it reads.
     """
@@ -121,9 +122,15 @@ def _joins(graph: RowGraph, i: int, first: int, depth: dict[str, int], pixel_fus
         tensor = op.inputs[position]
         producer = graph.producer(tensor)
         private = graph.readers(tensor) == [i] and tensor not in graph.outputs
-        if producer >= first and private and graph.ops[producer].kind in ("window", "rows"):
+        if producer >= first and private and graph.ops[producer].kind in ("window", "rows") and _whole_firings(graph, producer):
             candidates.append((depth[tensor], producer))
     return max(candidates)[1] if candidates else None
+
+
+def _whole_firings(graph: RowGraph, producer: int) -> bool:
+    """Every firing of an operator makes as many rows, so that a sum can fire for each of them."""
+    op = graph.ops[producer]
+    return graph.tensors[op.output].height % op.group == 0
 
 
 def _stage(graph: RowGraph, members: Sequence[int], first: int, pixel_fusion: bool) -> Stage:
@@ -209,7 +216,7 @@ class Cutter:
         segment = self._segment(first, last)
         if segment is None:
             return None if last - first > 1 or self._fetched(first, last) else self._range(first, last, None)
-        ways = [segment, reordered(self.graph, segment, "prompt")] if self.options.one_scratch else [segment]
+        ways = [reordered(self.graph, segment, "prompt"), segment] if self.options.one_scratch else [segment]
         return min((self._range(first, last, way) for way in ways), key=lambda part: part.bytes)
 
     def _range(self, first: int, last: int, segment: StreamedSegment | None) -> Range:
@@ -287,7 +294,7 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
         pairs = part.segment.distances.items() if options.overlap else ()
         rights = tuple(Right(out, inp, "ascending", d) for (out, inp), d in pairs if inp not in options.external)
         if options.one_scratch:
-            layout = _one_scratch(graph, part.segment, ops, options)
+            layout = scratch_layout(graph, part.segment, ops, options)
             sizes = {f"{ops[0].name}.scratch": layout.nbytes}
             over = layout.distances.items() if options.overlap and layout.nbytes else ()
             rights += tuple(Right(f"{ops[0].name}.scratch", inp, "ascending", d) for inp, d in over if inp not in options.external)
@@ -301,7 +308,7 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
     return touched + scratch, Step(name, reads, writes, tuple(b.name for b in scratch), rights)
 
 
-def _one_scratch(graph: RowGraph, segment: StreamedSegment, ops: Sequence[RowOp], options: Options) -> Layout:
+def scratch_layout(graph: RowGraph, segment: StreamedSegment, ops: Sequence[RowOp], options: Options) -> Layout:
     """Rings, sums and kernel scratch of a segment as one buffer."""
     return place(regions_of(graph, segment, {op.name: options.scratch(op, True) for op in ops}), options.align)
 

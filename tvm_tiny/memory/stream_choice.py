@@ -5,7 +5,7 @@ Candidates are the partitions of least streamed work within a row of budgets fro
 is planned for real (offsets, kernel scratch estimated), its cycles estimated (`tvm_tiny.schedules.stream_costs`). The goals:
 
     speed      nothing is streamed
-    sram       the least arena, whatever the work
+    sram       the least arena, whatever the work; within a hundredth of it more rows at once where that is less work
     balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within a
                tenth of the smallest
 With a budget, "balanced" is the least work that fits it; when none does, the smallest arena.
@@ -13,7 +13,7 @@ With a budget, "balanced" is the least work that fits it; when none does, the sm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -27,8 +27,9 @@ from tvm_tiny.ops.graph import Node
 GOALS = ("speed", "sram", "balanced")
 _STEPS = (1.0, 1.05, 1.1, 1.25, 1.5, 2.0)  # budgets, as multiples of the least peak
 _KNEE = 1.1
+_LEAST = 1.005  # arenas that count as the least
 _LONGEST = 250  # operators a segment: the firing program has a byte for each
-_EFFORT = 2.0
+EFFORT = 2.0
 _ALIGN = 4
 
 
@@ -98,6 +99,7 @@ class Costs:
     `constants(node)` is the bytes of a layer's constants, `reads(graph, op, node)` how often a stream reads them, and the bytes of each;
     `again` the instructions' worth of reading them again where operators take turns row by row; `cycles` those of an instruction.
     `in_place(node)` tells whether the whole-layer kernel of a window writes over its input.
+    `strip(node, rows)` is the scratch of a form that makes so many rows at once in a stream, for less work; 0 where there is none.
     """
 
     scratch: Callable[[Node, bool], int]
@@ -109,28 +111,7 @@ class Costs:
     reads: Callable[[RowGraph, RowOp, Node], tuple[int, int]] = lambda graph, op, node: (1, 0)
     again: Callable[[Sequence[tuple[int, int]]], float] = lambda parts: 0.0
     cycles: float = 1.0
-
-
-def forced(rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs, arena: int | None = None) -> Choice:
-    """Exactly these ranges of operators [first, last), streamed; everything else layer by layer. `arena` is what the network may take.
-
-    Raises
-    ------
-    OptionError
-        A range can't be streamed, or has several results.
-    """
-    rows = in_pairs(rows, costs)
-    cutter = cutter_of(rows, costs)
-    ranges = []
-    for first, last in segments:
-        found = cutter.range(first, last)
-        if found is None or not found.streamed or not _allowed(rows.graph, first, last):
-            raise OptionError(
-                f"operators {first}..{last - 1} can't be streamed together", remedy="leave out operators that need whole tensors"
-            )
-        ranges.append(found)
-    chosen: dict[str, Any] = {"segments": [list(s) for s in segments]}
-    return Choice(tuple(ranges), "forced", "asked for", chosen | ({"arena_bytes": arena} if arena is not None else {}))
+    strip: Callable[[Node, int], int] = lambda node, rows: 0
 
 
 def cutter_of(rows: TinyRows, costs: Costs) -> Cutter:
@@ -138,13 +119,20 @@ def cutter_of(rows: TinyRows, costs: Costs) -> Cutter:
     nodes = {op.name: node for op, node in zip(rows.graph.ops, rows.nodes, strict=True)}
 
     def scratch(op: RowOp, streamed: bool) -> int:
-        return costs.paired(nodes[op.name]) if streamed and op.group > 1 else costs.scratch(nodes[op.name], streamed)
+        node = nodes[op.name]
+        return costs.strip(node, op.group) or costs.paired(node) if streamed and op.group > 1 else costs.scratch(node, streamed)
 
     return _cutter(rows.graph, _outside(rows), scratch)
 
 
 def _cutter(graph: RowGraph, external: tuple[str, ...], scratch: Callable[[RowOp, bool], int]) -> Cutter:
     return Cutter(graph, Options(("in-place", "ascending"), external=external, one_scratch=True, scratch=scratch, align=_ALIGN))
+
+
+def grouped(rows: TinyRows, groups: Mapping[str, int]) -> TinyRows:
+    """The same rows, operators making as many at once as `groups` says."""
+    ops = tuple(replace(op, group=groups.get(op.name, 1)) for op in rows.graph.ops)
+    return replace(rows, graph=RowGraph(rows.graph.tensors, ops, rows.graph.inputs, rows.graph.outputs))
 
 
 def with_rights(rows: TinyRows, costs: Costs) -> TinyRows:
@@ -164,7 +152,8 @@ def _outside(rows: TinyRows) -> tuple[str, ...]:
     return tuple(sorted(floats & (quantised | unread) | fetched))
 
 
-def _allowed(graph: RowGraph, first: int, last: int) -> bool:
+def may_stream(graph: RowGraph, first: int, last: int) -> bool:
+    """Whether operators [first, last) can be one stage: not too many, and of one result."""
     return last - first <= _LONGEST and (last == first + 1 or len(leaving(graph, first, last)) == 1)
 
 
@@ -198,7 +187,8 @@ def pick(found: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
     """The candidate for the goal, and why; `found` is sorted by bytes, then work."""
     smallest = found[0]
     if options.goal == "sram":
-        return smallest, "the least arena"
+        least = [c for c in found if c.arena_bytes <= smallest.arena_bytes * _LEAST]
+        return min(least, key=lambda c: c.overhead), "the least arena"
     fits = [c for c in found if options.budget is not None and c.arena_bytes <= options.budget]
     if fits:
         return min(fits, key=lambda c: c.overhead), f"the least work within {options.budget:,} bytes"
@@ -238,7 +228,7 @@ def layer_by_layer(rows: TinyRows, costs: Costs) -> Candidate:
     cutter = cutter_of(rows, costs)
     ranges = tuple(r for i in range(len(rows.graph.ops)) if (r := cutter.range(i, i + 1)) is not None)
     partition = Partition(ranges, max(r.bytes for r in ranges), cutter.options)
-    return Candidate(partition, plan_partition(rows.graph, partition, _EFFORT).arena_bytes, 0.0)
+    return Candidate(partition, plan_partition(rows.graph, partition, EFFORT).arena_bytes, 0.0)
 
 
 def in_pairs(rows: TinyRows, costs: Costs) -> TinyRows:
@@ -284,7 +274,7 @@ def _candidates(problem: _Problem, cutter: Cutter) -> Iterator[Candidate]:
     graph, options = cutter.graph, problem.options
 
     def allowed(first: int, last: int) -> bool:
-        return _allowed(graph, first, last)
+        return may_stream(graph, first, last)
 
     least = least_peak(cutter, allowed)
     layers = least_peak(cutter, _alone)
@@ -297,7 +287,7 @@ def _candidates(problem: _Problem, cutter: Cutter) -> Iterator[Candidate]:
             cuts = tuple(r.first for r in partition.ranges)
             if cuts not in seen:
                 seen.add(cuts)
-                plan = plan_partition(graph, partition, _EFFORT)
+                plan = plan_partition(graph, partition, EFFORT)
                 yield Candidate(partition, plan.arena_bytes, *_cost(problem, partition))
                 if plan.arena_bytes <= partition.peak:
                     break
