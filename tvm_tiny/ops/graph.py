@@ -36,8 +36,8 @@ class Node:
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of its call's arguments; read from TVM's objects once."""
-        return [tuple(int(d) for d in a.ty.shape.values) for a in self.args]
+        """Shapes of its call's arguments that are tensors (operators in float have others too); read from TVM's objects once."""
+        return [tuple(int(d) for d in a.ty.shape.values) for a in self.args if isinstance(a.ty, relax.TensorType)]
 
     def constant(self, index: int) -> np.ndarray:
         """The array of a constant argument."""
