@@ -49,7 +49,7 @@ def test_attributes_come_back_as_python_values_with_defaults() -> None:
     attrs = ops.attrs_of(expr)
     assert attrs == {
         "x_zp": -3, "y_zp": 4, "clamp_min": -128, "clamp_max": 127, "rounding": "gemmlowp", "source": "logits",
-        "x_scale": 0.1, "y_scale": 0.0, "in_place": [],
+        "x_scale": 0.1, "y_scale": 0.0, "in_place": [], "skip_zeros": -1,
     }  # fmt: skip
     x, w, b, *_ = variables(((1, 4, 4, 3), "int8"), ((5, 3, 3, 3), "int8"), ((5,), "int32"))
     conv = ops.call("tiny.conv2d", x, w, b, b, b, x_zp=0, y_zp=0, padding=(1, 0, 1, np.int32(2)))
