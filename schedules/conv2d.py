@@ -19,7 +19,6 @@ from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
-from tvm_tiny.schedules.nests import tiling
 from tvm_tiny.schedules.nests.gemm import gemm_nest
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.schedules.residual import addition_of, rights
@@ -93,7 +92,7 @@ def space_of(shape: Conv2DShape, rule: str = "conv2d") -> Space:
         channels, together = int(choice["channels"]), int(choice["pixels"])
         return channels * together <= (6 if choice["operand"] == "w8" else _MOST_SUMS) and int(choice["tile"]) * together <= pixels
 
-    return Space(rule, decisions, legal, tiling.products)
+    return Space(rule, decisions, legal)
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

@@ -18,7 +18,6 @@ from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.conv2d import block_of, distance, parameters_of, shape_of, space_of, stores
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
-from tvm_tiny.schedules.nests import tiling
 from tvm_tiny.schedules.nests.gemm import gemm_nest
 from tvm_tiny.schedules.residual import addition_of, rights
 from tvm_tiny.schedules.space import Choice, Space
@@ -60,7 +59,7 @@ def _space(shape: Conv2DShape) -> Space:
         even = int(choice["rows"]) * shape.width % (int(choice["pixels"]) * int(choice["tile"])) == 0
         return gemm.legal(choice) and (even or int(choice["rows"]) == shape.height)
 
-    return Space("pointwise", {**gemm.decisions, "rows": rows}, legal, tiling.products)
+    return Space("pointwise", {**gemm.decisions, "rows": rows}, legal)
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

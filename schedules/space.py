@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tuning spaces: the decisions of a rule as samples of a TVM schedule, so that MetaSchedule searches them and a trace records them.
 
-A space tiles, reorders and unrolls the layer's loops as the kernel's are (`nests/tiling`), and writes every decision, those of operand
-forms too, as an annotation `tiny.choice.<name>` of the function's root block. `tvm_tiny.schedules.rules.realise` makes the kernel the
-annotations describe. The same annotations, read back from a replayed trace, give the same kernel.
+A space never changes the loops of the layer: every decision becomes an annotation `tiny.choice.<name>` of the function's root block, and
+`tvm_tiny.schedules.rules.realise` makes the kernel the annotations describe. The same annotations, read back from a replayed trace, give
+the same kernel.
 """
 
 from __future__ import annotations
@@ -35,14 +35,11 @@ class Space:
         Alternatives of each decision, integers or words.
     legal : callable
         Tells cheaply whether decisions go together; what it lets pass may still turn out to need too many registers.
-    loops : callable
-        Schedules the layer's loops with the sampled decisions, by name.
     """
 
     rule: str
     decisions: dict[str, tuple[int | str, ...]]
     legal: Callable[[Choice], bool] = field(default=lambda _choice: True, compare=False)
-    loops: Callable[[Schedule, Mapping[str, Any]], None] = field(default=lambda _sch, _found: None, compare=False)
 
     @property
     def size(self) -> int:
@@ -59,18 +56,12 @@ class Space:
         return sch
 
     def annotate(self, sch: Schedule) -> None:
-        """Sample every decision on a schedule's `main`, schedule the loops, and annotate the root block.
-
-        In this order: after a root block was annotated TVM changes loops in place, in every function that shares them.
-        """
-        found: dict[str, Any] = {}
-        for name, alternatives in self.decisions.items():
-            numbers = list(range(len(alternatives))) if isinstance(alternatives[0], str) else list(alternatives)
-            found[name] = sch.sample_categorical(numbers, [1.0 / len(numbers)] * len(numbers))
-        self.loops(sch, found)
+        """Sample every decision on a schedule's `main` and annotate its root block."""
         root = sch.get_sblock("root")
         sch.annotate(root, _RULE, self.rule)
-        for name, sampled in found.items():
+        for name, alternatives in self.decisions.items():
+            numbers = list(range(len(alternatives))) if isinstance(alternatives[0], str) else list(alternatives)
+            sampled = sch.sample_categorical(numbers, [1.0 / len(numbers)] * len(numbers))
             sch.annotate(root, _KEY + name, sampled)
 
     def read(self, annotations: Mapping[str, Any]) -> dict[str, int | str]:

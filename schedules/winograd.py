@@ -18,7 +18,6 @@ from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.conv2d import parameters_of, shape_of
 from tvm_tiny.schedules.microkernels import Conv2DShape, Core, MicroKernel, WinogradChoice, winograd
 from tvm_tiny.schedules.microkernels.winograd import winograd_applies
-from tvm_tiny.schedules.nests import tiling
 from tvm_tiny.schedules.overlap import ascending_distance
 from tvm_tiny.schedules.residual import addition_of, rights
 from tvm_tiny.schedules.space import Choice, Space
@@ -80,7 +79,7 @@ def space(func: tirx.PrimFunc, target: TinyTarget) -> Space | None:
     choices = _choices(shape)
     row = shape.out_width // 2
     groups = {c.groups for c in choices} | {2, 4}
-    return Space("winograd", {"tiles": tuple(t for t in (1, 2, 3, 4) if t <= row), "groups": tuple(sorted(groups))}, loops=tiling.tiles)
+    return Space("winograd", {"tiles": tuple(t for t in (1, 2, 3, 4) if t <= row), "groups": tuple(sorted(groups))})
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

@@ -102,7 +102,7 @@ class MutateDecision(ms.mutator.PyMutator):
 class DecisionFeatures(ms.feature_extractor.PyFeatureExtractor):
     """Features for the cost model: the decisions themselves, in logarithms and as words, with the products that decide cost.
 
-    TVM's features per store would say what its own code of the tiled loops costs, not what the kernel does.
+    The loops of a candidate say nothing (they are the layer's), so TVM's features per store would be the same for all.
     """
 
     def __init__(self, task: Task) -> None:
