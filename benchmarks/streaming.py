@@ -26,7 +26,6 @@ from tvm import tirx
 
 import tvm_tiny
 from benchmarks.speed import BOARD_TERMS, TIMEOUT
-from tvm_tiny import pipeline
 from tvm_tiny.cli.inputs import make_samples
 from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.ops import stage as stage_op
@@ -77,22 +76,25 @@ class Row:
 
 
 class _Kernels:
-    """The kernel of every convolution of a build, in order: whether it shares its code, and whether it is by Winograd."""
+    """The kernel of every convolution of a build, in order: in which form of code, and whether it is by Winograd."""
 
     def __init__(self) -> None:
-        self.chosen: list[tuple[bool, bool]] = []
+        self.chosen: list[tuple[bool, bool, bool]] = []
 
     def record(self, schedules: _Schedules) -> None:
         """Note what was chosen."""
         for name, j in _places(schedules):
-            functions = schedules._operators(name, schedules.small.get(name, frozenset()))[0][j].functions
-            self.chosen.append((j in schedules.small.get(name, ()), any("winograd" in f for f in functions)))
+            small, short = schedules.small.get(name, frozenset()), schedules.short.get(name, frozenset())
+            functions = schedules._operators(name, small, short)[0][j].functions
+            self.chosen.append((j in small, j in short, any("winograd" in f for f in functions)))
 
     def repeat(self, schedules: _Schedules) -> None:
         """Choose the same again."""
-        for (name, j), (small, by_winograd) in zip(_places(schedules), self.chosen, strict=True):
+        for (name, j), (small, short, by_winograd) in zip(_places(schedules), self.chosen, strict=True):
             if small:
                 schedules.small[name] = schedules.small.get(name, frozenset()) | {j}
+            if short:
+                schedules.short[name] = schedules.short.get(name, frozenset()) | {j}
             if not by_winograd:
                 schedules.funcs[name] = schedules.funcs[name].with_attr(DIRECT, True)
 
@@ -123,16 +125,16 @@ def build(path: Path, board: str, goal: str) -> tuple[CompiledModel, CompiledMod
     def unless_direct(function: Any) -> Any:
         return lambda func, *rest: None if _is_direct(func) else function(func, *rest)
 
+    chosen = tvm_tiny.build(path, board=board, optimize=goal, name="net").report.decisions["curve"]["chosen"]
     with patch.object(_Schedules, "keep_to", recorded):
-        streamed = tvm_tiny.build(path, board=board, optimize=goal, name="net")
-    phases = tuple(p for p in pipeline.PIPELINE if p.name not in ("stream-rows", "select-layout"))
+        streamed = tvm_tiny.build(path, board=board, optimize=goal, name="net", design=chosen)
+    whole = {**chosen, "segments": [], "planar": False, "bound": None}
     with ExitStack() as stack:
-        stack.enter_context(patch.object(pipeline, "PIPELINE", phases))
         stack.enter_context(patch.object(_Schedules, "keep_to", repeated))
         direct = tuple((n, unless_direct(r) if r is winograd.apply else r) for n, r in rules.RULES)
         stack.enter_context(patch.object(rules, "RULES", direct))
         stack.enter_context(patch.object(winograd, "realise", unless_direct(winograd.realise)))
-        layers = tvm_tiny.build(path, board=board, optimize=goal, name="net")
+        layers = tvm_tiny.build(path, board=board, optimize=goal, name="net", design=whole)
     return streamed, layers
 
 
