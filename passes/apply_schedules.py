@@ -35,7 +35,7 @@ from tvm_tiny.memory.program import ALIASING_OPS
 from tvm_tiny.memory.rights import Rights, grant, promised
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.code_choice import Contents, Form, Operator, choose_forms
-from tvm_tiny.schedules.code_size import HAS_SMALL_FORM, OperatorCode, operators_of
+from tvm_tiny.schedules.code_size import BYTES_PER_CALL, HAS_SMALL_FORM, OperatorCode, operators_of
 from tvm_tiny.schedules.cycles import BOARD_TERMS, core_of, estimated_cycles
 from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
 from tvm_tiny.schedules.rules import default_schedule
@@ -151,7 +151,7 @@ class _Schedules:
         """
         fastest, functions, constants = self._contents()
         places = [(name, j) for name, found in fastest.items() for j in found]
-        contents = Contents([Operator(name, j, (_form(fastest[name][j]),)) for name, j in places], functions, constants)
+        contents = Contents([Operator(name, j, (_form(name, fastest[name][j]),)) for name, j in places], functions, constants)
         chosen = [0] * len(places)
         if not contents.fits(chosen, code, flash):
             contents = replace(contents, operators=self._forms(fastest))
@@ -177,7 +177,9 @@ class _Schedules:
             found, own, more = self._operators(name)
             operators[name] = {j: o for j, o in enumerate(found) if o.op in HAS_SMALL_FORM}
             rest = [o for o in found if o.op not in HAS_SMALL_FORM]
-            functions |= {function or name: size for function, size in own.items()} | {f: n for o in rest for f, n in o.functions.items()}
+            loops = name if "tiny.c_sources" in self._scheduled(name, frozenset(), frozenset()).attrs else _equal_loops(self.funcs[name])
+            functions |= {function or loops: size for function, size in own.items()} | {f: n for o in rest for f, n in o.functions.items()}
+            functions[f"call of {name}"] = BYTES_PER_CALL
             constants += more + sum(o.constants for o in rest)
         return operators, functions, constants
 
@@ -188,7 +190,8 @@ class _Schedules:
             every = frozenset(operators)
             rule = operators[0].rule if 0 in operators else ""
             made = [self._operators(name, every, every if _SHORT[k] else frozenset(), rule)[0] for k in (1, 2)] if every else []
-            found += [Operator(name, j, tuple(_form(o) for o in (own, *(forms[j] for forms in made)))) for j, own in operators.items()]
+            for j, own in operators.items():
+                found.append(Operator(name, j, tuple(_form(name, o) for o in (own, *(forms[j] for forms in made)))))
         return found
 
     def _operators(
@@ -227,8 +230,15 @@ class _Schedules:
                 WHY.accepted(name, title, "the first rule that takes the layer", bytes=scratch)
 
 
-def _form(operator: OperatorCode) -> Form:
-    return Form(operator.lost, operator.functions, operator.constants)
+def _form(name: str, operator: OperatorCode) -> Form:
+    """A form of an operator of the call `name`; its loops are the call's own."""
+    own = f"{name} {operator.functions.get('', 0)}"  # other forms have other loops
+    return Form(operator.lost, {function or own: size for function, size in operator.functions.items()}, operator.constants)
+
+
+def _equal_loops(func: tirx.PrimFunc) -> str:
+    """Equal for functions of loops alone that are one function in C."""
+    return " ".join(str(func.attrs.get(key, "")) for key in ("tiny.op", "tiny.attrs")) + str([str(p.ty) for p in func.params])
 
 
 def _is_call_tir(expr: relax.Expr) -> bool:

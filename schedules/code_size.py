@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much flash the code of kernels takes, estimated from its text, and which layers give up speed for less of it.
+"""How much flash the code of kernels takes, estimated from its text, and the cycles that operators lose by sharing it.
 
 The estimate is good to some per cent of a network and the same on every machine: no compiler is asked.
 """
@@ -26,7 +26,9 @@ from tvm_tiny.target import TinyTarget
 # Fitted to arm-none-eabi-gcc 12.2 -O2 on the MLPerf Tiny and MCUNet networks.
 _BYTES_PER_STATEMENT = 8.0
 _LONG_STATEMENTS = {"depthwise_rows": 14.0, "quantize": 24.0}
-_BYTES_PER_CALL = 50  # a layer's functions and its call by the entry
+BYTES_PER_CALL = 37
+"""Bytes of a call by the entry, and of the function that is the layer."""
+_BYTES_PER_KERNEL = 13  # a function of loops around one call
 _BYTES_PER_BLOCK = 40  # a call of a block from a layer's loops
 _LOOP_KERNEL = 110
 _DRIVERS = {"gemm_driver": 436, "depthwise_strips": 462, "stream": 376}
@@ -40,7 +42,7 @@ _NARROW = re.compile(
 )
 _TYPES = re.compile(r"#ifndef TINY_\w+\n.*?\n#endif\n", re.DOTALL)
 
-HAS_SMALL_FORM = ("tiny.conv2d", "tiny.depthwise_conv2d")
+HAS_SMALL_FORM = ("tiny.conv2d", "tiny.depthwise_conv2d", "tiny.dense")
 """Operators whose kernels can share their code."""
 
 
@@ -58,6 +60,8 @@ def lost_cycles(layer: Layer, rule: str, core: Core) -> float:
     if layer.op == "tiny.depthwise_conv2d":
         _, height, _, channels = layer.shapes[-1]
         return (45 if layer.by_rows else 20) * height * channels + 0.12 * layer.macs
+    if layer.op == "tiny.dense":
+        return 0.4 * layer.macs
     terms, (_, height, width, outputs) = math.prod(layer.shapes[1][1:]), layer.shapes[-1]
     groups = -(-terms // (4 * MULTIPLE)) * MULTIPLE
     triples = height * -(-width // 3) if layer.by_rows else -(-height * width // 3)
@@ -127,22 +131,21 @@ def operators_of(
         return found, rest, packed - sum(operator.constants for operator in found)
     if layer is None or layer.op not in HAS_SMALL_FORM:
         return [], functions, packed
-    rest = {"": functions.pop("")}
     rule = str(json.loads(str(func.attrs["tiny.kernel"]))["rule"])
     layer = replace(layer, small_code=frozenset(func.attrs["tiny.small_code"]), short_code=frozenset(func.attrs["tiny.short_code"]))
     lost = lost_cycles(layer, fastest or rule, Core.of(target.mcpu))
     unpacked = sum(layer.constants[i].size * (1 if i == 1 else 4) for i in (1, 2, 3, 4))
-    return [OperatorCode(layer.op, lost, functions, packed, unpacked if rule == "winograd" else packed, rule)], rest, 0
+    return [OperatorCode(layer.op, lost, functions, packed, unpacked if rule == "winograd" else packed, rule)], {}, 0
 
 
 def function_bytes(func: tirx.PrimFunc) -> dict[str, int]:
-    """Estimated bytes of what a scheduled function needs: microkernels by name; under "" loops of its own and what a call costs."""
+    """Estimated bytes of what a scheduled function needs: microkernels by name; under "" loops of its own."""
     sources = func.attrs.get("tiny.c_sources") if func.attrs is not None else None
     if sources is None:
-        return {"": _BYTES_PER_CALL + _LOOP_KERNEL}
+        return {"": _LOOP_KERNEL}
     calls: list[tvm.ir.Call] = []
     structural_walk(func.body, [(tvm.ir.Call, lambda call: calls.append(call) if _is_extern(call) else None)])
-    own = _BYTES_PER_CALL + _BYTES_PER_BLOCK * (len(calls) - 1 if len(calls) > 1 else 0)
+    own = _BYTES_PER_KERNEL + _BYTES_PER_BLOCK * (len(calls) - 1 if len(calls) > 1 else 0)
     return {"": own} | {str(name): text_bytes(str(text), str(name)) for name, text in sources if str(name) != "preamble"}
 
 

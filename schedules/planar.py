@@ -24,6 +24,8 @@ from tvm_tiny.schedules.residual import addition_of
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 
+_SMALL_UNROLL = 4  # groups an iteration where code should be small
+
 
 def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     """Take `tiny.conv2d` from NHWC to NCHW and `tiny.depthwise_conv2d` from NCHW to NHWC, one image."""
@@ -49,6 +51,7 @@ def planar_kernel(layer: Layer, target: TinyTarget) -> MicroKernel | None:
         if layer.op == "tiny.conv2d" and layouts == ("NHWC", "NCHW") and (conv := conv2d.shape_of(plain)) is not None:
             planar = replace(conv, planar=True)
             choice = default_choice(planar, core, layer.scratch_room)
+            choice = replace(choice, unroll=min(_SMALL_UNROLL, choice.unroll)) if layer.small_code else choice
             return conv2d_kernel(f"{PREFIX}gemm", planar, conv2d.parameters_of(plain, planar), core, choice=choice)
         if layer.op == "tiny.depthwise_conv2d" and layouts == ("NCHW", "NHWC") and plain.shapes[0][0] == 1:
             window = replace(depthwise.shape_of(plain), planar=True)
