@@ -23,7 +23,7 @@ from .layer import Core, LayerParameters, MicroKernel, words
 from .widen import widen_function
 
 CHANNELS, PIXELS = 2, 3
-"""The block; layers of fewer than three pixels take one pixel."""
+"""The block; layers of fewer than three pixels take one pixel, and so do rows."""
 
 _COPIES = {"flash": 0, "layer": 1, "block": 2}
 _TYPES = (
@@ -59,7 +59,8 @@ def pointwise_shared(
     """
     if not shape.is_pointwise or shape.planar or shape.channels < 4 or shape.outputs < CHANNELS:
         return None
-    pixels = PIXELS if choice.pixels > 1 and shape.out_width * shape.out_height >= PIXELS else 1
+    together = shape.out_width * (1 if row_form else shape.out_height)
+    pixels = PIXELS if choice.pixels > 1 and together >= PIXELS else 1
     choice = replace(choice, channels=CHANNELS, pixels=pixels, tile=max(1, choice.tile), shared=True)
     matrix = _pack(shape, layer, choice)
     if matrix.requant.form is Form.ACCUMULATOR:

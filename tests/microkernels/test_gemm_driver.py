@@ -69,6 +69,29 @@ def _overlapped(source: str, kernel: MicroKernel, image: np.ndarray, at: int, di
     return image[at : at + int(np.prod(kernel.output_shape))]
 
 
+@pytest.mark.host_cc
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_a_row_is_written_and_nothing_before_it(width: int, rng: np.random.Generator, tmp_path: Path) -> None:
+    """Rows of fewer pixels than a block have none before them to compute again."""
+    shape = Conv2DShape(4, width, 8, 6)
+    layer = random_parameters(random_weights((6, 1, 1, 8), rng), False, rng)
+    kernel = pointwise_shared("k", shape, layer, Core(), BlockChoice(2, 3), row_form=True)
+    assert kernel is not None
+    x = random_input(kernel.input_shape, rng)
+    size = 6 * width
+    image = np.concatenate([x.reshape(-1), np.full(3 * size, 0x55, np.int8)])
+    at = x.size + size
+    source = kernel.c_source + (
+        f"void overlapped(int8_t *image, int8_t *unused, const void *packed, void *scratch) {{\n"
+        f"  const int8_t *row = image + {2 * 8 * width};\n  (void)unused;\n"
+        f"  {kernel.row_name}(&row, image + {at}, 2, 3, packed, scratch);\n}}\n"
+    )
+    found = _overlapped(source, replace(kernel, output_shape=(size,)), image, at, tmp_path)
+    assert np.array_equal(found, kernel.reference(x)[2].reshape(-1))
+    assert (image[x.size : at] == 0x55).all()
+    assert (image[at + size :] == 0x55).all()
+
+
 @pytest.mark.qemu
 @pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4"])
 def test_assembly_is_exact(mcpu: str, rng: np.random.Generator, tmp_path: Path) -> None:
