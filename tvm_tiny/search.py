@@ -43,6 +43,7 @@ CURVE_ATTR = "tiny.curve"
 
 MOST_BUILT = 8
 _TOLD = {name: Explainer(name) for name in ("recompute", "patch-inference", "stream-rows")}
+_SURE = 0.8  # of the extra cycles allowed, what the estimate may be: it is some per cent of a network's cycles off
 _OFF = 1.05  # of its estimate, what a built arena may take
 _HEADS = 4  # in patches, each with streams after it
 _FLOOR = 0.7  # of the least arena that streams alone reach: a head below need not be smaller
@@ -233,6 +234,9 @@ def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) ->
         fits = list(points) if options.budget is not None else [min(points, key=lambda p: p.flash)]
     if options.goal == "speed":
         return fits[0], "layer by layer: the goal is speed"
+    if options.budget is None and options.goal == "balanced":
+        sure = [p for p in fits if p.overhead <= _SURE * options.max_overhead]
+        fits = sure or [min(fits, key=lambda p: p.overhead)]
     return pick(_sorted(fits), options)
 
 
