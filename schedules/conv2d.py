@@ -149,6 +149,9 @@ def distance(shape: Conv2DShape, kernel: MicroKernel) -> int:
 
 def stores(shape: Conv2DShape, kernel: MicroKernel) -> list[int]:
     """Bytes of the output that lie there after each tile of pixel groups, and after each pixel left over."""
+    if "chunk" in kernel.choices:  # of the shared driver, whose last call takes what is left
+        chunk, pixels = int(str(kernel.choices["chunk"])), shape.out_height * shape.out_width
+        return [end * shape.outputs for end in (*range(chunk, pixels - chunk + 1, chunk), pixels)]
     return [int(end) for end in _groups(shape, kernel)[2]]
 
 

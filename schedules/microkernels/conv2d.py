@@ -58,8 +58,7 @@ def conv2d(
     """
     choice = choice or default_choice(shape, core)
     choice = replace(choice, channels=min(choice.channels, shape.outputs))
-    made = pointwise_shared(name, shape, layer, core, choice, row_form=row_form) if choice.shared and residual is None else None
-    if made is not None:
+    if choice.shared and (made := pointwise_shared(name, shape, layer, core, choice, row_form=row_form, residual=residual)) is not None:
         return made
     rows = layer.weights.reshape(shape.outputs, shape.k)
     matrix = pack_matrix(rows, layer, choice)

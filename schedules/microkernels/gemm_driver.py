@@ -13,13 +13,14 @@ from dataclasses import replace
 import numpy as np
 
 from ..requantize_forms import Form
-from . import reference
+from .add import AddLayer
 from .c_source import CFunction, copy_function, function_name
 from .conv2d_shape import Conv2DShape
 from .gemm_block import GemmBlock
 from .gemm_layer import BlockChoice, PackedMatrix, pack_matrix
 from .gemm_shared import WALK_TYPE, shared_gemm_function, whole_bytes
 from .layer import Core, LayerParameters, MicroKernel, words
+from .residual import LEAST, ResidualSum, input_shape, residual_sum, with_residual
 from .widen import widen_function
 
 CHANNELS, PIXELS = 2, 3
@@ -51,9 +52,18 @@ typedef struct {
 
 
 def pointwise_shared(
-    name: str, shape: Conv2DShape, layer: LayerParameters, core: Core, choice: BlockChoice, *, row_form: bool = False
+    name: str,
+    shape: Conv2DShape,
+    layer: LayerParameters,
+    core: Core,
+    choice: BlockChoice,
+    *,
+    row_form: bool = False,
+    residual: AddLayer | None = None,
 ) -> MicroKernel | None:
     """The kernel of a pointwise layer, with `row_form` by rows too; None for what the driver does not take.
+
+    With `residual` (as of `conv2d`) the driver is called for some pixels at a time, and what it has stored is summed after each call.
 
     That is fewer than four channels or two outputs, planar outputs, and requantisation that has no form in assembly.
     """
@@ -67,21 +77,25 @@ def pointwise_shared(
         return None
     block = GemmBlock(CHANNELS, pixels, matrix.groups, matrix.operand, matrix.requant, None, dual_issue=core.dual_issue)
     copied = {"flash": 0, "layer": len(matrix.stream), "block": block.stream_bytes}[choice.weights]
-    *callees, whole, rows = _functions(name, block, core, fixed=choice.fixed)
+    added = residual_sum(name, residual, core) if residual is not None else None
+    *callees, whole, rows = _functions(name, block, core, fixed=choice.fixed, added=added)
+    chunk = _chunk(shape, block, choice)
     return MicroKernel(
         name=whole.name,
         functions=(*callees, whole, rows) if row_form else (*callees, whole),
-        packed=_head(shape, block, choice) + matrix.stream,
+        packed=_head(shape, block, choice) + matrix.stream + (words(np.array([chunk])) + added.packed if added is not None else b""),
         scratch_bytes=block.scratch_bytes * choice.tile + copied,
-        input_shape=(shape.height, shape.width, shape.channels),
+        input_shape=input_shape(shape, residual),
         output_shape=(shape.out_height, shape.out_width, shape.outputs),
         macs=shape.macs,
-        reference=lambda x: reference.conv2d(x, layer, shape.stride, shape.padding, shape.dilation),
+        reference=lambda x: with_residual(x, shape, layer, residual),
         choices={
             "operand": matrix.operand, "block": f"{CHANNELS}x{pixels}", "tile": choice.tile, "weights": choice.weights, "code": "shared",
             "requantise": f"{matrix.requant.form.value} per channel",
+            **({"residual": added.operand, "chunk": chunk} if added is not None else {}),
         },
         row_name=rows.name if row_form else None,
+        inputs=1 if added is None else 2,
     )  # fmt: skip
 
 
@@ -102,7 +116,13 @@ def _head(shape: Conv2DShape, block: GemmBlock, choice: BlockChoice) -> bytes:
     return words(np.array(fields))
 
 
-def _functions(name: str, block: GemmBlock, core: Core, *, fixed: bool) -> tuple[CFunction, ...]:
+def _chunk(shape: Conv2DShape, block: GemmBlock, choice: BlockChoice) -> int:
+    """Pixels of a call that a sum follows: whole tiles, as few as are worth the sum's own call; all where every call would copy weights."""
+    tile = block.pixels * choice.tile
+    return shape.out_height * shape.out_width if choice.weights == "layer" else -(-LEAST // (tile * shape.outputs)) * tile
+
+
+def _functions(name: str, block: GemmBlock, core: Core, *, fixed: bool, added: ResidualSum | None = None) -> tuple[CFunction, ...]:
     """Callees first; the whole layer last but one, then its rows."""
     made = [
         shared_gemm_function(name, block, fixed=fixed),
@@ -115,6 +135,11 @@ def _functions(name: str, block: GemmBlock, core: Core, *, fixed: bool) -> tuple
     whole = f"void {stem}(const int8_t *in, int8_t *out, const void *packed, void *scratch)"
     rows = f"void {stem}_rows(const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch)"
     once = f"  const tiny_gemm *g = packed;\n  {driver.name}(in, out, g->pixels, g, scratch, &form);\n"
+    if added is not None:
+        made.append(added.function)
+        stem = f"{stem}_{added.name.rpartition('_')[2]}"
+        whole = f"void {stem}(const int8_t *in, const int8_t *residual, int8_t *out, const void *packed, void *scratch)"
+        once = _in_chunks(driver.name, added.name)
     by_rows = (
         f"  const tiny_gemm *g = packed;\n  for (; begin != end; ++begin, out += g->width * g->outputs)\n"
         f"    {driver.name}(*rows++, out, g->width, g, scratch, &form);\n"
@@ -124,6 +149,20 @@ def _functions(name: str, block: GemmBlock, core: Core, *, fixed: bool) -> tuple
         driver,
         CFunction(stem, f"TINY_NOINLINE {whole};\n{whole} {{\n{form}{once}}}\n"),
         CFunction(f"{stem}_rows", f"{rows};\n{rows} {{\n{form}{by_rows}}}\n"),
+    )
+
+
+def _in_chunks(driver: str, added: str) -> str:
+    """C that sums what the driver has made of some pixels. The last call has no fewer: none is computed again that is summed."""
+    return (
+        f"  const tiny_gemm *g = packed;\n"
+        f"  const uint8_t *constants = (const uint8_t *)(g + 1) + (g->outputs + 1) / 2 * g->block;\n"
+        f"  const uint32_t chunk = tiny_load(constants);\n"
+        f"  for (uint32_t left = g->pixels; left != 0;) {{\n"
+        f"    const uint32_t pixels = left < 2 * chunk ? left : chunk, bytes = pixels * g->outputs;\n"
+        f"    {driver}(in, out, pixels, g, scratch, &form);\n"
+        f"    {added}(out, residual, constants + 4, bytes);\n"
+        f"    in += pixels * g->channels;\n    out += bytes;\n    residual += bytes;\n    left -= pixels;\n  }}\n"
     )
 
 

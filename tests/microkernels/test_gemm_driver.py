@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.microkernels.test_add_kernels import random_add
 from tests.support.kernel_runner import mismatches_on_device, run_host
 from tests.support.random_layers import random_input, random_parameters, random_weights
-from tvm_tiny.schedules.conv2d import distance
+from tvm_tiny.schedules.conv2d import distance, stores
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel
 from tvm_tiny.schedules.microkernels.gemm_driver import pointwise_shared
 
@@ -90,6 +92,32 @@ def test_a_row_is_written_and_nothing_before_it(width: int, rng: np.random.Gener
     assert np.array_equal(found, kernel.reference(x)[2].reshape(-1))
     assert (image[x.size : at] == 0x55).all()
     assert (image[at + size :] == 0x55).all()
+
+
+@pytest.mark.host_cc
+@pytest.mark.parametrize(
+    ("size", "weights", "tile"), [((1, 1), "flash", 1), ((7, 7), "flash", 1), ((13, 5), "block", 3), ((5, 9), "layer", 2)]
+)
+def test_a_residual_is_added_after_every_call(
+    size: tuple[int, int], weights: str, tile: int, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Every pixel once: the driver computes some again, but none that is summed."""
+    shape = Conv2DShape(*size, 8, 24)
+    layer = random_parameters(random_weights((24, 1, 1, 8), rng), False, rng)
+    kernel = pointwise_shared("k", shape, layer, Core(), BlockChoice(2, 3, tile=tile, weights=weights), residual=random_add(rng))
+    assert kernel is not None
+    x, y = rng.integers(-128, 128, (2, max(size[0] * size[1] * 24, 8))).astype(np.int8)
+    x, y = x[: size[0] * size[1] * 8], y[: size[0] * size[1] * 24]
+    source = kernel.c_source + (
+        f"void overlapped(int8_t *image, int8_t *unused, const void *packed, void *scratch) {{\n"
+        f"  (void)unused;\n  {kernel.name}(image, image + {x.size}, image + {x.size + y.size}, packed, scratch);\n}}\n"
+    )
+    image = np.concatenate([x, y, np.zeros(y.size, np.int8)])
+    found = _overlapped(source, kernel, image, x.size + y.size, tmp_path)
+    np.testing.assert_array_equal(found, kernel.reference(np.concatenate([x, y])).reshape(-1))
+    ends = stores(shape, kernel)
+    assert ends[-1] == y.size
+    assert all(b - a >= int(str(kernel.choices["chunk"])) * 24 for a, b in pairwise([0, *ends[:-1]]))
 
 
 @pytest.mark.qemu
