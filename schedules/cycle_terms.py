@@ -80,13 +80,13 @@ def conv2d_terms(layer: Layer, form: str, calls: Sequence[tuple[int, int]], bloc
         found[f"conv {code} pixels"] += full + rest
         found["conv calls"] += times
         found["conv channels a call"] += times * outputs
-        found.update(_sum_terms(layer, pixels * times * outputs))
+        found.update(_sum_terms(layer, pixels * times * outputs, times, rows=form.endswith("rows")))
     return found
 
 
-def _sum_terms(layer: Layer, elements: int) -> Terms:
-    """The residual a convolution adds."""
-    return Counter({"add add": elements} if residual_of(layer.attrs) is not None else {})
+def _sum_terms(layer: Layer, elements: int, times: int, *, rows: bool) -> Terms:
+    """The residual a convolution adds: as an addition beside it would."""
+    return Counter({"add rows" if rows else "add add": elements, "add calls": times} if residual_of(layer.attrs) is not None else {})
 
 
 def depthwise_terms(layer: Layer, form: str, calls: Sequence[tuple[int, int, int]], block: int, channels: int, spread: str) -> Terms:
@@ -166,7 +166,7 @@ def winograd_terms(layer: Layer, form: str = "") -> Terms:
     tiles, channels = -(-height // 2) * -(-width // 2), layer.shapes[0][3]
     products = tiles * _TILE * channels * outputs
     found = {f"winograd{form} products": products, f"winograd{form} sums": tiles * outputs, f"winograd{form} inputs": tiles * channels}
-    return Counter(found) + _sum_terms(layer, height * width * outputs)
+    return Counter(found) + _sum_terms(layer, height * width * outputs, height if form else 1, rows=bool(form))
 
 
 def call_terms(op: RowOp, calls: Mapping[tuple[int, int], int]) -> Terms:
