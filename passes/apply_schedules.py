@@ -37,6 +37,7 @@ from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.code_choice import Contents, Form, Operator, choose_forms
 from tvm_tiny.schedules.code_size import BYTES_PER_CALL, HAS_SMALL_FORM, OperatorCode, operators_of
 from tvm_tiny.schedules.cycles import BOARD_TERMS, core_of, estimated_cycles
+from tvm_tiny.schedules.memo import remembered
 from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
 from tvm_tiny.schedules.rules import default_schedule
 from tvm_tiny.target import TinyTarget, parse_target
@@ -137,9 +138,15 @@ class _Schedules:
             if self.binds:
                 func = func.with_attr({"tiny.step_room": room, "tiny.last_reader": name in self.last_readers})
             func = func.with_attr("tiny.row_choices", self.row_choices) if str(func.attrs.get("tiny.op", "")) == "tiny.stage" else func
-            default = default_schedule(func, self.target).mod["main"]
-            self._made[key] = default if small else recorded_schedule(func, self.target, self.records, default)
+            self._made[key] = self._schedule(func, recorded=not small)
         return self._made[key]
+
+    def _schedule(self, func: tirx.PrimFunc, *, recorded: bool) -> tirx.PrimFunc:
+        def make() -> tirx.PrimFunc:
+            default = default_schedule(func, self.target).mod["main"]
+            return recorded_schedule(func, self.target, self.records, default) if recorded else default
+
+        return remembered(func, (self.target, recorded), make)
 
     def keep_to(self, code: int | None, flash: int | None) -> dict[str, object]:
         """Give operators kernels that share their code, those that lose least by it, until all is within the budgets; say what was decided.

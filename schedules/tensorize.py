@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from tvm_tiny.ops import registry
 from tvm_tiny.ops.registry import TensorInfo
 from tvm_tiny.schedules.base import Layer, annotate
 from tvm_tiny.schedules.layer_form import BLOCK, KernelBuffers, per_element, substitute, whole, whole_layer, without
+from tvm_tiny.schedules.memo import remembered
 from tvm_tiny.schedules.microkernels import CFunction, MicroKernel
 from tvm_tiny.schedules.microkernels.c_source import PREAMBLE
 from tvm_tiny.schedules.nests.base import Nest, remember
@@ -76,14 +78,16 @@ def tensorized(
     func = _reordered(func, order)
     scratch_bytes = kernel.scratch_bytes if nest is None else nest.scratch_bytes
     buffers = KernelBuffers((len(kernel.packed),) if kernel.packed else (), (scratch_bytes,) if scratch_bytes else ())
-    if rows is None:
-        body = None if nest is None else lambda *around: nest.on(around, renamed)
-        sch, intrinsic = _in_one_call(func, name, kernel.inputs, buffers, body)
-        if nest is not None:
-            remember(intrinsic, nest)
+    if rows is not None:
+        main, intrinsic = _in_parts(func, name, order, kernel.inputs, buffers, rows)
+    elif nest is not None:
+        main, intrinsic = _in_one_call(func, name, kernel.inputs, buffers, lambda *around: nest.on(around, renamed))
+        remember(intrinsic, nest)
     else:
-        sch, intrinsic = _in_parts(func, name, order, kernel.inputs, buffers, rows)
-    body = without(sch.mod["main"], sch.mod["main"].params[kernel.inputs : len(func.params) - 1])
+        bare = tirx.PrimFunc(func.params, func.body).with_attr({"s_tir": True, "tirx.noalias": True})
+        make = partial(_in_one_call, bare, name, kernel.inputs, buffers, None)
+        main, intrinsic = remembered(bare, (name, kernel.inputs, buffers), make)
+    body = without(main, main.params[kernel.inputs : len(func.params) - 1])
     choices = kernel.choices if rows is None else {**kernel.choices, "rows": rows}
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
     return annotate(
@@ -119,18 +123,20 @@ def _reordered(func: tirx.PrimFunc, order: Sequence[int]) -> tirx.PrimFunc:
     return new.with_attrs(dict(func.attrs.items())) if func.attrs is not None else new
 
 
-def _in_one_call(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers, loops: Loops | None) -> tuple[Schedule, str]:
+def _in_one_call(
+    func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers, loops: Loops | None
+) -> tuple[tirx.PrimFunc, str]:
     form = whole_layer(func, buffers)
     sch = Schedule(tvm.IRModule({"main": form}))
     layer = sch.get_sblock(BLOCK)
     intrinsic = register_intrinsic(name, form, sch.get(layer).body, activations, buffers, loops)
     sch.tensorize(layer, intrinsic)
-    return sch, intrinsic
+    return sch.mod["main"], intrinsic
 
 
 def _in_parts(
     func: tirx.PrimFunc, name: str, order: Sequence[int], activations: int, buffers: KernelBuffers, rows: int
-) -> tuple[Schedule, str]:
+) -> tuple[tirx.PrimFunc, str]:
     layer, form = Layer.of(func), per_element(func, activations, buffers)
     assert layer is not None, name
     assert form is not None, f"{name}: the layer is no nest over its elements"
@@ -144,7 +150,7 @@ def _in_parts(
     assert small is not None, name
     intrinsic = register_intrinsic(name, small, small.body.block.body, activations, buffers)
     sch.tensorize(part, intrinsic)
-    return sch, intrinsic
+    return sch.mod["main"], intrinsic
 
 
 def register_intrinsic(

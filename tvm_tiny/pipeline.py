@@ -31,6 +31,7 @@ from tvm_tiny.passes.select_layout import SelectLayout
 from tvm_tiny.passes.skip_zeros import SkipZeros
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.schedules.cycles import cycle_costs
+from tvm_tiny.schedules.memo import remembering
 from tvm_tiny.schedules.microkernels import Core
 from tvm_tiny.search import Allowed, search
 from tvm_tiny.target import TinyTarget, parse_target
@@ -197,7 +198,8 @@ def run_pipeline(mod: tvm.IRModule, options: Options, dump: dict[str, str] | Non
         goal = StreamOptions(options.optimize, options.sram, options.max_overhead)
         copies, patches, rows = (name not in options.disable for name in DESIGNING)
         allowed = Allowed(copies, patches, rows, _costs(options.target))
-        out, rest = search(mod, goal, allowed, finish, options.flash)
+        with remembering():
+            out, rest = search(mod, goal, allowed, finish, options.flash)
     for number, (name, made) in enumerate([*trail, *rest]):
         if dump is not None:
             dump[f"phase{number}_{name.replace('-', '_')}"] = made.script(show_meta=False)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_fetched_patches_replace_the_image_by_a_compact_tile() -> None:
 
 
 def candidates(graph: RowGraph, max_overhead: float) -> list:
-    rows = TinyRows(graph, [None] * len(graph.ops), {})
+    rows = TinyRows(graph, [SimpleNamespace(op="any")] * len(graph.ops), {})
     return patch_candidates(rows, Cutter(graph, Options()), StreamOptions("sram", None, max_overhead), by_macs())
 
 

@@ -12,6 +12,7 @@ kernel scratch here).
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,7 +78,7 @@ def figure(graph: RowGraph, idea: str) -> object:
         ranges = tuple(Range(i, i + 1, 0, None) for i in range(len(graph.ops)))
         return plan_memory(*partition_steps(graph, Partition(ranges, 0, Options(rights)))).arena_bytes
     if idea.startswith("4"):
-        rows = TinyRows(graph, [None] * len(graph.ops), {})  # type: ignore[list-item]
+        rows = TinyRows(graph, [SimpleNamespace(op="any")] * len(graph.ops), {})
         goal = StreamOptions("sram", None, 10.0 if idea == "4" else 0.1)
         choice = patch_candidates(rows, Cutter(graph, Options()), goal, by_macs())[-1]
         check_patch_stage(graph, choice.stage)
