@@ -66,7 +66,9 @@ class StreamRows:
     pairs : bool, optional
         Whether they are used, whatever the core.
     strips : int
-        With `segments`: rows at once, where an operator has such a form. Under the goal "sram" as many as `arena` leaves room for.
+        With `segments`: rows at once, where an operator has such a form.
+    taller : bool
+        With `segments`: as many rows at once as `arena` leaves room for.
     arena : int, optional
         With `segments`, what the arena may take: no kernel outside spends what streaming saves.
     """
@@ -81,10 +83,11 @@ class StreamRows:
         *,
         pairs: bool | None = None,
         strips: int = 1,
+        taller: bool = False,
         arena: int | None = None,
     ) -> None:
         self.options = StreamOptions(goal, budget, max_overhead)
-        self.segments, self.strips, self.arena = segments, strips, arena
+        self.segments, self.strips, self.arena, self.taller = segments, strips, arena, taller
         costs = COSTS if target is None else costs_of(dual_issue=Core.of(target.mcpu).dual_issue)
         able = target is None or target.has_dsp or target.is_host
         self.costs = costs if (able if pairs is None else pairs) else replace(costs, paired=lambda node: 0)
@@ -99,7 +102,7 @@ class StreamRows:
         if self.segments is None:
             choice = choose(rows, self.options, self.costs)
         else:
-            choice = forced(rows, self.segments, self.costs, self.arena, self.strips, more=self.options.goal == "sram")
+            choice = forced(rows, self.segments, self.costs, self.arena, self.strips, more=self.taller)
         for candidate in choice.log:
             tell = WHY.accepted if candidate.chosen else WHY.rejected
             tell("", f"stream {_titles(rows, candidate.segments)}", candidate.reason, bytes=candidate.bytes)

@@ -50,7 +50,14 @@ def bottleneck() -> tvm.IRModule:
     return b.finish(b.conv(b.depthwise(b.conv(x, 48), 3), 8))
 
 
-JOINT = {"copies": [], "patches": {"operators": [0, 3], "grid": [2, 4]}, "segments": [[1, 4], [4, 7]], "pairs": False, "planar": True}
+JOINT = {
+    "copies": [],
+    "patches": {"operators": [0, 3], "grid": [2, 4]},
+    "segments": [[1, 4], [4, 7]],
+    "pairs": False,
+    "taller": False,
+    "planar": True,
+}
 
 
 @pytest.mark.host_cc
@@ -88,7 +95,7 @@ def test_the_choice_is_a_point_and_says_where_the_knee_lies() -> None:
 
 
 def test_a_design_survives_json() -> None:
-    made = Design(("mul",), (0, 3, (2, 4)), ((1, 4), (4, 7)), True, False, 1234)
+    made = Design(("mul",), (0, 3, (2, 4)), ((1, 4), (4, 7)), True, True, False, 1234)
     assert Design.of(made.to_dict()) == made
     assert (
         made.describe() == "computed twice for mul, operators 0..2 in 2x4 patches, operators 1..3, 4..6 streamed (patches counted as one)"

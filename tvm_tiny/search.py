@@ -182,7 +182,7 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
     points: list[Point] = []
     built: dict[Design, tuple[tvm.IRModule, Trail, dict[Decision, None]]] = {}
     failed: list[MemoryDoesNotFitError] = []
-    for design in designs(mod, options, allowed):
+    for design in [d for each in designs(mod, options, allowed) for d in _heights(each, options.goal)]:
         for variant in (design, replace(design, planar=False)):
             try:
                 with collecting() as told:
@@ -208,6 +208,11 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
     curve = [p for p in _sorted(points) if p is best or not _beaten(p, points)]
     text = {"goal": options.goal, "reason": reason, "chosen": best.to_dict(), "curve": [p.to_dict() for p in curve]}
     return module.with_attr(CURVE_ATTR, json.dumps(text)), trail
+
+
+def _heights(design: Design, goal: str) -> list[Design]:
+    """Under "sram" streams with several rows at once too: what is planned to be free may not be what the kernels then leave."""
+    return [replace(design, taller=True), design] if goal == "sram" and design.segments else [design]
 
 
 def _point(design: Design, module: tvm.IRModule) -> Point:

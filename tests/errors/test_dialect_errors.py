@@ -16,7 +16,7 @@ ZPS = {"x_zp": 0, "y_zp": 0}
 BINARY = {"a_zp": 0, "b_zp": 0, "y_zp": 0, "multiplier": 1, "shift": 0}
 
 BAD: list[tuple[str, list[Any], dict[str, Any], str]] = [
-    ("conv2d", [X, W, P, P], ZPS, "takes 5 tensors (x, weight, bias, multiplier, shift), got 4"),
+    ("conv2d", [X, W, P, P], ZPS, "takes 5 or 6 tensors (x, weight, bias, multiplier, shift, optional residual), got 4"),
     ("conv2d", [X, W, P, P, P], {**ZPS, "stride": 2}, "unknown attribute stride; known: clamp_max, "),
     ("conv2d", [X, W, P, P, P], {"x_zp": 0}, "attribute y_zp has no default and is missing"),
     ("conv2d", [X, ((5, 3, 3, 3), "int8"), P, P, P], ZPS, "x has 4 channels, weight (5, 3, 3, 3) with 1 groups takes 3"),

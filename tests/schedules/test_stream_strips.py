@@ -94,6 +94,6 @@ def test_more_rows_are_made_where_they_cost_no_memory() -> None:
         assert part.bytes <= 1.01 * arena
         assert least.bytes <= choice.chosen["arena_bytes"] <= 1.01 * arena
     assert list(made.values()) == [1, 8]
-    streamed = StreamRows("sram", segments=[(0, 5)], arena=3 * least.bytes)(mod)
+    streamed = StreamRows("sram", segments=[(0, 5)], arena=3 * least.bytes, taller=True)(mod)
     (stage,) = [n for n in TinyGraph(streamed["main"]).nodes if n.op == "stage"]
     assert max(json.loads(stage.attrs["schedule"])["groups"]) == 8

@@ -125,7 +125,8 @@ class TinyOp:
         variadic, optional = (self.args[-1].startswith(mark) for mark in "*?")
         right = count >= most if variadic else most - optional <= count <= most
         many = f"at least {most}" if variadic else f"{most - 1} or {most}" if optional else f"{most}"
-        check(right, self.name, f"takes {many} tensors ({', '.join(self.args)}), got {count}")
+        names = ", ".join(name.replace("?", "optional ") for name in self.args)
+        check(right, self.name, f"takes {many} tensors ({names}), got {count}")
 
 
 _OPS: dict[str, TinyOp] = {}
