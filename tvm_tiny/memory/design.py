@@ -82,8 +82,8 @@ class Design:
             patches = data["patches"]
             grid = None if patches is None else (*patches["operators"], (patches["grid"][0], patches["grid"][1]))
             segments = tuple((int(a), int(b)) for a, b in data["segments"])
-            flags = (bool(data[name]) for name in ("pairs", "taller", "planar"))
-            return Design(tuple(data["copies"]), grid, segments, *flags, data["bound"])
+            pairs, taller, planar = (bool(data[name]) for name in ("pairs", "taller", "planar"))
+            return Design(tuple(data["copies"]), grid, segments, pairs, taller, planar, data["bound"])
         except (KeyError, TypeError, ValueError, IndexError):
             raise OptionError("design is no point of a curve", remedy="give an entry of report.decisions['curve']['curve']") from None
 
