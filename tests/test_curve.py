@@ -15,7 +15,7 @@ from benchmarks import curve
 from tests.support.demo import MODEL
 from tests.support.guarded import GuardedModel
 from tests.support.random_tiny import tiny_chains
-from tests.support.shared import needs_shared, shared_models
+from tests.support.shared import SHARED, needs_shared, shared_models
 from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.design import Design, Estimate, worth_building
@@ -103,6 +103,15 @@ def test_a_design_survives_json() -> None:
     assert Design().describe() == "layer by layer"
     with pytest.raises(OptionError, match="design is no point of a curve\n  remedy: give an entry of"):
         Design.of({"segments": []})
+
+
+@needs_shared
+def test_sram_takes_no_more_than_balanced() -> None:
+    """Where several rows at once are planned to be free and are not, streams of one row are built too."""
+    path = SHARED / "models/tflite/person_detect.tflite"
+    sram, balanced = (tvm_tiny.build(path, "c -mcpu=cortex-m7", name="net", optimize=goal) for goal in ("sram", "balanced"))
+    assert sram.workspace_size <= balanced.workspace_size
+    assert {p["taller"] for p in sram.report.decisions["curve"]["curve"] if p["segments"]} == {True, False}
 
 
 def test_only_what_may_win_is_built() -> None:

@@ -240,7 +240,8 @@ def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) ->
     if options.goal == "speed":
         return fits[0], "layer by layer: the goal is speed"
     if options.budget is None and options.goal == "balanced":
-        sure = [p for p in fits if p.overhead <= _SURE * options.max_overhead]
+        options = replace(options, max_overhead=_SURE * options.max_overhead)
+        sure = [p for p in fits if p.overhead <= options.max_overhead]
         fits = sure or [min(fits, key=lambda p: p.overhead)]
     return pick(_sorted(fits), options)
 

@@ -5,7 +5,7 @@ Candidates are the partitions of least streamed work within a row of budgets fro
 is planned for real (offsets, kernel scratch estimated), its cycles estimated (`tvm_tiny.schedules.stream_costs`). The goals:
 
     speed      nothing is streamed
-    sram       the least arena, whatever the work; within a hundredth of it more rows at once where that is less work
+    sram       the least arena, whatever the work; arenas within a fiftieth of it count as the least, and the least work among them is taken
     balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within a
                tenth of the smallest
 With a budget, "balanced" is the least work that fits it; when none does, the smallest arena.
@@ -188,7 +188,8 @@ def pick(found: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
     smallest = found[0]
     if options.goal == "sram":
         least = [c for c in found if c.arena_bytes <= smallest.arena_bytes * _LEAST]
-        return min(least, key=lambda c: c.overhead), "the least arena"
+        best = min(least, key=lambda c: c.overhead)
+        return best, "the least arena" if best is smallest else f"the least work within {_LEAST - 1:.0%} of the least arena"
     fits = [c for c in found if options.budget is not None and c.arena_bytes <= options.budget]
     if fits:
         return min(fits, key=lambda c: c.overhead), f"the least work within {options.budget:,} bytes"
