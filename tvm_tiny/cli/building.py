@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tvm_tiny.cli.build_options import BuildOptions
 from tvm_tiny.cli.guard import progress_console
 from tvm_tiny.errors import OptionError
 
@@ -25,17 +26,9 @@ Target = Annotated[str | None, typer.Option("--target", "-t", help='Such as "c -
 BoardName = Annotated[str | None, typer.Option("--board", "-b", help="A board of `tvm-tiny boards`; its memories are limits.")]
 Name = Annotated[str | None, typer.Option("--name", help="C identifier in every symbol; default: from the file's name.")]
 
-Optimize = Annotated[str, typer.Option("--optimize", "-O", help="balanced, speed or sram: what rows and patches are used for.")]
-Sram = Annotated[str | None, typer.Option("--sram", help='Budget of the arena, such as "64KB", or "board"; exceeding it is an error.')]
-MaxOverhead = Annotated[float, typer.Option("--max-overhead", help="Work that may be added to save memory, as a fraction.")]
-Disable = Annotated[list[str] | None, typer.Option("--disable", metavar="PASS", help="Leave an optional pass out; may be repeated.")]
-ConstantTime = Annotated[bool, typer.Option("--constant-time", help="No kernel whose loops depend on the values of its input.")]
-RECORDS_HELP = "File of tuning records that choose kernels, besides the shipped ones; none: not even those."
-RecordsFile = Annotated[str | None, typer.Option("--records", help=RECORDS_HELP)]
 Explain = Annotated[bool, typer.Option("--explain", help="Print what every pass considered, took and left, and why.")]
 
 Camera = Annotated[str, typer.Option("--camera", help=CAMERA_HELP)]
-Flash = Annotated[str | None, typer.Option("--flash", help='Budget of code and constants, such as "96KB"; exceeding it is an error.')]
 
 EMULATED_M7 = "mps2_an500"
 
@@ -54,11 +47,6 @@ def camera_of(option: str) -> bool | str:
     return known[option]
 
 
-def records_of(option: str | None) -> bool | str:
-    """`records=` of `tvm_tiny.build` for what the command line takes."""
-    return True if option is None else False if option == "none" else option
-
-
 @contextmanager
 def progress(what: str) -> Iterator[None]:
     """Show on a terminal's standard error that `what` is going on; nothing elsewhere."""
@@ -70,12 +58,12 @@ def progress(what: str) -> Iterator[None]:
         yield
 
 
-def build_model(model: Path, target: str | None, board: str | None, name: str | None, **options: Any) -> CompiledModel:
-    """Compile, with progress shown; TVM is imported here. `options` are further ones of `tvm_tiny.build`."""
+def build_model(model: Path, target: str | None, board: str | None, options: BuildOptions, **further: Any) -> CompiledModel:
+    """Compile, with progress shown; TVM is imported here. `further` are arguments of `tvm_tiny.build` that only some commands have."""
     with progress(f"compiling {model.name}"):
         from tvm_tiny.api import build
 
-        return build(model, target, name=name, board=board, **options)
+        return build(model, target, board=board, **options.arguments(), **further)
 
 
 def explanation_of(compiled: CompiledModel) -> str:
@@ -86,18 +74,20 @@ def explanation_of(compiled: CompiledModel) -> str:
 
 
 @contextmanager
-def artifact_of(model: Path, target: str | None, board: str) -> Iterator[Path]:
+def artifact_of(model: Path, target: str | None, board: str, options: BuildOptions) -> Iterator[Path]:
     """What `compile` wrote at `model`; or the model file compiled for `board` into a directory that lasts as long as the context.
 
     Raises
     ------
     OptionError
-        A target for what is compiled already.
+        A target, or another option of compiling, for what is compiled already.
     """
     if model.is_dir() or model.suffix == ".tar":
-        if target is not None:
-            raise OptionError(f"{model} is compiled already, --target comes too late", remedy="leave it out, or give the model file")
+        late = (["--target"] if target is not None else []) + options.given()
+        if late:
+            too_late = f"{', '.join(late)} {'comes' if len(late) == 1 else 'come'} too late"
+            raise OptionError(f"{model} is compiled already, {too_late}", remedy="leave it out, or give the model file")
         yield model
         return
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_") as folder:
-        yield build_model(model, target, board, None).save(Path(folder) / "model")
+        yield build_model(model, target, board, options).save(Path(folder) / "model")

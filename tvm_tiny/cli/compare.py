@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tvm_tiny.cli.build_options import DEFAULTS, BuildOptions, takes_build_options
 from tvm_tiny.cli.building import Model, build_model, progress
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.cli.inputs import Count, InputFile, Seed, make_samples
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 EXIT_DIFFERENT = 1
 
 
+@takes_build_options
 def compare(
     model: Model,
     inputs: InputFile = None,
     samples: Count = 5,
     seed: Seed = 0,
+    options: BuildOptions = DEFAULTS,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -35,7 +38,7 @@ def compare(
     from tvm_tiny.frontend import read_source
 
     data = read_source(model)[0]
-    compiled = build_model(model, None, None, None)
+    compiled = build_model(model, None, None, options)
     if _model_format(compiled) == "onnx":
         raise OptionError(
             f"{model.name} is no .tflite model, and only those can be compared layer by layer",

@@ -9,42 +9,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import (
-    BoardName,
-    Camera,
-    ConstantTime,
-    Disable,
-    Explain,
-    Flash,
-    MaxOverhead,
-    Model,
-    Name,
-    Optimize,
-    RecordsFile,
-    Sram,
-    Target,
-    build_model,
-    camera_of,
-    explanation_of,
-    records_of,
-)
+from tvm_tiny.cli.build_options import DEFAULTS, BuildOptions, takes_build_options
+from tvm_tiny.cli.building import BoardName, Camera, Explain, Model, Name, Target, build_model, camera_of, explanation_of
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 
 
+@takes_build_options
 def compile_model(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="New directory, or a file ending in .tar.")],
     target: Target = None,
     board: BoardName = None,
+    options: BuildOptions = DEFAULTS,
     name: Name = None,
-    optimize: Optimize = "balanced",
-    sram: Sram = None,
-    flash: Flash = None,
     camera: Camera = "no",
-    max_overhead: MaxOverhead = 0.1,
-    constant_time: ConstantTime = False,
-    disable: Disable = None,
-    records: RecordsFile = None,
     dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Write the IR after each phase to this directory.")] = None,
     explain: Explain = False,
     as_json: AsJson = False,
@@ -53,16 +31,7 @@ def compile_model(
     """Compile MODEL to C and print the plan."""
     from tvm_tiny.report.terminal import render
 
-    memory = {
-        "optimize": optimize,
-        "sram": sram,
-        "flash": flash,
-        "max_overhead": max_overhead,
-        "constant_time": constant_time,
-        "disable": disable or (),
-        "camera": camera_of(camera),
-    }
-    compiled = build_model(model, target, board, name, dump_dir=dump_ir, records=records_of(records), **memory)
+    compiled = build_model(model, target, board, options, name=name, camera=camera_of(camera), dump_dir=dump_ir)
     where = compiled.save(output)
 
     def show(console: Console) -> None:

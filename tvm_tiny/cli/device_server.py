@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tvm_tiny.cli.build_options import DEFAULTS, BuildOptions, takes_build_options
 from tvm_tiny.cli.building import Target, artifact_of, progress
 from tvm_tiny.cli.guard import AsJson, Debug
 from tvm_tiny.errors import DeviceError, OptionError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     Device: TypeAlias = LineSpec | EmulatorSpec
 
 
+@takes_build_options
 def device_server(
     model: Annotated[
         Path | None, typer.Argument(help="A trained int8 model, or what `compile` wrote. Without: an emulator to tune on.")
@@ -43,6 +45,7 @@ def device_server(
     reset_command: Annotated[str, typer.Option("--reset-command", help="Command that resets the board when it hangs.")] = "",
     run_code: Annotated[bool, typer.Option("--run-code", help="Clients may send code and have it run, as tuning does.")] = False,
     target: Target = None,
+    options: BuildOptions = DEFAULTS,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -50,15 +53,17 @@ def device_server(
     from tvm_tiny.device.rpc.session import running_bridge
 
     with contextlib.ExitStack() as stack:
-        spec = _line(stack, model, board, line, target, run_code)
-        options: dict[str, Any] = {"host": host, "port": port, "tracker": tracker, "call_timeout": call_timeout}
+        spec = _line(stack, model, board, line, target, options, run_code)
+        where: dict[str, Any] = {"host": host, "port": port, "tracker": tracker, "call_timeout": call_timeout}
         key = key or (board if tracker and not line else "")
-        bridge = stack.enter_context(running_bridge(spec, key=key, reset_command=reset_command, **options))
+        bridge = stack.enter_context(running_bridge(spec, key=key, reset_command=reset_command, **where))
         _announce(bridge, as_json)
         _wait(bridge.pid)
 
 
-def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str, target: str | None, run_code: bool) -> Device:
+def _line(
+    stack: contextlib.ExitStack, model: Path | None, board: str, line: str, target: str | None, options: BuildOptions, run_code: bool
+) -> Device:
     """The line that is named, that of the model's firmware, built and kept as long as `stack`, or an emulator without firmware."""
     from tvm_tiny.boards import find_board
     from tvm_tiny.device.artifact import open_artifact
@@ -68,14 +73,15 @@ def _line(stack: contextlib.ExitStack, model: Path | None, board: str, line: str
 
     if model is not None and line:
         raise OptionError("a device server takes a model and a board, or a line", remedy="give one of the two")
+    if model is None and (needless := options.given()):
+        raise OptionError(f"{', '.join(needless)}: without a model nothing is compiled", remedy="give the model file, or leave it out")
     if line:
         return parse_line(line)
     if model is None:
         return _emulator(find_board(board))
-    options = replace(RPC_OPTIONS, run_code=run_code)
-    artifact = stack.enter_context(open_artifact(stack.enter_context(artifact_of(model, target, board))))
+    artifact = stack.enter_context(open_artifact(stack.enter_context(artifact_of(model, target, board, options))))
     with progress(f"building for {board}"):
-        return flashed_line(stack.enter_context(built_project(artifact, find_board(board), options)))
+        return flashed_line(stack.enter_context(built_project(artifact, find_board(board), replace(RPC_OPTIONS, run_code=run_code))))
 
 
 def _emulator(board: Board) -> Device:

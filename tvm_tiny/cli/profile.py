@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tvm_tiny.cli.build_options import DEFAULTS, BuildOptions, takes_build_options
 from tvm_tiny.cli.building import EMULATED_M7, ModelOrArtifact, Target, artifact_of, progress
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.cli.inputs import InputFile, Seed, make_samples
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from tvm_tiny.profiler.layers import ModelProfile
 
 
+@takes_build_options
 def profile(
     model: ModelOrArtifact,
     board: Annotated[str, typer.Option("--board", "-b", help="An emulated board of `tvm-tiny boards`.")] = EMULATED_M7,
     inputs: InputFile = None,
     seed: Seed = 0,
     target: Target = None,
+    options: BuildOptions = DEFAULTS,
     board_term: Annotated[str, typer.Option("--board-term", help='Add the flash of a real board, such as "stm32f746@216".')] = "none",
     as_json: AsJson = False,
     debug: Debug = False,
@@ -31,7 +34,7 @@ def profile(
     from tvm_tiny.device.artifact import open_artifact
     from tvm_tiny.profiler import profile_model
 
-    with artifact_of(model, target, board) as directory:
+    with artifact_of(model, target, board, options) as directory:
         with open_artifact(directory) as artifact:
             (sample,) = make_samples(inputs, artifact.inputs, 1, seed)
         with progress(f"profiling on {board}"):

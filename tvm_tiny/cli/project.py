@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tvm_tiny.cli.build_options import DEFAULTS, BuildOptions, takes_build_options
 from tvm_tiny.cli.building import ModelOrArtifact, Target, artifact_of, progress
 from tvm_tiny.cli.guard import AsJson, Debug, emit, guarded
 from tvm_tiny.cli.inputs import Count, InputFile, Seed, make_samples
@@ -24,6 +25,7 @@ Directory = Annotated[Path, typer.Argument(help="A project that `tvm-tiny projec
 Serial = Annotated[str, typer.Option("--serial", help="Serial port of a real board, PATH[@BAUD]; default: the one plugged in.")]
 
 
+@takes_build_options
 def create(
     model: ModelOrArtifact,
     directory: Annotated[Path, typer.Argument(help="Where the project goes: a new or empty directory.")],
@@ -37,6 +39,7 @@ def create(
     run_code: Annotated[bool, typer.Option("--run-code", help="With --app rpc: clients may send code and run it, as tuning does.")] = False,
     serial: Serial = "",
     target: Target = None,
+    options: BuildOptions = DEFAULTS,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -47,9 +50,9 @@ def create(
 
     chosen = with_template(find_board(board), template)
     line = "uart" if application == "rpc" else "semihosting"
-    options = ProjectOptions(application, "times" if times else "fault", line, stack_bytes, serial=serial, run_code=run_code)
-    with artifact_of(model, target, board) as compiled, open_artifact(compiled) as artifact:
-        project = find_handler(chosen).generate(artifact, chosen, directory, options)
+    application_options = ProjectOptions(application, "times" if times else "fault", line, stack_bytes, serial=serial, run_code=run_code)
+    with artifact_of(model, target, board, options) as compiled, open_artifact(compiled) as artifact:
+        project = find_handler(chosen).generate(artifact, chosen, directory, application_options)
     how = "cmake -GNinja -B build && ninja -C build" if chosen.template == "zephyr" else "make"
     data = {**_facts(project), "builds_with": how}
     emit(as_json, data, lambda console: console.print(f"{project.directory}: builds with `{how}`", highlight=False, soft_wrap=True))

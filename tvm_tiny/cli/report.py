@@ -9,40 +9,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tvm_tiny.cli.building import (
-    BoardName,
-    Camera,
-    ConstantTime,
-    Disable,
-    Explain,
-    Flash,
-    MaxOverhead,
-    Model,
-    Optimize,
-    RecordsFile,
-    Sram,
-    Target,
-    build_model,
-    camera_of,
-    explanation_of,
-    records_of,
-)
+from tvm_tiny.cli.build_options import DEFAULTS, BuildOptions, takes_build_options
+from tvm_tiny.cli.building import BoardName, Camera, Explain, Model, Target, build_model, camera_of, explanation_of
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.errors import InputError
 
 
+@takes_build_options
 def report(
     model: Model,
     target: Target = None,
     board: BoardName = None,
-    optimize: Optimize = "balanced",
-    sram: Sram = None,
-    flash: Flash = None,
+    options: BuildOptions = DEFAULTS,
     camera: Camera = "no",
-    max_overhead: MaxOverhead = 0.1,
-    constant_time: ConstantTime = False,
-    disable: Disable = None,
-    records: RecordsFile = None,
     memory_map: Annotated[Path | None, typer.Option("--memory-map", help="Draw the arena over time into this .svg.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write everything as one page, pictures included, into this .html.")] = None,
     explain: Explain = False,
@@ -50,16 +29,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Print the layers of MODEL with their kernels, work, SRAM and flash."""
-    memory = {
-        "optimize": optimize,
-        "sram": sram,
-        "flash": flash,
-        "max_overhead": max_overhead,
-        "constant_time": constant_time,
-        "disable": disable or (),
-        "camera": camera_of(camera),
-    }
-    compiled = build_model(model, target, board, None, records=records_of(records), **memory)
+    compiled = build_model(model, target, board, options, camera=camera_of(camera))
     if memory_map is not None:
         from tvm_tiny.memory.chart import memory_svg
 

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tvm_tiny.cli.build_options import DEFAULTS, BuildOptions, takes_build_options
 from tvm_tiny.cli.building import ModelOrArtifact, Target, artifact_of, progress
 from tvm_tiny.cli.guard import AsJson, Debug, emit
 from tvm_tiny.cli.inputs import Count, InputFile, Seed, make_samples
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SHOWN_SAMPLES = 10
 
 
+@takes_build_options
 def run(
     model: ModelOrArtifact,
     board: Annotated[str, typer.Option("--board", "-b", help="A board of `tvm-tiny boards`.")] = "native",
@@ -31,6 +33,7 @@ def run(
     samples: Count = 1,
     seed: Seed = 0,
     target: Target = None,
+    options: BuildOptions = DEFAULTS,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds one sample may take.")] = 60.0,
     transport: Annotated[str, typer.Option("--transport", help="frames, or rpc: through TVM's RPC client.")] = "frames",
     compare: Annotated[bool, typer.Option("--compare", help="Run the samples on this machine too; a difference is an error.")] = False,
@@ -41,7 +44,7 @@ def run(
     from tvm_tiny.device import run as run_on_device
     from tvm_tiny.device.artifact import open_artifact
 
-    with artifact_of(model, target, board) as directory:
+    with artifact_of(model, target, board, options) as directory:
         with open_artifact(directory) as artifact:
             drawn = make_samples(inputs, artifact.inputs, samples, seed)
         with progress(f"running {len(drawn)} samples on {board}"):
@@ -59,7 +62,7 @@ def _compare(model: Path, board: str, samples: Sequence[Mapping[str, np.ndarray]
 
     if model.is_dir() or model.suffix == ".tar":
         raise OptionError("--compare takes the model file: what is compiled for a board does not run here", remedy="give the model file")
-    with artifact_of(model, "c", "native") as directory, progress("running the same on this machine"):
+    with artifact_of(model, "c", "native", DEFAULTS) as directory, progress("running the same on this machine"):
         wanted = run_on_device(directory, "native", samples).outputs
     pairs = zip(result.outputs, wanted, strict=True)
     different = [i for i, (ours, host) in enumerate(pairs) if any(not np.array_equal(ours[name], host[name]) for name in host)]
