@@ -3,28 +3,31 @@
 
     python -m benchmarks.records FOLDER [model …] [--board mps2_an500] [--trials 16] [--work DIR] [--minutes M]
     python -m benchmarks.records --ship [--work DIR]
+    python -m benchmarks.records FOLDER --check
 
-Everything measured is kept in the work folder, a file a board. Run again, only what has changed is measured: a candidate whose code and
-data are generated as before keeps its figures, and a layer that was searched is not searched again; its default and its best candidates
-are measured. `--ship` writes schedules/records/ from the work folder: of each layer the default, and candidates that take at least 1 %
-fewer cycles, nothing slower than the default.
+Everything measured is kept in the work folder, a file a board, and of each layer what is to be shipped in a file of its own: the default,
+and candidates that take at least 1 % fewer cycles, nothing slower than the default. Run again, only what has changed is measured: a
+candidate whose C is generated as before keeps its figures, and a layer that was searched is not searched again; its default and its best
+candidates are measured. `--ship` writes schedules/records/ from these files. `--check` says of how many shipped records the C is still
+the one that was measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tvm_tiny
-from tvm_tiny.boards import find_board
+from tvm_tiny.boards import Board, find_board
 from tvm_tiny.tuning import Record, Records, read_records
 from tvm_tiny.tuning.network import make_runner, tasks_of, tune_task
-from tvm_tiny.tuning.records import append_records, kernel_version
+from tvm_tiny.tuning.records import append_records, shipped_records
 from tvm_tiny.tuning.task import Task
 
 BOARDS = ("mps2_an500", "mps2_an386", "mps2_an505")
@@ -41,20 +44,45 @@ BATCH = 16
 
 def make(folder: Path, board: str, work: Path, trials: int, models: Sequence[str], deadline: float) -> None:
     """Measure the layers of the models on one board until `deadline` (`time.monotonic`)."""
-    path, found = work / f"{board}.jsonl", find_board(board)
+    path, chosen = work / f"{board}.jsonl", work / board
     known = Records(read_records(path) if path.exists() else ())
-    done: set[str] = set()
+    met: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_records_") as temp:
-        runner = make_runner("emulator", found, Path(temp), None, "", "", 1)
-        for model, disable in MODELS:
-            source = folder / f"{model}.tflite"
-            if not source.is_file() or (models and model not in models):
-                continue
-            for task in tasks_of(tvm_tiny.load(source), found.target, runner, known, path, None, disable):
-                if task.workload.key in done or time.monotonic() > deadline:
-                    continue
-                done.add(task.workload.key)
-                print(f"{board} {model} {_line(task, trials, Path(temp) / 'metaschedule' / task.workload.key)}", flush=True)
+        for model, task in _tasks(folder, find_board(board), Path(temp), known, path, models):
+            if time.monotonic() > deadline:
+                return
+            met.add(f"{task.workload.key}.jsonl")
+            print(f"{board} {model} {_line(task, trials, Path(temp) / 'metaschedule' / task.workload.key)}", flush=True)
+            (chosen / f"{task.workload.key}.jsonl").unlink(missing_ok=True)
+            append_records(chosen / f"{task.workload.key}.jsonl", list(select(task.current())))
+    if not models:
+        for left in (p for p in chosen.glob("*.jsonl") if p.name not in met):
+            left.unlink()  # of a layer that the models no longer have
+
+
+def check(folder: Path, board: str, models: Sequence[str]) -> str:
+    """Of how many shipped records the C is the one that was measured."""
+    found = find_board(board)
+    shipped = [r for r in shipped_records() if r.workload.mcpu == found.mcpu]
+    with tempfile.TemporaryDirectory(prefix="tvm_tiny_records_") as temp:
+        tasks = [task for _model, task in _tasks(folder, found, Path(temp), Records(shipped), None, models)]
+        current = sum(1 for task in tasks for _record in task.current())
+    met = {task.workload.key for task in tasks}
+    lost = sum(r.workload.key not in met for r in shipped)
+    return f"{_file(board)}: {len(shipped)} records, {current} of the C that was measured, {lost} of layers that no model here has"
+
+
+def _tasks(folder: Path, board: Board, temp: Path, known: Records, path: Path | None, models: Sequence[str]) -> Iterator[tuple[str, Task]]:
+    """Every distinct layer of the models, with the first model that has it."""
+    runner, met = make_runner("emulator", board, temp, None, "", "", 1), set[str]()
+    for model, disable in MODELS:
+        source = folder / f"{model}.tflite"
+        if not source.is_file() or (models and model not in models):
+            continue
+        for task in tasks_of(tvm_tiny.load(source), board.target, runner, known, path, None, disable):
+            if task.workload.key not in met:
+                met.add(task.workload.key)
+                yield model, task
 
 
 def _line(task: Task, trials: int, work_dir: Path) -> str:
@@ -67,13 +95,12 @@ def _line(task: Task, trials: int, work_dir: Path) -> str:
     return f"{task.workload}: {default} → {best}, {time.monotonic() - begin:.0f} s"
 
 
-def select(records: Sequence[Record]) -> Iterator[Record]:
-    """Of one layer the records to ship: the default's, and what beats it, fastest first, each slower one needing less scratch."""
-    current = [r for r in records if r.status == "ok" and r.kernels == kernel_version()]
-    default = next((r for r in current if not r.choice), None)
+def select(current: Iterable[Record]) -> Iterator[Record]:
+    """Of a layer's records, fewest cycles first, those to ship: the default's and what beats it, each slower one needing less scratch."""
+    ranked = list(_to_the_next_best(current))
+    default = next((r for r in ranked if not r.choice), None)
     if default is None:
         return
-    ranked = sorted(current, key=lambda r: (r.cycles, r.scratch, r.flash, r.candidate))
     least = None
     for record in ranked:
         wins = record.cycles <= default.cycles * GAIN and (least is None or record.scratch < least)
@@ -82,6 +109,16 @@ def select(records: Sequence[Record]) -> Iterator[Record]:
             yield replace(record, runner_up=_runner_up(record, ranked))
         if record is default:
             return
+
+
+def _to_the_next_best(current: Iterable[Record]) -> Iterator[Record]:
+    """Records up to the first that is slower than the default and of other code."""
+    default = None
+    for record in current:
+        yield record
+        if default is not None and record.code != default.code:
+            return
+        default = record if not record.choice else default
 
 
 def _runner_up(record: Record, ranked: Sequence[Record]) -> dict[str, Any] | None:
@@ -93,18 +130,17 @@ def _runner_up(record: Record, ranked: Sequence[Record]) -> dict[str, Any] | Non
 def ship(work: Path) -> None:
     """Write the shipped records anew, and say how many."""
     SHIPPED.mkdir(exist_ok=True)
-    for board in BOARDS:
-        path, target = work / f"{board}.jsonl", SHIPPED / f"{find_board(board).mcpu.replace('-', '_')}.jsonl"
-        if not path.is_file():
-            continue
-        groups: dict[str, list[Record]] = {}
-        for record in Records(read_records(path)):
-            groups.setdefault(record.workload.key, []).append(record)
-        chosen = [r for key in sorted(groups) for r in select(groups[key])]
-        target.unlink(missing_ok=True)
-        append_records(target, chosen)
+    for board in (b for b in BOARDS if (work / b).is_dir()):
+        layers = [read_records(path) for path in sorted((work / board).glob("*.jsonl"))]
+        chosen = list(itertools.chain.from_iterable(layers))
+        (SHIPPED / _file(board)).unlink(missing_ok=True)
+        append_records(SHIPPED / _file(board), chosen)
         faster = sum(bool(r.choice) for r in chosen)
-        print(f"{target.name}: {len(chosen)} records of {len(groups)} layers, {faster} faster than the default")
+        print(f"{_file(board)}: {len(chosen)} records of {len(layers)} layers, {faster} faster than the default")
+
+
+def _file(board: str) -> str:
+    return f"{find_board(board).mcpu.replace('-', '_')}.jsonl"
 
 
 def main() -> None:
@@ -117,8 +153,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK, help="where everything measured is kept")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no layer later than this")
     parser.add_argument("--ship", action="store_true", help="write schedules/records/ from the work folder")
+    parser.add_argument("--check", action="store_true", help="measure nothing; say how many shipped records are current")
     given = parser.parse_intermixed_args()
-    if given.folder is not None:
+    if given.folder is not None and given.check:
+        for board in given.board or BOARDS:
+            print(check(given.folder, board, given.models))
+    elif given.folder is not None:
         deadline = time.monotonic() + 60 * given.minutes
         for board in given.board or BOARDS:
             make(given.folder, board, given.work, given.trials, given.models, deadline)

@@ -22,7 +22,7 @@ from tvm_tiny.schedules.rules import realise
 from tvm_tiny.schedules.space import Choice
 from tvm_tiny.target import TinyTarget
 from tvm_tiny.tuning.candidate import Candidate
-from tvm_tiny.tuning.records import Record, Records, kernel_version
+from tvm_tiny.tuning.records import Record, Records
 from tvm_tiny.tuning.workload import Workload
 
 _SLACK = 512  # bytes: blocks of other shapes read a few pixels further ahead
@@ -112,7 +112,7 @@ def _tell(func: tirx.PrimFunc, record: Record, others: list[Record], macs: int, 
     elif record.runner_up is not None:
         cycles, choice = float(record.runner_up["cycles"]), record.runner_up["choice"]
         told["next_best"] = {**_figures(replace(record, cycles=cycles), macs), **(dict(choice) or {"rule": "default"})}
-    return _with_notes(func, told, [_other_compiler(record), _other_kernels(func, record), _stale(passed_over)])
+    return _with_notes(func, told, [_other_compiler(record), _other_code(func, record), _stale(passed_over)])
 
 
 def _other_compiler(record: Record) -> str:
@@ -120,15 +120,13 @@ def _other_compiler(record: Record) -> str:
     return f"measured with {record.compiler}, compiled with {known}" if known and known != record.compiler else ""
 
 
-def _other_kernels(func: tirx.PrimFunc, record: Record) -> str:
+def _other_code(func: tirx.PrimFunc, record: Record) -> str:
     """Unless the code is the one that was measured."""
     layer = Layer.of(func)
     if layer is not None and addition_of(layer) is not None:
         return "measured without the residual it adds"
-    if record.kernels == kernel_version():
-        return ""
     made = Candidate.of(func)
-    return "" if made is not None and made.digest == record.code else "measured with another version of the kernels"
+    return "" if made is not None and made.code == record.code else "measured with other code"
 
 
 def _with_notes(func: tirx.PrimFunc, told: dict[str, Any], notes: list[str]) -> tirx.PrimFunc:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tuning records: one JSON line a measured candidate, in a file that may be cut short at any moment and still be read.
 
-A record says what was measured (workload and choice), how (core, board term, compiler and flags, version of the kernels) and what came out:
+A record says what was measured (workload and choice), how (core, board term, compiler and flags, digest of the C) and what came out:
 `status` "ok" with cycles, instructions, flash and scratch, or "inexact", "illegal", "build", "crash" or "timeout" with a message.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 from tvm_tiny.errors import InputError
 from tvm_tiny.tuning.workload import Workload
 
-FORMAT = 1
+FORMAT = 2
 SHIPPED, YOURS = "shipped record", "your tuning"
 STATUSES = ("ok", "inexact", "illegal", "build", "crash", "timeout")
 
@@ -39,10 +38,10 @@ class Record:
         Estimated core cycles of the layer, board term included.
     instructions, flash, scratch : int
         Executed instructions (exact); bytes of code and packed constants; bytes of scratch.
-    board_term, compiler, flags, kernels : str
-        What it was measured with; `kernels` names the version of the kernel generator.
+    board_term, compiler, flags : str
+        What it was measured with.
     code : str
-        Digest of the candidate's code and data: while the generator makes the same, the figures hold whatever its version.
+        Digest of the candidate's C (`Candidate.code`): while its decisions give the same C, the figures hold, whatever else has changed.
     message : str
         Why it was refused.
     runner_up : dict or None
@@ -61,7 +60,6 @@ class Record:
     board_term: str = "none"
     compiler: str = ""
     flags: str = ""
-    kernels: str = ""
     code: str = ""
     message: str = ""
     runner_up: Mapping[str, Any] | None = None
@@ -105,7 +103,7 @@ class Records:
 
     def add(self, record: Record) -> None:
         """Add one."""
-        conditions = (record.candidate, record.board_term, record.compiler, record.flags, record.kernels, record.source)
+        conditions = (record.candidate, record.board_term, record.compiler, record.flags, record.code, record.source)
         self._by_workload.setdefault(record.workload.key, {})[conditions] = record
 
     def __iter__(self) -> Iterator[Record]:
@@ -191,18 +189,6 @@ def _drop_partial_line(path: Path) -> None:
     if whole != len(data):
         with path.open("r+b") as out:
             out.truncate(whole)
-
-
-@lru_cache(maxsize=1)
-def kernel_version() -> str:
-    """Digest of the kernel generator and its rules: a record of another one describes a kernel that may have changed since."""
-    import tvm_tiny.schedules
-
-    folder = Path(tvm_tiny.schedules.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)

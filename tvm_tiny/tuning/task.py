@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tvm_tiny.schedules.rules import default_schedule, realise, spaces
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
 from tvm_tiny.tuning.candidate import Candidate, Case, Measurement
-from tvm_tiny.tuning.records import YOURS, Record, Records, append_records, kernel_version
+from tvm_tiny.tuning.records import Record, Records, append_records
 from tvm_tiny.tuning.runner import Runner
 from tvm_tiny.tuning.workload import Workload
 
@@ -63,6 +63,7 @@ class Task:
         self.workload = Workload.of(layer, self.target)
         self.spaces: dict[str, Space] = spaces(self.func, self.target)
         self._ready: dict[str, Candidate] = {}
+        self._refused: dict[str, str] = {}
         self._unwritten: list[Record] = []
 
     @cached_property
@@ -83,35 +84,40 @@ class Task:
         return json.dumps(dict(choice), sort_keys=True)
 
     def known(self, choice: Choice) -> Record | None:
-        """The record of a choice measured under the same conditions; the default's counts only while the kernels are the same."""
-        name, now = self.name(choice), self._record(choice, Measurement("ok"))
-        conditions = (now.board_term, now.compiler, now.flags, now.kernels)
-        for record in self.records.of(self.workload):
-            if record.candidate == name and (record.board_term, record.compiler, record.flags, record.kernels) == conditions:
-                return record
-        return None
+        """The record of a prepared choice: measured under the same conditions as the C it gives now."""
+        name, code = self.name(choice), self._code(choice)
+        same = (r for r in self.records.of(self.workload) if r.candidate == name and r.code == code)
+        return next(filter(self._comparable, same), None)
 
     def prepare(self, choice: Choice) -> str | None:
-        """Generate a candidate. Returns why it can't be had, and records that; None when it is ready or measured already."""
-        name, known = self.name(choice), self.known(choice)
-        if known is not None:
-            return known.message or known.status if known.status in ("illegal", "build") else None
-        if name in self._ready:
-            return None
+        """Generate a candidate. Returns why it can't be had, and records that; None when it is ready."""
+        name = self.name(choice)
+        if name not in self._ready and name not in self._refused:
+            self._generate(choice)
+        if name in self._refused:
+            return self._refused[name]
+        known = self.known(choice)
+        return known.message if known is not None and known.status == "build" else None
+
+    def _generate(self, choice: Choice) -> None:
         try:
             schedule = self.make(self.func, self.target, choice) if choice else default_schedule(self.func, self.target)
         except RegisterPressureError as error:
-            return self._refuse(choice, str(error))
+            self._refuse(choice, str(error))
+            return
+        except (KeyError, ValueError):  # of an earlier record
+            self._refuse(choice, "the rule no longer has these decisions")
+            return
         candidate = Candidate.of(schedule.mod["main"]) if isinstance(schedule, Schedule) else None
         if candidate is None:
-            return self._refuse(choice, "the rule has no kernel for it")
-        self._ready[name] = candidate
-        return None
+            self._refuse(choice, "the rule has no kernel for it")
+        else:
+            self._ready[self.name(choice)] = candidate
 
     def measure(self, names: Sequence[str]) -> list[Record]:
         """Measure prepared candidates, those without a record in one image, and write their records at once."""
         choices = [json.loads(name) for name in names]
-        fresh = [c for c in choices if self.known(c) is None and not self._recall(c)]
+        fresh = [c for c in choices if self.known(c) is None]
         for choice, result in zip(fresh, self.runner.measure(self.case, [self._ready[self.name(c)] for c in fresh]), strict=True):
             self._note(self._record(choice, result))
         self.flush()
@@ -133,22 +139,16 @@ class Task:
         self.flush()
         return found[0] if ready[:1] == names[:1] else None
 
-    def _recall(self, choice: Choice) -> bool:
-        """Whether the candidate's code and data were measured before, by another version of the generator; its figures then hold."""
-        name, known = self.name(choice), self.runner.conditions
-        code = self._ready[name].digest
-        for r in self.records.of(self.workload):
-            if (r.candidate, r.code, r.board_term, r.compiler, r.flags) == (name, code, known.board_term, known.compiler, known.flags):
-                self._note(replace(r, kernels=kernel_version(), source=YOURS, runner_up=None))
-                return True
-        return False
+    def current(self) -> Iterator[Record]:
+        """Exact candidates measured under the same conditions as the C they give now, fewest cycles first."""
+        measured = [r for r in self.records.of(self.workload) if r.status == "ok" and self._comparable(r)]
+        for record in sorted(measured, key=lambda r: (r.cycles, r.scratch, r.flash, r.candidate)):
+            if self.prepare(record.choice) is None and self._code(record.choice) == record.code:
+                yield record
 
     def best(self) -> Record | None:
         """The fastest candidate within the limits, the default included."""
-        found = [
-            r for r in self.records.candidates(self.workload, scratch=self.limits.scratch, flash=self.limits.flash) if self._current(r)
-        ]
-        return min(found, key=lambda r: (r.cycles, r.scratch, r.flash), default=None)
+        return next((r for r in self.current() if not self.objection(r)), None)
 
     def objection(self, record: Record) -> str:
         """Why the search must not settle on a candidate; empty when it may."""
@@ -165,17 +165,18 @@ class Task:
             append_records(self.path, self._unwritten)
         self._unwritten.clear()
 
-    def _current(self, record: Record) -> bool:
+    def _comparable(self, record: Record) -> bool:
         known = self.runner.conditions
-        return (record.board_term, record.compiler, record.kernels) == (known.board_term, known.compiler, kernel_version())
+        return (record.board_term, record.compiler, record.flags) == (known.board_term, known.compiler, known.flags)
 
-    def _refuse(self, choice: Choice, why: str) -> str:
-        self._note(self._record(choice, Measurement("illegal", message=why)))
-        return why
+    def _refuse(self, choice: Choice, why: str) -> None:
+        self._refused[self.name(choice)] = why
+        if self.known(choice) is None:
+            self._note(self._record(choice, Measurement("illegal", message=why)))
 
     def _code(self, choice: Choice) -> str:
         candidate = self._ready.get(self.name(choice))
-        return candidate.digest if candidate is not None else ""
+        return candidate.code if candidate is not None else ""
 
     def _note(self, record: Record) -> None:
         self.records.add(record)
@@ -185,5 +186,5 @@ class Task:
         known = self.runner.conditions
         return Record(
             self.workload, dict(choice), m.status, m.cycles, m.instructions, m.flash, m.scratch,
-            known.board_term, known.compiler, known.flags, kernel_version(), self._code(choice), m.message,
+            known.board_term, known.compiler, known.flags, self._code(choice), m.message,
         )  # fmt: skip
