@@ -4,17 +4,17 @@
 Where it may stand: after `quantize-to-integer`, before layouts are chosen and functions are lowered.
 
 What it does
-  1. Interval analysis: per channel, the least and greatest int8 value any input can produce, through every operator's exact arithmetic
-     (padding included). A channel whose interval is one value is constant.
+  1. Interval analysis (`_channel_ranges.py`): per channel, the least and greatest int8 value any input can produce, by every operator's
+     exact arithmetic, over all ways a window meets the border. A channel whose interval is one value is constant.
   2. Need: from the outputs back, which channels any needed value depends on. A convolution or fully connected layer does not need a
-     constant input channel it can fold: one without padding at its taps, or whose value is the zero point (padding then reads the same
-     value). A channel with only zero weights to needed outputs is not needed either.
+     constant input channel it can fold: one that adds the same at every position, since its value is the zero point (which padding reads
+     too), or the weights that meet padding add up to zero. A channel with only zero weights to needed outputs is not needed either.
   3. Duplicates: channels made by equal constants throughout are one function of the input; one of them takes over the others' weights in
      every reader, where the sums stay in range.
   4. Channels that stand or fall together (depthwise, additions, also a convolution's residual, pooling, reshapes between them) are
      dropped together.
 What it leaves: channels of model inputs and outputs, of operators that mix channels in other ways, depthwise with a channel multiplier;
-a network in which a tensor already lies in NCHW.
+constants that add something else at a padded border than inside; a network in which a tensor already lies in NCHW.
 
 Why it is exact: the accumulator of every remaining output is the same integer; the dropped terms `w * (v - zero_point)` are in the bias,
 and duplicates are one factor of a sum of products.
@@ -27,40 +27,23 @@ rewrite:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import tvm
 from tvm import relax
 
 from tvm_tiny.explain import Explainer
-from tvm_tiny.ops import add, registry
+from tvm_tiny.ops import registry
 from tvm_tiny.ops.graph import Node, TinyGraph, substitute
-from tvm_tiny.ops.requantize_math import requantize
 from tvm_tiny.ops.residual import ARGUMENT as RESIDUAL
 from tvm_tiny.ops.residual import residual_of
+from tvm_tiny.passes._channel_ranges import channel_ranges, keeps_channels, sums_by_class
 from tvm_tiny.passes._duplicate_channels import mergeable, merged_weights
 
 WHY = Explainer("remove-constant-channels")
 
 _MIXING = frozenset({"conv2d", "dense"})
 _CHANNELWISE = frozenset({"depthwise_conv2d", "add", "sub", "mul", "avg_pool2d", "max_pool2d", "mean", "lookup", "requantize", "reshape"})
-_MONOTONE = frozenset({"avg_pool2d", "max_pool2d", "mean", "requantize", "reshape"})
-_INT8 = (-128, 127)
-_ACC_LIMIT = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Range:
-    """Least and greatest value of each channel, int64 arrays of shape (C,)."""
-
-    low: np.ndarray
-    high: np.ndarray
-
-    @property
-    def constant(self) -> np.ndarray:
-        """Which channels have one value only."""
-        return self.low == self.high
 
 
 @tvm.transform.module_pass(opt_level=0, name="remove-constant-channels")
@@ -82,146 +65,6 @@ class RemoveConstantChannels:
             return mod
         out = tvm.IRModule({"main": removal.rewrite()})
         return out.with_attrs(dict(mod.attrs.items())) if mod.attrs is not None else out
-
-
-def channel_ranges(graph: TinyGraph) -> dict[relax.Var, Range]:
-    """The range of every int8 value with a last (channel) axis, for all inputs whatever."""
-    ranges: dict[relax.Var, Range] = {}
-    for param in graph.params:
-        ranges[param] = _full(graph.shape(param))
-    for node in graph.nodes:
-        if isinstance(node.var.ty, relax.TensorType):
-            ranges[node.var] = _range_of(graph, node, ranges)
-    return ranges
-
-
-def _full(shape: tuple[int, ...]) -> Range:
-    channels = shape[-1] if shape else 1
-    return Range(np.full(channels, _INT8[0], np.int64), np.full(channels, _INT8[1], np.int64))
-
-
-def _range_of(graph: TinyGraph, node: Node, ranges: Mapping[relax.Var, Range]) -> Range:
-    shape = graph.shape(node.var)
-    known = [ranges[a] if isinstance(a, relax.Var) and a in ranges else _constant_range(a) for a in node.args]
-    if str(node.var.ty.dtype) != "int8" or not node.op or not known or known[0] is None:
-        return _full(shape)
-    if node.op in ("conv2d", "dense", "depthwise_conv2d"):
-        return _with_residual(graph, node, _weighted(graph, node, known[0]), known[5:])
-    if node.op in ("add", "sub", "mul") and known[1] is not None:
-        return _binary(graph, node, known[0], known[1])
-    if node.op == "lookup":
-        return _looked_up(node, known[0])
-    if node.op in _MONOTONE and _keeps_channels(graph, node):
-        return _monotone(graph, node, known[0])
-    return _full(shape)
-
-
-def _constant_range(expr: relax.Expr) -> Range | None:
-    if not isinstance(expr, tvm.ir.GenericConst) or str(expr.ty.dtype) != "int8":
-        return None
-    array = expr.value.numpy().astype(np.int64)
-    flat = array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
-    return Range(flat.min(axis=0), flat.max(axis=0))
-
-
-def _keeps_channels(graph: TinyGraph, node: Node) -> bool:
-    """The last axis means the same before and after."""
-    before, after = graph.shape(node.args[0]), graph.shape(node.var)
-    if node.op == "mean":
-        return len(before) - 1 not in [a % len(before) for a in node.attrs["axes"]]
-    if node.op == "reshape":
-        return before[-1] == after[-1] and len(before) > 0
-    return True
-
-
-def _weighted(graph: TinyGraph, node: Node, x: Range) -> Range:
-    """Bounds of `bias + Σ w * (x - x_zp)`, taps that can fall into the padding as possibly absent; then the exact requantisation."""
-    weight, bias, multiplier, shift = (node.constant(i).astype(np.int64) for i in (1, 2, 3, 4))
-    low, high = x.low - node.attrs["x_zp"], x.high - node.attrs["x_zp"]
-    if node.op == "dense":
-        terms, absent = weight, np.zeros((*weight.shape[:1], 1), bool)[:1]
-    elif node.op == "conv2d":
-        terms, absent = _grouped(weight, low.size), tap_in_padding(graph, node)[None, :, :, None]
-    else:
-        repeat = weight.shape[2] // low.size
-        terms, absent = weight.transpose(2, 0, 1), tap_in_padding(graph, node)[None]
-        low, high = (np.repeat(v, repeat)[:, None, None] for v in (low, high))
-    small, large = np.minimum(terms * low, terms * high), np.maximum(terms * low, terms * high)
-    small, large = np.where(absent, np.minimum(small, 0), small), np.where(absent, np.maximum(large, 0), large)
-    axes = tuple(range(1, terms.ndim))
-    acc_low, acc_high = small.sum(axis=axes) + bias, large.sum(axis=axes) + bias
-    if max(abs(int(acc_low.min())), abs(int(acc_high.max()))) > _ACC_LIMIT:
-        return _full(graph.shape(node.var))
-    clamp = (node.attrs["clamp_min"], node.attrs["clamp_max"])
-    results = [
-        requantize(acc, multiplier, shift, node.attrs["y_zp"], clamp, node.attrs["rounding"]).astype(np.int64)
-        for acc in (acc_low, acc_high)
-    ]
-    return Range(*results)
-
-
-def _with_residual(graph: TinyGraph, node: Node, y: Range, others: Sequence[Range | None]) -> Range:
-    """Bounds of the sum that a convolution with a residual ends in."""
-    params = residual_of(node.attrs)
-    if params is None:
-        return y
-    if others[0] is None:
-        return _full(graph.shape(node.var))
-    mine, theirs = ([v.astype(np.int8) for v in (r.low, r.high)] for r in (y, others[0]))
-    corners = [add.OP.numpy(p, q, **params).astype(np.int64) for p in mine for q in theirs]
-    return Range(np.min(corners, axis=0), np.max(corners, axis=0))
-
-
-def _grouped(weight: np.ndarray, channels: int) -> np.ndarray:
-    """OHWI weights of a grouped convolution as if ungrouped: zeros outside the group."""
-    per_group = weight.shape[3]
-    if per_group == channels:
-        return weight
-    groups = channels // per_group
-    full = np.zeros((*weight.shape[:3], channels), weight.dtype)
-    outs = weight.shape[0] // groups
-    for g in range(groups):
-        full[g * outs : (g + 1) * outs, :, :, g * per_group : (g + 1) * per_group] = weight[g * outs : (g + 1) * outs]
-    return full
-
-
-def tap_in_padding(graph: TinyGraph, node: Node) -> np.ndarray:
-    """bool (KH, KW): whether a tap reads padding at some output position."""
-    weight = node.constant(1)
-    kernel = weight.shape[1:3] if node.op == "conv2d" else weight.shape[0:2]
-    size, out = graph.shape(node.args[0])[1:3], graph.shape(node.var)[1:3]
-    outside = []
-    for axis in range(2):
-        taps = np.arange(kernel[axis]) * node.attrs["dilation"][axis] - node.attrs["padding"][axis]
-        last = (out[axis] - 1) * node.attrs["strides"][axis] + taps
-        outside.append((taps < 0) | (last >= size[axis]))
-    return outside[0][:, None] | outside[1][None, :]
-
-
-def _evaluate(graph: TinyGraph, node: Node, *values: np.ndarray) -> np.ndarray:
-    """The operator on tensors whose channels are constant planes; per-channel minimum and maximum of the result."""
-    arrays = []
-    for arg, value in zip(node.args, values, strict=False):
-        shape = graph.shape(arg)
-        arrays.append(np.broadcast_to(value if shape else value[0], shape).astype(np.int8))
-    out = registry.get(node.op).numpy(*arrays, **node.attrs).astype(np.int64)
-    return out.reshape(-1, out.shape[-1])
-
-
-def _monotone(graph: TinyGraph, node: Node, x: Range) -> Range:
-    return Range(_evaluate(graph, node, x.low).min(axis=0), _evaluate(graph, node, x.high).max(axis=0))
-
-
-def _binary(graph: TinyGraph, node: Node, a: Range, b: Range) -> Range:
-    """Every result lies between those of the corners: operands enter through monotone rescalings, sums and products are extreme there."""
-    corners = [_evaluate(graph, node, p, q) for p in (a.low, a.high) for q in (b.low, b.high)]
-    return Range(np.min([c.min(axis=0) for c in corners], axis=0), np.max([c.max(axis=0) for c in corners], axis=0))
-
-
-def _looked_up(node: Node, x: Range) -> Range:
-    table = node.constant(1).astype(np.int64)
-    spans = [table[low + 128 : high + 129] for low, high in zip(x.low, x.high, strict=True)]
-    return Range(np.array([s.min() for s in spans]), np.array([s.max() for s in spans]))
 
 
 class _Removal:
@@ -273,7 +116,7 @@ class _Removal:
         """The arguments whose channels correspond one to one to the result's."""
         if residual_of(node.attrs) is not None:
             return [a for a in node.args[RESIDUAL:] if isinstance(a, relax.Var) and a in self.ranges]
-        if node.op not in _CHANNELWISE or (node.op in ("mean", "reshape") and not _keeps_channels(self.graph, node)):
+        if node.op not in _CHANNELWISE or (node.op in ("mean", "reshape") and not keeps_channels(self.graph, node)):
             return []
         args = [a for a in node.args if isinstance(a, relax.Var) and a in self.ranges]
         if node.op == "depthwise_conv2d":
@@ -343,13 +186,17 @@ class _Removal:
         """bool (C_in,): channels with a weight towards a wanted output that can't be folded away."""
         weight = node.constant(1)[wanted]
         used = np.any(weight != 0, axis=tuple(range(weight.ndim - 1)))
-        return used & ~self._foldable(node)
+        return used & ~self._foldable(node, wanted)
 
-    def _foldable(self, node: Node) -> np.ndarray:
+    def _foldable(self, node: Node, wanted: np.ndarray) -> np.ndarray:
+        """bool (C_in,): constants that add the same to the wanted outputs wherever they stand, at the border too."""
         x = self.ranges[node.args[0]]
-        at_zero_point = x.constant & (x.low == node.attrs["x_zp"])
-        padded = node.op == "conv2d" and bool(tap_in_padding(self.graph, node).any())
-        return at_zero_point if padded else x.constant
+        foldable = x.constant & (x.low == node.attrs["x_zp"])
+        for channel in np.flatnonzero(x.constant & ~foldable):
+            taps = node.constant(1)[wanted][..., channel].astype(np.int64)
+            sums = sums_by_class(self.graph, node, taps.reshape(len(taps), *taps.shape[1:] or (1, 1)))
+            foldable[channel] = bool((sums == taps.reshape(len(taps), -1).sum(axis=1)[:, None]).all())
+        return foldable
 
     # --- rewriting ------------------------------------------------------------------------------------------------------------------
 

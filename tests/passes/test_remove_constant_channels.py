@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tvm
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tvm_tiny
@@ -21,9 +22,10 @@ from tvm_tiny.explain import collecting
 from tvm_tiny.frontend import load
 from tvm_tiny.ops import add as add_op
 from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.passes._channel_ranges import channel_ranges
 from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.quantize_to_integer import QuantizeToInteger
-from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels, channel_ranges
+from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
 
 DEAD = np.int32(-(2**24))  # a bias no input can outweigh: the channel sits at its lower clamp
 
@@ -89,6 +91,37 @@ def test_the_same_constant_is_folded_where_nothing_is_padded(rng: np.random.Gene
     mod = b.finish(b.conv(a, 5, 3, x_zp=0, padding=[0, 0, 0, 0]))
     out = RemoveConstantChannels()(mod)
     assert channels(out, "conv2d") == [3, 5]
+    assert_same_meaning(mod, out, rng)
+
+
+@pytest.mark.parametrize(("scale", "left"), [(-16, 3), (-5, 4)])
+def test_a_constant_behind_padding_goes_where_no_border_shows_it(scale: int, left: int, rng: np.random.Generator) -> None:
+    """Channel 2 is -100 everywhere; padding reads 0 instead. Rescaled coarsely every border class gives one value, finely several."""
+    b = TinyBuilder((1, 6, 7, 3))
+    a = b.conv(b.x, 4, bias=with_dead(b, 4, [2]), y_zp=0, clamp_min=-100)
+    weight = b.rng.integers(-127, 128, (3, 3, 4)).astype(np.int8)
+    weight[..., 2] = 1
+    bias, multiplier, shift = b._scaling(4, 9, None)
+    bias[2], shift[2] = -10, scale
+    attrs = {"strides": [1, 2], "padding": [1, 0, 1, 2], "x_zp": 0, "y_zp": 5}
+    mod = b.finish(b.conv(b.call("depthwise_conv2d", a, weight, bias, multiplier, shift, **attrs), 5, x_zp=-3))
+    out = RemoveConstantChannels()(mod)
+    assert channels(out, "conv2d") == [left, 5]
+    assert channels(out, "depthwise_conv2d") == [left]
+    assert_same_meaning(mod, out, rng)
+
+
+@pytest.mark.parametrize(("corner", "left"), [(0, 3), (9, 4)])
+def test_a_constant_is_folded_where_padding_meets_no_weight(corner: int, left: int, rng: np.random.Generator) -> None:
+    """The kernel reads padding above and at the left only, where this channel's weights are zero, or not."""
+    b = TinyBuilder((1, 6, 6, 3))
+    a = b.conv(b.x, 4, bias=with_dead(b, 4, [2]), y_zp=0, clamp_min=-100)
+    weight = b.rng.integers(-127, 128, (5, 3, 3, 4)).astype(np.int8)
+    weight[:, 0, :, 2], weight[:, :, 0, 2] = 0, 0
+    weight[3, 0, 0, 2] = corner
+    mod = b.finish(b.conv(a, 5, weight=weight, x_zp=0, padding=[1, 1, 0, 0]))
+    out = RemoveConstantChannels()(mod)
+    assert channels(out, "conv2d") == [left, 5]
     assert_same_meaning(mod, out, rng)
 
 
@@ -179,6 +212,37 @@ def test_intervals_contain_every_value(seed: int, depth: int, kernel: int, strid
         y = evaluate(mod, rng.choice(np.array([-128, 127], np.int8), (1, 5, 4, depth)))[0].reshape(-1, 5)
         assert np.all(y.min(axis=0) >= found.low)
         assert np.all(y.max(axis=0) <= found.high)
+
+
+@settings(max_examples=12)
+@given(
+    st.integers(0, 10_000),
+    st.booleans(),
+    st.integers(1, 3),
+    st.lists(st.integers(1, 2), min_size=4, max_size=4),
+    st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    st.sampled_from([-128, 0, 127]),
+)
+def test_bounds_of_one_layer_are_reached(seed: int, wide: bool, kernel: int, steps: list[int], sides: list[int], zero_point: int) -> None:
+    """No tighter ones exist: some input gives each, at the border or inside."""
+    b = TinyBuilder((1, 5, 6, 2), seed=seed)
+    attrs = {"strides": steps[:2], "dilation": steps[2:], "padding": [min(s, kernel - 1) for s in sides], "x_zp": zero_point}
+    mod = b.finish(b.conv(b.x, 3, kernel, **attrs) if wide else b.depthwise(b.x, kernel, **attrs))
+    graph = TinyGraph(mod["main"])
+    (node,) = graph.nodes[:1]
+    found, (_, height, width, depth) = channel_ranges(graph)[node.var], graph.shape(node.var)
+    weight = node.constant(1) if wide else np.eye(2, dtype=np.int8)[:, None, None, :] * node.constant(1).transpose(2, 0, 1)[..., None]
+    low, high = np.full(depth, 127), np.full(depth, -128)
+    for channel, row, column, sign in itertools.product(range(depth), range(height), range(width), (-1, 1)):
+        x = np.full((1, 5, 6, 2), zero_point, np.int8)
+        for i, j in itertools.product(range(kernel), repeat=2):
+            at = [p * s + t * d - side for p, s, t, d, side in zip((row, column), steps, (i, j), steps[2:], attrs["padding"], strict=False)]
+            if 0 <= at[0] < 5 and 0 <= at[1] < 6:
+                x[0, at[0], at[1]] = np.where(sign * weight[channel, i, j] > 0, 127, -128)
+        y = evaluate(mod, x)[0][0, row, column, channel]
+        low[channel], high[channel] = min(low[channel], y), max(high[channel], y)
+    np.testing.assert_array_equal(found.low, low)
+    np.testing.assert_array_equal(found.high, high)
 
 
 def natural(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
