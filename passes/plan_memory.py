@@ -69,8 +69,11 @@ def plan_program(program: Program, regions: Sequence[Region] = (Region(),), pins
     pinned = _pinned(program, pins or {})
     steps = [_step(program, call, i) for i, call in enumerate(program.calls)]
     scratch = {name: call.macs * _SCRATCH_BYTES for call in program.calls for name in call.scratch}
+    handed_out = {t.buffer for t in program.outputs}  # an input may be an output too
     buffers = [
-        Buffer(b.name, b.nbytes, b.kind, align=_ALIGN, region=pinned.get(b.name), accesses=scratch.get(b.name, 0))
+        Buffer(
+            b.name, b.nbytes, b.kind, align=_ALIGN, region=pinned.get(b.name), accesses=scratch.get(b.name, 0), keep=b.name in handed_out
+        )
         for b in program.buffers.values()
         if b.kind != "external"
     ]

@@ -25,7 +25,7 @@ def networks(draw: st.DrawFn, most_layers: int = 5) -> tvm.IRModule:
         tensors.append(draw(_layer(b, source, tensors)))
     outputs = [draw(_head(b, tensors[-1])) if draw(st.booleans()) else tensors[-1]]
     if len(tensors) > 2 and draw(st.integers(0, 4)) == 0 and tensors[1] is not outputs[0]:
-        outputs.append(tensors[1])
+        outputs.append(draw(st.sampled_from(tensors[:2])))  # the input too
     return b.finish(*outputs)
 
 

@@ -230,7 +230,8 @@ class _Extractor:
         if not buffer.dtype.startswith("float"):
             return False
         if buffer.kind == "input":
-            return bool(readers) and all(call.op == "tiny.quantize" for call in readers)
+            handed_out = any(t.buffer == name for t in self.program.outputs)
+            return bool(readers) and all(call.op == "tiny.quantize" for call in readers) and not handed_out
         return buffer.kind == "output" and not readers
 
     def _is_fetched(self, name: str) -> bool:
