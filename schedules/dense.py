@@ -15,9 +15,11 @@ from tvm.s_tir import Schedule
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.profiler.model import cycles_of_block
 from tvm_tiny.schedules.base import Applied, Layer
+from tvm_tiny.schedules.conv2d import as_products
 from tvm_tiny.schedules.microkernels import Core, DenseChoice, LayerParameters, MicroKernel, paired_dense
 from tvm_tiny.schedules.microkernels.dense import default_choice
 from tvm_tiny.schedules.microkernels.dense_columns import ColumnsKernel, columns_dense
+from tvm_tiny.schedules.nests.products import tiled
 from tvm_tiny.schedules.overlap import ALL_READ_FIRST
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.tensorize import tensorized
@@ -54,7 +56,8 @@ def _space(inputs: int, outputs: int) -> Space:
     """Channels of a block, groups of inputs an iteration, and whether the inputs are widened once."""
     unrolls = tuple(sorted({min(u, inputs // 4) for u in (4, 8, 10, 16)}))
     channels = tuple(c for c in (2, 4, 6) if c <= outputs) or (outputs,)
-    return Space("dense", {"channels": channels, "unroll": unrolls, "expanded": (0, 1)})
+    decisions = {"channels": channels, "unroll": unrolls, "expanded": (0, 1)}
+    return Space("dense", decisions, form=as_products, loops=lambda sch, found: tiled(sch, {"pixels": 1, "tile": 1, **found}))
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -19,6 +20,7 @@ from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
 from tvm_tiny.schedules.microkernels.depthwise import default_strip
+from tvm_tiny.schedules.nests.planes import strips
 from tvm_tiny.schedules.overlap import element_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.schedules.tensorize import tensorized
@@ -107,7 +109,8 @@ def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
 
 def space_of(shape: DepthwiseShape) -> Space:
     """Outputs computed together, and output rows whose planes are built at once."""
-    return Space("depthwise", {"pixels": (2, 4, 6, 8), "strip": divisions(shape.out_height, 6)})
+    decisions = {"pixels": (2, 4, 6, 8), "strip": divisions(shape.out_height, 6)}
+    return Space("depthwise", decisions, loops=partial(strips, padded=any(shape.padding)))
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

@@ -59,7 +59,7 @@ def _space(shape: Conv2DShape) -> Space:
         even = int(choice["rows"]) * shape.width % (int(choice["pixels"]) * int(choice["tile"])) == 0
         return gemm.legal(choice) and (even or int(choice["rows"]) == shape.height)
 
-    return Space("pointwise", {**gemm.decisions, "rows": rows}, legal)
+    return Space("pointwise", {**gemm.decisions, "rows": rows}, legal, gemm.form, gemm.loops)
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

@@ -14,6 +14,7 @@ from tvm_tiny.schedules import conv2d as conv2d_rule
 from tvm_tiny.schedules import depthwise as depthwise_rule
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
+from tvm_tiny.schedules.nests.products import tiled
 from tvm_tiny.schedules.row_kernels import RowKernel, row_kernel
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.stream_costs import MAX_COLUMNS, column_bytes
@@ -40,7 +41,8 @@ def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
     if layer is None or not layer.by_rows or layer.op not in _OPS:
         return None
     if layer.op == "tiny.depthwise_conv2d":
-        return Space("rows", {"pixels": (2, 4, 6, 8)})
+        of_a_row = depthwise_rule.space_of(depthwise_rule.shape_of(layer))
+        return Space("rows", {"pixels": of_a_row.decisions["pixels"]}, loops=lambda sch, found: of_a_row.loops(sch, {"strip": 1, **found}))
     shape = conv2d_rule.shape_of(layer)
     if shape is None:
         return None
@@ -52,7 +54,7 @@ def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
         columns = pixels * column_bytes(shape.k, by_words=by_words)
         return pixels <= shape.out_width and columns <= MAX_COLUMNS and gemm.legal({**choice, "tile": 1})
 
-    return Space("rows", decisions, legal)
+    return Space("rows", decisions, legal, gemm.form, lambda sch, found: tiled(sch, {"tile": 1, **found}))
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

@@ -15,7 +15,7 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.conv2d import parameters_of, shape_of
+from tvm_tiny.schedules.conv2d import as_products, parameters_of, shape_of
 from tvm_tiny.schedules.microkernels import Conv2DShape, Core, MicroKernel, WinogradChoice, winograd
 from tvm_tiny.schedules.microkernels.winograd import winograd_applies
 from tvm_tiny.schedules.overlap import ascending_distance
@@ -79,7 +79,8 @@ def space(func: tirx.PrimFunc, target: TinyTarget) -> Space | None:
     choices = _choices(shape)
     row = shape.out_width // 2
     groups = {c.groups for c in choices} | {2, 4}
-    return Space("winograd", {"tiles": tuple(t for t in (1, 2, 3, 4) if t <= row), "groups": tuple(sorted(groups))})
+    decisions = {"tiles": tuple(t for t in (1, 2, 3, 4) if t <= row), "groups": tuple(sorted(groups))}
+    return Space("winograd", decisions, form=as_products)
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

@@ -95,7 +95,7 @@ def test_a_trace_replayed_gives_the_same_c() -> None:
     func = first_layer()
     for space in rules.spaces(func, M7).values():
         sampled = space.sample(func)
-        again = tvm.s_tir.Schedule(tvm.IRModule({"main": func}))
+        again = tvm.s_tir.Schedule(tvm.IRModule({"main": space.form(func)}))
         sampled.trace.apply_to_schedule(again, remove_postproc=False)
         choices = [space.read(annotated_rule(s.mod)[1]) for s in (sampled, again)]
         assert choices[0] == choices[1]

@@ -36,6 +36,7 @@ from tvm_tiny.schedules.microkernels.expand import Expand
 from tvm_tiny.schedules.microkernels.gemm_block import GemmBlock
 from tvm_tiny.schedules.microkernels.gemm_layer import gemm_functions
 from tvm_tiny.schedules.nests.base import Nest, Place, aligned, joined, statements
+from tvm_tiny.schedules.nests.products import walk
 from tvm_tiny.schedules.requantize_forms import Form
 
 
@@ -191,8 +192,7 @@ class _Writer:
         elif part.tile:
             times, first = part.tile, loops.get("p", loops.get("c"))
             if outer is not None:
-                outer, first = sch.split(outer, [None, part.tile])
-                sch.reorder(outer, *([loops["m"]] if "m" in loops else []), first)
+                outer, first = walk(sch, outer, loops.get("m"), part.tile)
         elif outer is not None and s.out_width % part.pixels == 0 and part.groups * part.pixels == s.out_height * s.out_width:
             _rows, outer = sch.split(outer, [None, s.out_width // part.pixels])
         if name == "stream":

@@ -42,7 +42,7 @@ def space_generator(task: Task, seed: int) -> ms.SpaceGenerator:
         made = []
         for space in task.spaces.values():
             copy = sch.copy()
-            space.annotate(copy)
+            space.apply(copy)
             made.append(copy)
         return made
 
@@ -102,7 +102,7 @@ class MutateDecision(ms.mutator.PyMutator):
 class DecisionFeatures(ms.feature_extractor.PyFeatureExtractor):
     """Features for the cost model: the decisions themselves, in logarithms and as words, with the products that decide cost.
 
-    The loops of a candidate say nothing (they are the layer's), so TVM's features per store would be the same for all.
+    TVM's features per store would say what its own code of the tiled loops costs, not what the kernel does.
     """
 
     def __init__(self, task: Task) -> None:
@@ -186,9 +186,9 @@ class Future(ms.runner.PyRunnerFuture):
 
 def search(task: Task, trials: int, batch: int, work_dir: str, seed: int, done: Callable[[Record], None]) -> None:
     """Let MetaSchedule try `trials` candidates of a layer, `batch` at a time."""
-    small = max(8, min(64, trials))
+    small = max(8, min(32, trials))  # a replay takes milliseconds, and spaces have hundreds of candidates
     strategy = ms.search_strategy.EvolutionarySearch(
-        population_size=4 * small, init_measured_ratio=0.2, init_min_unmeasured=small, max_fail_count=3, genetic_num_iters=3,
+        population_size=3 * small, init_measured_ratio=0.2, init_min_unmeasured=small, max_fail_count=3, genetic_num_iters=2,
         genetic_mutate_prob=0.85, genetic_max_fail_count=10, eps_greedy=0.1,
     )  # fmt: skip
     with _quiet_logger(), _without_tensor_intrinsics():

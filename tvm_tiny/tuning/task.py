@@ -73,10 +73,10 @@ class Task:
 
     @property
     def outline(self) -> tirx.PrimFunc:
-        """What MetaSchedule gets to see of the function."""
+        """What MetaSchedule gets to see of the function: the form its spaces schedule."""
         from tvm_tiny.tuning.search import outline
 
-        return outline(self.func)
+        return outline(next(iter(self.spaces.values())).form(self.func))
 
     @staticmethod
     def name(choice: Choice) -> str:
