@@ -13,7 +13,14 @@ from tests.support.guarded import GuardedModel
 from tests.support.oracle import Oracle
 from tests.support.tflite_graphs import GraphBuilder
 
-EMULATED = ("decoder", "grouped", "dilated", "bilinear")  # by default, on one core; the others and another core in the slow tests
+EMULATED = (
+    "decoder",
+    "grouped",
+    "dilated",
+    "bilinear",
+    "attention",
+    "slopes",
+)  # by default, on one core; the others and another core in the slow tests
 DEEP = ("decoder", "dilated", "parts")
 
 
@@ -103,6 +110,93 @@ def bilinear(b: GraphBuilder, size: tuple[int, int], **mode: bool) -> int:
     return b.op("RESIZE_BILINEAR", [b.input((1, 5, 7, 3)), b.ints(*size)], b.tensor((1, *size, 3), 0.05, 3), **mode)
 
 
+def attention(b: GraphBuilder) -> int:
+    """Queries, keys and values of one input, and a skip beside them (a transformer's block)."""
+    rng = np.random.default_rng(8)
+    x = b.input((1, 6, 8), 0.05, 3)
+    parts = []
+    for zero in (-9, 4, 20):
+        w = b.tensor((8, 8), 0.01, data=rng.integers(-127, 128, (8, 8)))
+        parts.append(b.op("FULLY_CONNECTED", [x, w, -1], b.tensor((1, 6, 8), 0.06, zero), keep_num_dims=True))
+    scores = b.op("BATCH_MATMUL", parts[:2], b.tensor((1, 6, 6), 0.08, 1), adj_y=True)
+    weights = b.op("SOFTMAX", [scores], b.tensor((1, 6, 6), 1 / 256, -128), beta=0.35)
+    mixed = b.op("BATCH_MATMUL", [weights, parts[2]], b.tensor((1, 6, 8), 0.05, 7))
+    return b.op("ADD", [x, mixed], b.tensor((1, 6, 8), 0.08, 5))
+
+
+def normalised_rows(b: GraphBuilder) -> int:
+    """The mean taken off, the variance's root divided by, in integers."""
+    x = b.input((1, 5, 12), 0.05, 3)
+    mean = b.op("MEAN", [x, b.ints(2)], b.tensor((1, 5, 1), 0.03, -4), keep_dims=True)
+    squares = b.op("SQUARED_DIFFERENCE", [x, mean], b.tensor((1, 5, 12), 0.15, -128))
+    variance = b.op("MEAN", [squares, b.ints(2)], b.tensor((1, 5, 1), 0.08, -128), keep_dims=True)
+    more = b.op("ADD", [variance, b.tensor((), 0.01, 0, data=[100])], b.tensor((1, 5, 1), 0.09, -128))
+    factor = b.op("RSQRT", [more], b.tensor((1, 5, 1), 0.008, -128))
+    centred = b.op("SUB", [x, mean], b.tensor((1, 5, 12), 0.06, 1))
+    return b.op("MUL", [centred, factor], b.tensor((1, 5, 12), 0.02, 0))
+
+
+def slopes(b: GraphBuilder) -> list[int]:
+    """PReLU with a slope a channel, an element and for all, and ELU."""
+    rng = np.random.default_rng(3)
+    x = b.input((1, 4, 5, 6), 0.05, 3)
+    out = []
+    for shape in ((1, 1, 6), (4, 5, 6), (1, 1, 1)):
+        slope = b.tensor(shape, 0.003, 11, data=rng.integers(-128, 128, shape))
+        out.append(b.op("PRELU", [x, slope], b.tensor((1, 4, 5, 6), 0.04, -9)))
+    return [*out, b.op("ELU", [x], b.tensor((1, 4, 5, 6), 0.03, -90)), b.op("ABS", [x], b.tensor((1, 4, 5, 6), 0.04, -128))]
+
+
+def reductions(b: GraphBuilder) -> list[int]:
+    x = b.input((1, 4, 6, 5), 0.05, 3)
+    least = b.op("REDUCE_MIN", [x, b.ints(1, 3)], b.tensor((1, 6), 0.05, 3))
+    most = b.op("REDUCE_MAX", [x, b.ints(1, 3)], b.tensor((1, 1, 6, 1), 0.05, 3), keep_dims=True)
+    total = b.op("SUM", [x, b.ints(2)], b.tensor((1, 4, 5), 0.2, -3))
+    best = b.op("ARG_MAX", [x, b.ints(3, shape=())], b.tensor((1, 4, 6), dtype="int32"))
+    return [least, most, total, best]
+
+
+def by_index(b: GraphBuilder) -> list[int]:
+    """Mirrored edges, chosen channels, rows backwards, a row for all; as batches and back."""
+    x = b.input((1, 4, 6, 3), 0.05, 3)
+    wide = b.op("MIRROR_PAD", [x, b.ints(0, 0, 2, 1, 1, 3, 0, 0, shape=(4, 2))], b.tensor((1, 7, 10, 3), 0.05, 3))
+    chosen = b.op("GATHER", [wide, b.ints(2, 0)], b.tensor((1, 7, 10, 2), 0.05, 3), axis=3)
+    turned = b.op("REVERSE_V2", [chosen, b.ints(1)], b.tensor((1, 7, 10, 2), 0.05, 3))
+    options = {"begin_mask": 4, "end_mask": 4}
+    back = b.op(
+        "STRIDED_SLICE", [turned, b.ints(0, 6, 0, 0), b.ints(1, 0, 0, 2), b.ints(1, -2, -3, 1)], b.tensor((1, 3, 4, 2), 0.05, 3), **options
+    )
+    batches = b.op("SPACE_TO_BATCH_ND", [x, b.ints(2, 4), b.ints(0, 0, 1, 1, shape=(2, 2))], b.tensor((8, 2, 2, 3), 0.05, 3))
+    image = b.op("BATCH_TO_SPACE_ND", [batches, b.ints(2, 4), b.ints(1, 0, 1, 1, shape=(2, 2))], b.tensor((1, 3, 6, 3), 0.05, 3))
+    row = b.op(
+        "STRIDED_SLICE",
+        [x, b.ints(0, 3, 0, 0), b.ints(0, 0, 0, 0), b.ints(1, 1, 1, 1)],
+        b.tensor((6, 3), 0.05, 3),
+        end_mask=12,
+        shrink_axis_mask=3,
+    )
+    return [turned, back, image, b.op("BROADCAST_TO", [row, b.ints(5, 6, 3)], b.tensor((5, 6, 3), 0.05, 3))]
+
+
+def computed_shape(b: GraphBuilder) -> int:
+    """A reshape to (batch, rest) as Keras writes it for an unknown batch."""
+    x = b.input((1, 4, 3, 2), 0.05, 3)
+    shape = b.op("SHAPE", [x], b.tensor((4,), dtype="int32"))
+    batch = b.op("STRIDED_SLICE", [shape, b.ints(0), b.ints(1), b.ints(1)], b.tensor((), dtype="int32"), shrink_axis_mask=1)
+    whole = b.op("PACK", [batch, b.ints(24, shape=())], b.tensor((2,), dtype="int32"), values_count=2)
+    flat = b.op("RESHAPE", [x, whole], b.tensor((1, 24), 0.05, 3))
+    w = b.tensor((5, 24), 0.01, data=np.random.default_rng(1).integers(-127, 128, (5, 24)))
+    return b.op("FULLY_CONNECTED", [flat, w, -1], b.tensor((1, 5), 0.1, -3))
+
+
+def in_float(b: GraphBuilder) -> int:
+    """Functions that the converter has left in float between integers: a table."""
+    value = b.op("DEQUANTIZE", [b.input((1, 5, 9), 0.03, -100)], b.tensor((1, 5, 9), dtype="float32"))
+    for kind in ("SQUARE", "SQRT", "NEG", "EXP"):
+        value = b.op(kind, [value], b.tensor((1, 5, 9), dtype="float32"))
+    return b.op("QUANTIZE", [value], b.tensor((1, 5, 9), 1 / 256, -128))
+
+
 NETWORKS: dict[str, Callable[[GraphBuilder], int | list[int]]] = {
     "normalised input": normalised_input,
     "number first": number_first,
@@ -120,6 +214,13 @@ NETWORKS: dict[str, Callable[[GraphBuilder], int | list[int]]] = {
     "bilinear": lambda b: bilinear(b, (10, 14)),
     "bilinear, smaller": lambda b: bilinear(b, (3, 2), half_pixel_centers=True),
     "bilinear, half": lambda b: bilinear(b, (11, 16), half_pixel_centers=True),
+    "attention": attention,
+    "normalised rows": normalised_rows,
+    "slopes": slopes,
+    "reductions": reductions,
+    "by index": by_index,
+    "computed shape": computed_shape,
+    "in float": in_float,
     "bilinear, corners": lambda b: bilinear(b, (9, 1), align_corners=True),
 }
 

@@ -118,6 +118,33 @@ def unpack(b: GraphBuilder) -> int:
     return b.op("UNPACK", [b.input(IMAGE)], [b.tensor((1, 6, 5), 0.05, 3) for _ in range(4)], num=4, axis=-1)
 
 
+def batch_matmul(adj_x: bool, adj_y: bool, constant: bool = False) -> Callable[[GraphBuilder], int]:
+    def build(b: GraphBuilder) -> int:
+        x = b.input((2, 1, 5, 4) if adj_x else (2, 1, 4, 5), 0.05, 3)
+        shape = (3, 6, 5) if adj_y else (3, 5, 6)
+        y = b.tensor(shape, 0.03, -9, data=RNG.integers(-128, 128, shape)) if constant else b.input(shape, 0.03, -9)
+        return b.op("BATCH_MATMUL", [x, y], b.tensor((2, 3, 4, 6), 0.2, 11), adj_x=adj_x, adj_y=adj_y)
+
+    return build
+
+
+def prelu(b: GraphBuilder) -> int:
+    return b.op("PRELU", [b.input(IMAGE), b.tensor((1, 1, 4), 0.004, 20, data=[-128, 20, 100, 127])], b.tensor(IMAGE, 0.06, -9))
+
+
+def real(b: GraphBuilder) -> int:
+    return b.tensor(IMAGE, dtype="float32")
+
+
+def in_float(kind: str, operands: int = 1) -> Callable[[GraphBuilder], int]:
+    """Of numbers above zero, so that every function has a value."""
+    return lambda b: b.op(kind, [b.op("DEQUANTIZE", [b.input(IMAGE, 0.05, -128)], real(b)) for _ in range(operands)], real(b))
+
+
+BATCH, BATCHES, SPACE = (6, 2, 3, 4), (6, 4, 2, 4), (1, 3, 7, 4)
+FLOAT = {"CEIL": "ceil", "COS": "cos", "EXP": "exp", "FLOOR": "floor", "LOG": "log", "NEG": "negative", "SIN": "sin", "SQRT": "sqrt"}
+FLOAT |= {"SQUARE": "square"}
+POSITIVE = {"RSQRT", "LOG", "DIV"}  # of zero they have no value
 D, Q = "dequantize", "quantize"
 CASES: dict[str, tuple[Callable[[GraphBuilder], int], list[str]]] = {
     "CONV_2D": (conv, [D, D, "nn.conv2d", D, "add", Q, "clip"]),
@@ -186,12 +213,66 @@ CASES |= {
     ),
     "MAXIMUM": (moved("MAXIMUM", IMAGE, lambda b: b.tensor((4,), 0.05, 3, data=[3, -20, 90, -128])), ["maximum"]),
     "MINIMUM": (moved("MINIMUM", IMAGE, lambda b: b.tensor((), 0.05, 3, data=[-7])), ["minimum"]),
-    "REDUCE_MAX": (moved("REDUCE_MAX", (1, 4), ints(2, 1)), ["reshape", D, "nn.max_pool2d", Q, "reshape"]),
+    "REDUCE_MAX": (moved("REDUCE_MAX", (1, 4), ints(2, 1)), [D, "max", Q]),
+    "REDUCE_MIN": (moved("REDUCE_MIN", (1, 1, 5, 1), ints(3, 1), keep_dims=True), [D, "min", Q]),
+    "SUM": (lambda b: b.op("SUM", [b.input(IMAGE), b.ints(1, -1)], b.tensor((1, 5), 0.3, -7)), [D, "sum", Q]),
+    "ARG_MAX": (lambda b: b.op("ARG_MAX", [b.input(IMAGE), b.ints(3, shape=())], b.tensor((1, 6, 5), dtype="int32")), ["argmax", "astype"]),
+    "ARG_MIN": (lambda b: b.op("ARG_MIN", [b.input(IMAGE), b.ints(1)], b.tensor((1, 5, 4), dtype="int32")), ["argmin", "astype"]),
+    "GATHER": (moved("GATHER", (1, 6, 2, 2, 4), ints(4, 0, 1, 1, shape=(2, 2)), axis=2), ["take", "reshape"]),
+    "MIRROR_PAD": (moved("MIRROR_PAD", (1, 9, 7, 4), ints(0, 0, 1, 2, 0, 2, 0, 0, shape=(4, 2))), ["take", "take", "reshape"]),
+    "MIRROR_PAD symmetric": (moved("MIRROR_PAD", (1, 12, 5, 4), ints(0, 0, 6, 0, 0, 0, 0, 0, shape=(4, 2)), mode=1), ["take", "reshape"]),
+    "BROADCAST_TO": (
+        lambda b: b.op("BROADCAST_TO", [b.input((5, 1)), b.ints(2, 5, 4)], b.tensor((2, 5, 4), 0.05, 3)),
+        ["reshape", "take", "take", "reshape"],
+    ),
+    "REVERSE_V2": (moved("REVERSE_V2", IMAGE, ints(1, 2)), ["flip", "flip", "reshape"]),
+    "SPACE_TO_BATCH_ND": (  # the interpreter of the tests pads with 0 whatever the zero point
+        lambda b: b.op(
+            "SPACE_TO_BATCH_ND", [b.input(IMAGE, 0.05, 0), b.ints(2, 3), b.ints(1, 1, 0, 1, shape=(2, 2))], b.tensor(BATCHES, 0.05, 0)
+        ),
+        ["nn.pad", "reshape", "permute_dims", "reshape"],
+    ),
+    "UNPACK of one": (lambda b: b.op("UNPACK", [b.input((1, 6, 5))], b.tensor((6, 5), 0.05, 3), num=1), ["reshape", "reshape"]),
+    "SPLIT of one": (
+        lambda b: b.op("SPLIT", [b.ints(1, shape=()), b.input((1, 6, 5))], b.tensor((1, 6, 5), 0.05, 3), num_splits=1),
+        ["reshape"],
+    ),
+    "SPACE_TO_BATCH_ND lines": (
+        lambda b: b.op("SPACE_TO_BATCH_ND", [b.input((2, 6, 3)), b.ints(2), b.ints(0, 0, shape=(1, 2))], b.tensor((4, 3, 3), 0.05, 3)),
+        ["reshape", "permute_dims", "reshape"],
+    ),
+    "BATCH_TO_SPACE_ND": (
+        lambda b: b.op("BATCH_TO_SPACE_ND", [b.input(BATCH), b.ints(2, 3), b.ints(1, 0, 0, 2, shape=(2, 2))], b.tensor(SPACE, 0.05, 3)),
+        ["reshape", "permute_dims", "reshape", "strided_slice"],
+    ),
+    "STRIDED_SLICE backwards": (
+        moved("STRIDED_SLICE", (1, 3, 5, 2), ints(0, -2, 0, 3), ints(1, -9, 0, 0), ints(1, -2, -1, -2), begin_mask=4, end_mask=4),
+        ["strided_slice", "flip", "flip", "flip"],
+    ),
+    "BATCH_MATMUL": (batch_matmul(False, False), [D, D, "matmul", Q]),
+    "BATCH_MATMUL both": (batch_matmul(True, True), ["permute_dims", D, "permute_dims", D, "matmul", Q]),
+    "BATCH_MATMUL constant": (batch_matmul(False, True, constant=True), [D, D, "matmul", Q]),
+    "PRELU": (prelu, [D, D, "clip", "clip", "multiply", "add", Q]),
+    "SQUARED_DIFFERENCE": (binary("SQUARED_DIFFERENCE"), [D, D, "subtract", "square", Q]),
+    "ABS": (unary("ABS", 0.03, -120), [D, "abs", Q]),
+    "ELU": (unary("ELU", 0.03, -90), [D, "minimum", "exp", "nn.relu", "subtract", "add", Q]),
+    "RSQRT": (lambda b: b.op("RSQRT", [b.input(IMAGE, 0.05, -128)], b.tensor(IMAGE, 0.02, -128)), [D, "rsqrt", Q]),
+    **{kind: (in_float(kind), [D, function]) for kind, function in FLOAT.items()},
+    "DIV": (in_float("DIV", 2), [D, D, "divide"]),
     "RESIZE_BILINEAR": (moved("RESIZE_BILINEAR", (1, 11, 9, 4), ints(11, 9)), [D, "image.resize2d", Q]),
     "RESIZE_BILINEAR align": (moved("RESIZE_BILINEAR", (1, 11, 9, 4), ints(11, 9), align_corners=True), [D, "image.resize2d", Q]),
     "RESIZE_BILINEAR half": (moved("RESIZE_BILINEAR", (1, 4, 3, 4), ints(4, 3), half_pixel_centers=True), [D, "image.resize2d", Q]),
 }
 EXACT = {
+    "ARG_MAX",
+    "ARG_MIN",
+    "BATCH_TO_SPACE_ND",
+    "BROADCAST_TO",
+    "GATHER",
+    "MIRROR_PAD",
+    "REDUCE_MIN",
+    "REVERSE_V2",
+    "SPACE_TO_BATCH_ND",
     "SLICE",
     "SPLIT_V",
     "PACK",
@@ -241,7 +322,8 @@ def test_meaning(case: str) -> None:
     mod = load(data)
     inputs = []
     for position, port in enumerate(model_of(mod)["inputs"]):
-        x = RNG.integers(-128, 128, port["shape"]).astype(np.int8) if port["dtype"] == "int8" else RNG.normal(0, 3, port["shape"])
+        low = -127 if case in POSITIVE else -128
+        x = RNG.integers(low, 128, port["shape"]).astype(np.int8) if port["dtype"] == "int8" else RNG.normal(0, 3, port["shape"])
         inputs.append(x.astype(port["dtype"]))
         interpreter.set_input(inputs[-1], position)
     interpreter.invoke()

@@ -39,6 +39,13 @@ def test_not_a_model(content: bytes, tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "named.tflite"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n")
+    with pytest.raises(ModelFormatError, match=r"named: a Git LFS pointer, not the model itself\n  remedy: run `git lfs pull`"):
+        load(path)
+
+
 def test_every_truncation_is_reported() -> None:
     data = OWN.read_bytes()
     for size in range(8, len(data), max(1, len(data) // 200)):

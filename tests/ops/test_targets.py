@@ -63,6 +63,11 @@ def elementwise_cases(rng: np.random.Generator) -> list[Case]:
     every = np.arange(-128, 128, dtype=np.int8).reshape(1, 4, 8, 8)
     cases.append(("lookup", [every, tables.tanh(0.05, 3)], {"y_layout": "NCHW"}))
     cases += [("flip_sign", [every], {}), ("flip_sign", [every.view(np.uint8)], {})]
+    prelu = {"x_zp": -5, "slope_zp": 9, "y_zp": 4, **ops.prelu.quantize_params(0.05, 0.01, 0.04)}
+    cases.append(("prelu", [every.reshape(1, 8, 8, 4), int8s(rng, (1, 1, 4))], prelu))
+    cases.append(("prelu", [every.reshape(8, 32), rng.integers(-32767, 32768, 32).astype(np.int16)], {**prelu, "slope_zp": 0}))
+    squares = {**zps, **ops.squared_difference.quantize_params(0.1, 0.037, 0.3)}
+    cases.append(("squared_difference", [int8s(rng, (2, 3, 4)), int8s(rng, (3, 1))], squares))
     for name in ("maximum", "minimum"):
         cases.append((name, [int8s(rng, (1, 3, 4, 5)), int8s(rng, (4, 1))], NCHW))
     for mode in ({"align_corners": True}, {"half_pixel": True}, {}):
@@ -87,6 +92,11 @@ def reduction_cases(rng: np.random.Generator) -> list[Case]:
         ("mean", [int8s(rng, (1, 5, 7, 6))], {"axes": [1, 2], "keepdims": True, **NCHW, **mean}),
         ("mean", [int8s(rng, (7, 3, 6))], {"axes": [0, 2], **mean}),
     ]
+    products = {"a_zp": 127, "b_zp": -128, "y_zp": 7, **ops.batch_matmul.quantize_params(0.1, 0.02, 0.3)}
+    cases.append(("batch_matmul", [int8s(rng, (2, 1, 5, 7)), int8s(rng, (3, 7, 4))], products))
+    cases.append(("batch_matmul", [int8s(rng, (3, 7)), int8s(rng, (2, 5, 7))], {**products, "transpose_b": True}))
+    for axis in (0, 2):
+        cases += [("arg_extreme", [int8s(rng, (4, 3, 9)) // 32], {"axis": axis, "least": least}) for least in (False, True)]
     for scale in (0.001, 0.1, 3.0):
         cases.append(("softmax", [int8s(rng, (3, 10)), ops.softmax.quantize_params(scale)["table"]], {}))
     cases.append(("softmax", [np.full((1, 700), 3, np.int8), ops.softmax.quantize_params(0.1)["table"]], {}))
@@ -98,6 +108,8 @@ def movement_cases(rng: np.random.Generator) -> list[Case]:
     x = int8s(rng, (1, 4, 5, 3))
     cases: list[Case] = [
         ("pad", [x], {"before": [0, 1, 0, 0], "after": [0, 2, 1, 0], "value": -3}),
+        ("gather", [x, np.array([4, 0, 0, 3], np.int32)], {"axis": 2}),
+        ("gather", [x.astype(np.float32), np.array([0], np.int32)], {"axis": 3}),
         ("pad", [x], {"before": [0] * 4, "after": [0] * 4, "value": 0}),
         ("concat", [x, int8s(rng, (1, 4, 5, 1)), int8s(rng, (1, 4, 5, 2))], {"axis": 3}),
         ("concat", [x], {"axis": 0}),

@@ -11,7 +11,9 @@ import tvm
 from tvm import relax
 
 MOVEMENT = {
+    "relax.flip",
     "relax.reshape",
+    "relax.take",
     "relax.permute_dims",
     "relax.concat",
     "relax.maximum",

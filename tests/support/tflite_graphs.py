@@ -45,7 +45,7 @@ class GraphBuilder:
 
     def ints(self, *values: int, shape: Any = None) -> int:
         """A constant int32 vector."""
-        return self.tensor(shape or (len(values),), dtype="int32", data=values)
+        return self.tensor((len(values),) if shape is None else shape, dtype="int32", data=values)
 
     def op(self, kind: str, inputs: Any, outputs: Any, **options: Any) -> int:
         """An operator; options not given keep the schema's defaults."""

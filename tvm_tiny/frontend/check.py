@@ -14,6 +14,7 @@ from tvm_tiny.frontend.problems import Report
 from tvm_tiny.frontend.tflite_check import check_graph
 from tvm_tiny.frontend.tflite_operators import RULES as TFLITE_RULES
 from tvm_tiny.frontend.tflite_reader import is_tflite, read_graph
+from tvm_tiny.frontend.tflite_shapes import fold_shapes
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def check(source: str | Path | bytes) -> CheckResult:
     """
     data, name = read_source(source)
     if sniff(data, name) == "tflite":
-        graph = read_graph(data)
+        graph = fold_shapes(read_graph(data))
         report, kinds, known = check_graph(graph), [op.kind for op in graph.operators], set(TFLITE_RULES)
         return _result(name, "tflite", report, kinds, known)
     require_onnx(name)
@@ -96,6 +97,9 @@ def _dtypes(kind: str) -> str:
     return special.get(kind, "int8 (float32 as an island)")
 
 
+_LFS_POINTER = b"version https://git-lfs"
+
+
 def sniff(data: bytes, name: str) -> str:
     """ "tflite" or "onnx", by content.
 
@@ -109,6 +113,8 @@ def sniff(data: bytes, name: str) -> str:
     # Field 1 of an ONNX ModelProto is ir_version, a small number, and every writer puts it first.
     if len(data) > 16 and data[0] == 0x08 and 3 <= data[1] <= 32:
         return "onnx"
+    if data.startswith(_LFS_POINTER):
+        raise ModelFormatError(f"{name}: a Git LFS pointer, not the model itself", remedy="run `git lfs pull` where it was cloned")
     raise ModelFormatError(
         f"{name}: not a model (neither a TFLite FlatBuffer nor an ONNX protobuf)", remedy="give a .tflite or .onnx file, whole and unpacked"
     )

@@ -16,6 +16,10 @@ _UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relax.sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
     "relax.tanh": np.tanh,
     "relax.exp": np.exp,
+    "relax.log": np.log,
+    "relax.rsqrt": lambda x: 1.0 / np.sqrt(x),
+    "relax.sin": np.sin,
+    "relax.cos": np.cos,
     "relax.negative": np.negative,
     "relax.abs": np.abs,
     "relax.sqrt": np.sqrt,
@@ -107,29 +111,41 @@ class Elementwise:
     def _is_scalar(self, expr: relax.Expr, value: float) -> bool:
         return is_constant(expr) and constant(expr).size == 1 and float(constant(expr).reshape(-1)[0]) == value
 
-    def values(self) -> np.ndarray:
-        """The function of all 256 integers -128 … 127, in float64."""
+    def values(self, *, single: bool = False) -> np.ndarray:
+        """The function of all 256 integers -128 … 127, in float64; `single` rounds every step to float32, as a chain of kernels does."""
         assert self.source is not None
+        step = _to_single if single else _as_it_is
         q = np.arange(-128, 128, dtype=np.float64)
-        real = (q - self.source.quant.zp) * self.source.quant.real_scale
-        return np.broadcast_to(self._evaluate(self.expr, real), (256,)).astype(np.float64)
+        real = step((q - self.source.quant.zp) * self.source.quant.real_scale)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return np.broadcast_to(self._evaluate(self.expr, real, step), (256,)).astype(np.float64)
 
-    def _evaluate(self, expr: relax.Expr, real: np.ndarray) -> np.ndarray:
+    def _evaluate(self, expr: relax.Expr, real: np.ndarray, step: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         if is_constant(expr):
             return constant(expr).astype(np.float64).reshape(())
         found = self.view.dequantized(expr)
         if found is not None:
-            return _constant_value(found) if is_constant(found.value) else real
+            return step(_constant_value(found)) if is_constant(found.value) else real
         call = self.view.definition(expr)
         kind = op_name(call)
-        first = self._evaluate(call.args[0], real)
+        first = self._evaluate(call.args[0], real, step)
         if kind == "relax.clip":
             return np.clip(first, _scalar(call.args[1]), _scalar(call.args[2]))
         if kind == "relax.nn.leakyrelu":
-            return np.where(first < 0, first * float(call.attrs.alpha), first)
+            return step(np.where(first < 0, first * float(call.attrs.alpha), first))
+        if kind == "relax.sigmoid":
+            return step(1.0 / step(1.0 + step(np.exp(-first))))
         if kind in _UNARY:
-            return _UNARY[kind](first)
-        return _BINARY[kind](first, self._evaluate(call.args[1], real))
+            return step(_UNARY[kind](first))
+        return step(_BINARY[kind](first, self._evaluate(call.args[1], real, step)))
+
+
+def _to_single(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values).astype(np.float32).astype(np.float64)
+
+
+def _as_it_is(values: np.ndarray) -> np.ndarray:
+    return values
 
 
 def _constant_value(found: Dequantized) -> np.ndarray:

@@ -61,7 +61,10 @@ def load_onnx(data: bytes, name: str) -> tvm.IRModule:
     except TinyError:
         raise
     except Exception as error:
-        raise ModelFormatError(f"damaged model file: the importer stumbled over it ({error})", remedy="export the model again") from error
+        raise ModelFormatError(
+            f"damaged model file: the importer stumbled over it ({error})",
+            remedy="export the model again; if another runtime runs it as it is, report it with the file",
+        ) from error
 
 
 class Importer(ONNXGraphImporter):

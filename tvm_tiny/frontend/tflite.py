@@ -12,11 +12,14 @@ float32 constants and zero points int32 constants, scalar per tensor, one-dimens
     FULLY_CONNECTED    reshape?(clip?(q(add?(matmul(d(reshape?(x)), d(W, sw, 0, axis=1)), d(b)))))   W int8 (K, N), x as (M, K)
     ADD, SUB, MUL      clip?(q(add | subtract | multiply(d(a), d(b))))          a or b may be a constant, shapes may broadcast
     AVERAGE_POOL_2D    clip?(q(nn.avg_pool2d(d(x), NHWC, count_include_pad=False)))     MAX_POOL_2D with nn.max_pool2d
-    MEAN               q(mean(d(x), axes, keepdims))
+    MEAN, SUM, REDUCE_MAX, REDUCE_MIN   q(mean | sum | max | min(d(x), axes, keepdims))
     SOFTMAX            q(nn.softmax(d(x), axis=-1));  with beta != 1: nn.softmax(multiply(d(x), beta))
-    LOGISTIC, TANH     q(sigmoid | tanh(d(x)))
+    LOGISTIC, TANH, ABS, EXP, LOG, RSQRT   q(sigmoid | tanh | abs | exp | log | rsqrt(d(x)))
     HARD_SWISH         q(multiply(d(x), divide(clip(add(d(x), 3), 0, 6), 6)))
-    LEAKY_RELU         q(nn.leakyrelu(d(x), alpha))
+    ELU                q(add(nn.relu(d(x)), subtract(exp(minimum(d(x), 0)), 1)))
+    LEAKY_RELU         q(nn.leakyrelu(d(x), alpha))      PRELU   q(add(clip(d(x), 0, ∞), multiply(clip(d(x), -∞, 0), d(slope))))
+    SQUARED_DIFFERENCE q(square(subtract(d(a), d(b))))
+    BATCH_MATMUL       q(matmul(d(permute_dims?(a)), d(permute_dims?(b))))
     RELU, RELU6, RELU_N1_TO_1      clip(q(d(x)))        (a requantise and an integer clamp)
     QUANTIZE           q(x) of a float x, q(d(x)) of an int8 x (requantise); a uint8 x or result is tiny.flip_sign of an int8 one
     DEQUANTIZE         d(x)
@@ -25,7 +28,10 @@ float32 constants and zero points int32 constants, scalar per tensor, one-dimens
     STRIDED_SLICE      reshape?(strided_slice(x))            SPLIT   split(x)[i]
     PACK, UNPACK       concat of reshapes; reshapes of split(x)[i]    SLICE, SPLIT_V   strided_slice(x), split(x)[i]
     DEPTH_TO_SPACE, SPACE_TO_DEPTH  reshape(permute_dims(reshape(x)))
-    MAXIMUM, MINIMUM   maximum | minimum(a, b) of integers   REDUCE_MAX  reshape(q(nn.max_pool2d(d(reshape(x)))))
+    MAXIMUM, MINIMUM   maximum | minimum(a, b) of integers   ARG_MAX, ARG_MIN  astype(argmax | argmin(x), int32)
+    GATHER, MIRROR_PAD, BROADCAST_TO   reshape(take(x, constant int32, axis, fast)), one take an axis
+    REVERSE_V2         reshape(flip(x)); a STRIDED_SLICE backwards is flip(strided_slice(x))
+    SPACE_TO_BATCH_ND  reshape(permute_dims(reshape(nn.pad(x))))   BATCH_TO_SPACE_ND  strided_slice?(reshape(permute_dims(reshape(x))))
     RESIZE_BILINEAR    q(image.resize2d(d(x), NHWC, linear)) with asymmetric, align_corners or half_pixel
     TRANSPOSE_CONV     strided_slice?(depth to space of CONV_2D's form): `tflite_converters`
     CONV_2D in groups  concat of CONV_2D's form of split(x)[i]
@@ -58,29 +64,12 @@ from tvm_tiny.frontend import tflite_converters as converters
 from tvm_tiny.frontend.graph import Graph, Operator, Tensor
 from tvm_tiny.frontend.naming import Names, Sheet, TensorInfo, finish
 from tvm_tiny.frontend.tflite_check import check_graph
+from tvm_tiny.frontend.tflite_functions import FUNCTIONS
+from tvm_tiny.frontend.tflite_movement import MOVEMENT
 from tvm_tiny.frontend.tflite_reader import read_graph
-from tvm_tiny.frontend.tflite_rules import activation_range, output_padding, reduction_axes, slice_bounds
+from tvm_tiny.frontend.tflite_rules import activation_range, output_padding
+from tvm_tiny.frontend.tflite_shapes import fold_shapes
 from tvm_tiny.ops import registry
-
-_BINARY = {"ADD": R.add, "SUB": R.subtract, "MUL": R.multiply}
-_COMPOSED = {
-    "DEPTH_TO_SPACE": converters.convert_depth_to_space,
-    "MAXIMUM": converters.convert_extreme,
-    "MINIMUM": converters.convert_extreme,
-    "PACK": converters.convert_pack,
-    "REDUCE_MAX": converters.convert_reduce_max,
-    "SLICE": converters.convert_slice,
-    "SPACE_TO_DEPTH": converters.convert_space_to_depth,
-    "SPLIT_V": converters.convert_split_v,
-    "TRANSPOSE_CONV": converters.transposed_conv,
-    "UNPACK": converters.convert_unpack,
-}
-# (align_corners, half_pixel_centers) → coordinate transformation, rounding
-_RESIZE = {
-    (False, False): ("asymmetric", "floor"),
-    (True, False): ("align_corners", "round_prefer_ceil"),
-    (False, True): ("tf_half_pixel_for_nn", "floor"),
-}
 
 
 def load_tflite(data: bytes, name: str) -> tvm.IRModule:
@@ -95,7 +84,7 @@ def load_tflite(data: bytes, name: str) -> tvm.IRModule:
     """
     import tflite
 
-    graph = read_graph(data)
+    graph = fold_shapes(read_graph(data))
     check_graph(graph).raise_if_any()
     created: list[QdqConverter] = []
 
@@ -109,7 +98,10 @@ def load_tflite(data: bytes, name: str) -> tvm.IRModule:
     except TinyError:
         raise
     except Exception as error:
-        raise ModelFormatError(f"damaged model file: the importer stumbled over it ({error})", remedy="export the model again") from error
+        raise ModelFormatError(
+            f"damaged model file: the importer stumbled over it ({error})",
+            remedy="export the model again; if another runtime runs it as it is, report it with the file",
+        ) from error
 
 
 def _scale(value: float | np.ndarray) -> relax.Expr:
@@ -143,27 +135,12 @@ class QdqConverter(OperatorConverter):
             "CONV_2D": self.convert_conv2d,
             "DEPTHWISE_CONV_2D": self.convert_depthwise,
             "FULLY_CONNECTED": self.convert_fully_connected,
-            **dict.fromkeys(_BINARY, self.convert_binary),
             "AVERAGE_POOL_2D": partial(self.convert_pool, pool=partial(R.nn.avg_pool2d, count_include_pad=False)),
             "MAX_POOL_2D": partial(self.convert_pool, pool=R.nn.max_pool2d),
-            "MEAN": self.convert_mean,
-            "PAD": self.convert_pad,
-            "PADV2": self.convert_pad,
-            **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), self.convert_reshape),
-            "TRANSPOSE": self.convert_transpose,
-            "CONCATENATION": self.convert_concatenation,
-            **dict.fromkeys(("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"), self.convert_resize),
-            "STRIDED_SLICE": self.convert_strided_slice,
-            "SPLIT": self.convert_split,
-            "SOFTMAX": self.convert_softmax,
-            "LOGISTIC": partial(self.convert_unary, function=R.sigmoid),
-            "TANH": partial(self.convert_unary, function=R.tanh),
-            "HARD_SWISH": partial(self.convert_unary, function=self.hard_swish),
-            "LEAKY_RELU": self.convert_leaky_relu,
-            **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1"), self.convert_activation),
             "QUANTIZE": self.convert_cast,
             "DEQUANTIZE": self.convert_cast,
-            **{kind: partial(function, self) for kind, function in _COMPOSED.items()},
+            "TRANSPOSE_CONV": partial(converters.transposed_conv, self),
+            **{kind: partial(function, self) for kind, function in {**MOVEMENT, **FUNCTIONS}.items()},
         }
 
     # --- what from_tflite calls -----------------------------------------------------------------------------------------------------
@@ -301,11 +278,6 @@ class QdqConverter(OperatorConverter):
         out = self.rounded(self.biased(op, self.bb.emit(product)), y, op.options["activation"])
         return out if y.shape == (rows, units) else R.reshape(self.bb.emit(out), y.shape)
 
-    def convert_binary(self, op: Operator) -> relax.Expr:
-        """ADD, SUB, MUL."""
-        left, right = (self.real(self.graph.need(op, i)) for i in range(2))
-        return self.rounded(_BINARY[op.kind](left, right), self.graph.out(op), op.options["activation"])
-
     def convert_pool(self, op: Operator, pool: Callable[..., relax.Expr]) -> relax.Expr:
         """AVERAGE_POOL_2D, MAX_POOL_2D."""
         options = op.options
@@ -317,89 +289,6 @@ class QdqConverter(OperatorConverter):
             layout="NHWC",
         )
         return self.rounded(value, self.graph.out(op), options["activation"])
-
-    def convert_mean(self, op: Operator) -> relax.Expr:
-        """MEAN."""
-        axes = reduction_axes(self.graph, op)
-        return self.rounded(R.mean(self.real(self.graph.need(op, 0)), axes, op.options["keep_dims"]), self.graph.out(op))
-
-    def convert_pad(self, op: Operator) -> relax.Expr:
-        """PAD, PADV2."""
-        x, value = self.graph.need(op, 0), self.graph.arg(op, 2)
-        default = 0 if x.quant is None else x.zero_point
-        fill = default if value is None else value.values.item()
-        widths = [int(n) for n in self.graph.need(op, 1).values.ravel()]
-        return R.nn.pad(self.raw(x), widths, "constant", float(fill))
-
-    def convert_reshape(self, op: Operator) -> relax.Expr:
-        """RESHAPE, SQUEEZE, EXPAND_DIMS."""
-        return R.reshape(self.raw(self.graph.need(op, 0)), self.graph.out(op).shape)
-
-    def convert_transpose(self, op: Operator) -> relax.Expr:
-        """TRANSPOSE."""
-        return R.permute_dims(self.raw(self.graph.need(op, 0)), [int(n) for n in self.graph.need(op, 1).values.ravel()])
-
-    def convert_concatenation(self, op: Operator) -> relax.Expr:
-        """CONCATENATION."""
-        parts = [self.raw(self.graph.tensors[i]) for i in op.inputs]
-        return R.concat(parts, op.options["axis"] % len(self.graph.out(op).shape))
-
-    def convert_resize(self, op: Operator) -> relax.Expr:
-        """RESIZE_NEAREST_NEIGHBOR, RESIZE_BILINEAR."""
-        mode, rounding = _RESIZE[op.options["align_corners"], op.options["half_pixel_centers"]]
-        size = self.graph.out(op).shape[1:3]
-        if op.kind == "RESIZE_BILINEAR":
-            mode = "half_pixel" if mode == "tf_half_pixel_for_nn" else mode
-            value = self.real(self.graph.need(op, 0))
-            value = self.bb.emit(R.image.resize2d(value, size, layout="NHWC", method="linear", coordinate_transformation_mode=mode))
-            return self.rounded(value, self.graph.out(op))
-        return R.image.resize2d(
-            self.raw(self.graph.need(op, 0)),
-            size,
-            layout="NHWC",
-            method="nearest_neighbor",
-            coordinate_transformation_mode=mode,
-            rounding_method=rounding,
-        )
-
-    def convert_strided_slice(self, op: Operator) -> relax.Expr:
-        """STRIDED_SLICE."""
-        x, y = self.graph.need(op, 0), self.graph.out(op)
-        begin, end, strides = slice_bounds(self.graph, op)
-        value = R.strided_slice(self.raw(x), list(range(len(x.shape))), begin, end, strides)
-        return R.reshape(self.bb.emit(value), y.shape) if len(y.shape) != len(x.shape) else value
-
-    def convert_split(self, op: Operator) -> list[relax.Expr]:
-        """SPLIT."""
-        x = self.graph.need(op, 1)
-        axis = int(self.graph.need(op, 0).values.item()) % len(x.shape)
-        parts = self.bb.emit(R.split(self.raw(x), len(op.outputs), axis))
-        return [parts[i] for i in range(len(op.outputs))]
-
-    def convert_softmax(self, op: Operator) -> relax.Expr:
-        """SOFTMAX."""
-        value, beta = self.real(self.graph.need(op, 0)), op.options["beta"]
-        if beta != 1.0:
-            value = self.bb.emit(R.multiply(value, _scale(beta)))
-        return self.rounded(R.nn.softmax(value, axis=-1), self.graph.out(op))
-
-    def convert_unary(self, op: Operator, function: Callable[[relax.Expr], relax.Expr]) -> relax.Expr:
-        """LOGISTIC, TANH, HARD_SWISH."""
-        return self.rounded(function(self.real(self.graph.need(op, 0))), self.graph.out(op))
-
-    def hard_swish(self, x: relax.Expr) -> relax.Expr:
-        """x · relu6(x + 3) / 6."""
-        gate = R.clip(self.bb.emit(R.add(x, _scale(3.0))), 0, 6)
-        return R.multiply(x, self.bb.emit(R.divide(self.bb.emit(gate), _scale(6.0))))
-
-    def convert_leaky_relu(self, op: Operator) -> relax.Expr:
-        """LEAKY_RELU."""
-        return self.rounded(R.nn.leakyrelu(self.real(self.graph.need(op, 0)), op.options["alpha"]), self.graph.out(op))
-
-    def convert_activation(self, op: Operator) -> relax.Expr:
-        """RELU, RELU6, RELU_N1_TO_1."""
-        code = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}[op.kind]
-        return self.rounded(self.real(self.graph.need(op, 0)), self.graph.out(op), code)
 
     def convert_cast(self, op: Operator) -> relax.Expr:
         """QUANTIZE, DEQUANTIZE."""

@@ -135,7 +135,11 @@ def _check_tensor(site: Site, tensor: Tensor) -> None:
 
 def _check_dtypes(site: Site, rule: Rule) -> None:
     operands = [site.arg(i) for i in rule.data]
-    data = [t for t in operands if t is not None] + [site.graph.tensors[i] for i in site.op.outputs]
+    outputs = [site.graph.tensors[i] for i in site.op.outputs]
+    data = [t for t in operands if t is not None] + ([] if rule.results else outputs)
+    for tensor in outputs if rule.results else ():
+        if tensor.dtype != rule.results:
+            site.problem(f"dtype {tensor.dtype} is not supported here ({rule.results})", f"export with {rule.results}", tensor)
     for tensor in data:
         _check_data(site, tensor, ("int8", "uint8", "float32") if rule.mixed else ("int8", "float32"))
     kinds = {t.dtype for t in data}

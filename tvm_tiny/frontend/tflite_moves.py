@@ -91,16 +91,17 @@ def _strided_slice(site: Site) -> None:
     if not begin.size == end.size == strides.size <= len(x.shape) or np.any(strides == 0):
         site.contradiction(f"begin {begin.tolist()}, end {end.tolist()}, strides {strides.tolist()} of {len(x.shape)} dimensions")
         return
-    if np.any(strides < 0) or options["ellipsis_mask"] or options["new_axis_mask"] or options["offset"]:
-        site.problem("negative strides, ellipsis, new axis and offset are not supported", "write the slice with plain begin and end")
+    if options["ellipsis_mask"] or options["new_axis_mask"] or options["offset"]:
+        site.problem("ellipsis, new axis and offset are not supported", "write the slice with plain begin and end")
         return
     _slice_shape(site)
 
 
 def _slice_shape(site: Site) -> None:
     shrink = site.op.options["shrink_axis_mask"]
-    extents = [-(-(e - b) // s) for b, e, s in zip(*slice_bounds(site.graph, site.op), strict=True)]
-    if min(extents) < 1 or any(b >= e for b, e in zip(slice_bounds(site.graph, site.op)[0], site.need(0).shape, strict=True)):
+    begin, end, strides = slice_bounds(site.graph, site.op)
+    extents = [-(-(e - b) // s) for b, e, s in zip(begin, end, strides, strict=True)]
+    if min(extents) < 1 or any(not 0 <= b < e for b, e in zip(begin, site.need(0).shape, strict=True)):
         site.contradiction(f"the slice takes {extents} elements")
         return
     site.expect_shape([e for axis, e in enumerate(extents) if not shrink >> axis & 1])
@@ -204,42 +205,123 @@ def _extreme(site: Site) -> None:
         site.contradiction(f"shapes {list(left.shape)} and {list(right.shape)} do not broadcast")
 
 
-def _reduce_max(site: Site) -> None:
+def _reduce_extreme(site: Site) -> None:
+    """REDUCE_MAX, REDUCE_MIN."""
+    site.same_quantisation(site.need(0), site.out)
+    site.reduced()
+
+
+def _arg_extreme(site: Site) -> None:
+    """ARG_MAX, ARG_MIN."""
     x = site.need(0)
-    site.same_quantisation(x, site.out)
-    data = site.constant(1, "the axes")
+    data = site.constant(1, "the axis")
     axes = None if data is None else axes_of(site, data, len(x.shape))
     if axes is None:
         return
-    keep = site.op.options["keep_dims"]
-    shape = [1 if i in axes else e for i, e in enumerate(x.shape) if keep or i not in axes]
-    if not axes or not shape or axes != list(range(axes[0], axes[-1] + 1)):
-        site.problem(
-            f"reducing {list(x.shape)} along {axes} to {shape} is not supported", "reduce neighbouring axes, and keep at least one"
-        )
+    if len(axes) != 1 or len(x.shape) < 2 or x.dtype != "int8":
+        site.problem(f"{site.op.kind} of {x.dtype} {list(x.shape)} along {axes} is not supported (int8, one of two axes or more)", "", x)
         return
-    site.expect_shape(shape)
+    site.expect_shape([e for i, e in enumerate(x.shape) if i != axes[0]])
+
+
+def _gather(site: Site) -> None:
+    x, indices = site.need(0), site.constant(1, "the indices")
+    site.same_quantisation(x, site.out)
+    if indices is None:
+        return
+    axis = site.op.options["axis"]
+    if site.op.options["batch_dims"]:
+        site.problem("batch dimensions are not supported", "gather along one axis for the whole batch")
+    elif not -len(x.shape) <= axis < len(x.shape) or not np.all((indices >= 0) & (indices < x.shape[axis])) or not site.out.shape:
+        site.contradiction(f"indices {indices.ravel()[:8].tolist()} along axis {axis} of an input of shape {list(x.shape)}")
+    else:
+        axis %= len(x.shape)
+        site.expect_shape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
+
+
+def _mirror_pad(site: Site) -> None:
+    x, widths = site.need(0), site.constant(1, "the padding")
+    site.same_quantisation(x, site.out)
+    if widths is None:
+        return
+    mode = site.op.options["mode"]
+    room = np.array([e - 1 if mode == 0 else e for e in x.shape])[:, None]
+    if mode not in (0, 1) or widths.shape != (len(x.shape), 2) or np.any((widths < 0) | (widths > room)):
+        site.contradiction(f"padding {widths.tolist()} (mode {mode}) of an input of shape {list(x.shape)}")
+        return
+    site.expect_shape([int(e + a + b) for e, (a, b) in zip(x.shape, widths.tolist(), strict=True)])
+
+
+def _broadcast_to(site: Site) -> None:
+    x, shape = site.need(0), site.constant(1, "the shape")
+    site.same_quantisation(x, site.out)
+    if shape is None:
+        return
+    try:
+        site.expect_shape(np.broadcast_shapes(x.shape, tuple(int(e) for e in shape.ravel())))
+    except ValueError:
+        site.contradiction(f"{list(x.shape)} can't become {shape.ravel().tolist()}")
+
+
+def _reverse(site: Site) -> None:
+    x, data = site.need(0), site.constant(1, "the axes")
+    site.same_quantisation(x, site.out)
+    if data is not None and axes_of(site, data, len(x.shape)) is not None:
+        site.expect_shape(x.shape)
+
+
+def _space_and_batch(site: Site) -> None:
+    """SPACE_TO_BATCH_ND, BATCH_TO_SPACE_ND."""
+    x, blocks, widths = site.need(0), site.constant(1, "the blocks"), site.constant(2, "the padding")
+    site.same_quantisation(x, site.out)
+    if blocks is None or widths is None:
+        return
+    count = blocks.size
+    if count not in (1, 2) or len(x.shape) < count + 2 or widths.shape != (count, 2) or np.any(blocks < 1) or np.any(widths < 0):
+        site.contradiction(f"blocks {blocks.tolist()} and widths {widths.tolist()} of an input of shape {list(x.shape)}")
+        return
+    each, around, inner = int(np.prod(blocks)), [int(a + b) for a, b in widths], x.shape[1 + count :]
+    if site.op.kind == "SPACE_TO_BATCH_ND":
+        whole = [e + w for e, w in zip(x.shape[1:], around, strict=False)]
+        fits, shape = not any(e % b for e, b in zip(whole, blocks, strict=True)), [e // int(b) for e, b in zip(whole, blocks, strict=True)]
+        batch = x.shape[0] * each
+    else:
+        fits, shape = x.shape[0] % each == 0, [e * int(b) - w for e, b, w in zip(x.shape[1:], blocks, around, strict=False)]
+        batch = x.shape[0] // each
+    if not fits or min(shape) < 1:
+        site.contradiction(f"blocks {blocks.tolist()} and widths {widths.tolist()} of an input of shape {list(x.shape)}")
+        return
+    site.expect_shape((batch, *shape, *inner))
 
 
 MOVES: dict[str, Rule] = {
+    "ARG_MAX": Rule(_arg_extreme, (2, 2), results="int32", notes="int8, a constant axis"),
+    "ARG_MIN": Rule(_arg_extreme, (2, 2), results="int32", notes="int8, a constant axis"),
+    "BATCH_TO_SPACE_ND": Rule(_space_and_batch, (3, 3), notes=f"constant blocks and crops; {SHARED}"),
+    "BROADCAST_TO": Rule(_broadcast_to, (2, 2), notes=f"constant shape; {SHARED}"),
     "CONCATENATION": Rule(_concatenation, (1, 64), range(64), notes=f"{SHARED}; no fused activation"),
     "DEPTH_TO_SPACE": Rule(_blocks, (1, 1), notes=SHARED),
     "EXPAND_DIMS": Rule(_reshape, (2, 2), notes=SHARED),
+    "GATHER": Rule(_gather, (2, 2), notes=f"constant indices, no batch dimensions; {SHARED}"),
     "MAXIMUM": Rule(_extreme, (2, 2), (0, 1), notes=f"broadcasting; {SHARED}"),
     "MINIMUM": Rule(_extreme, (2, 2), (0, 1), notes=f"broadcasting; {SHARED}"),
+    "MIRROR_PAD": Rule(_mirror_pad, (2, 2), notes=f"constant padding; {SHARED}"),
     "PACK": Rule(_pack, (1, 64), range(64), notes=SHARED),
     "PAD": Rule(_pad, (2, 2), notes=f"constant padding; {SHARED}"),
     "PADV2": Rule(_pad, (3, 3), notes=f"constant padding and value; {SHARED}"),
-    "REDUCE_MAX": Rule(_reduce_max, (2, 2), notes=f"constant neighbouring axes; at least one dimension stays; {SHARED}"),
+    "REDUCE_MAX": Rule(_reduce_extreme, (2, 2), notes=f"constant axes; at least one dimension stays; {SHARED}"),
+    "REDUCE_MIN": Rule(_reduce_extreme, (2, 2), notes=f"constant axes; at least one dimension stays; {SHARED}"),
     "RESHAPE": Rule(_reshape, (1, 2), notes=f"constant shape; {SHARED}"),
     "RESIZE_BILINEAR": Rule(_resize, (2, 2), notes=f"constant size; align_corners or half_pixel_centers; {SHARED}"),
     "RESIZE_NEAREST_NEIGHBOR": Rule(_resize, (2, 2), notes=f"constant size; align_corners or half_pixel_centers; {SHARED}"),
+    "REVERSE_V2": Rule(_reverse, (2, 2), notes=f"constant axes; {SHARED}"),
     "SLICE": Rule(_slice, (3, 3), notes=f"constant bounds; {SHARED}"),
+    "SPACE_TO_BATCH_ND": Rule(_space_and_batch, (3, 3), notes=f"constant blocks and padding, which holds the zero point; {SHARED}"),
     "SPACE_TO_DEPTH": Rule(_blocks, (1, 1), notes=SHARED),
     "SPLIT": Rule(_split, (2, 2), (1,), outputs=0, notes=f"constant axis, equal parts; {SHARED}"),
     "SPLIT_V": Rule(_split_v, (3, 3), outputs=0, notes=f"constant axis and sizes; {SHARED}"),
     "SQUEEZE": Rule(_reshape, (1, 1), notes=SHARED),
-    "STRIDED_SLICE": Rule(_strided_slice, (4, 4), notes=f"constant bounds, positive strides, no ellipsis or new axis; {SHARED}"),
+    "STRIDED_SLICE": Rule(_strided_slice, (4, 4), notes=f"constant bounds, no ellipsis or new axis; {SHARED}"),
     "TRANSPOSE": Rule(_transpose, (2, 2), notes=f"constant permutation; {SHARED}"),
     "UNPACK": Rule(_unpack, (1, 1), outputs=0, notes=SHARED),
 }

@@ -16,7 +16,7 @@ from tvm_tiny.frontend.graph import Tensor
 from tvm_tiny.frontend.problems import QUANTISE
 from tvm_tiny.frontend.tflite_moves import MOVES
 from tvm_tiny.frontend.tflite_rules import SAME, VALID, kernel_size, output_extent, transposed_padding, window
-from tvm_tiny.frontend.tflite_site import AGAIN, SHARED, Rule, Site, axes_of
+from tvm_tiny.frontend.tflite_site import AGAIN, SHARED, Rule, Site
 
 MAX_GROUPS = 64  # each is a convolution of its own
 
@@ -166,6 +166,10 @@ def _fully_connected(site: Site) -> None:
 
 def _binary(site: Site) -> None:
     site.activation()
+    _broadcast(site)
+
+
+def _broadcast(site: Site) -> None:
     left, right = site.need(0), site.need(1)
     if max(len(left.shape), len(right.shape)) > 4:
         site.problem("more than four dimensions", "reshape to four dimensions", left, right)
@@ -238,42 +242,83 @@ def _pool(site: Site) -> None:
     _spatial(site, x.shape[3])
 
 
-def _mean(site: Site) -> None:
-    x = site.need(0)
-    data = site.constant(1, "the axes")
-    axes = None if data is None else axes_of(site, data, len(x.shape))
-    if axes is None:
-        return
-    keep = site.op.options["keep_dims"]
-    shape = [1 if i in axes else e for i, e in enumerate(x.shape) if keep or i not in axes]
-    if not axes or not shape:
-        site.problem(f"reducing {list(x.shape)} along {axes} to {shape} is not supported", "keep at least one dimension")
-        return
-    site.expect_shape(shape)
+def _reduction(site: Site) -> None:
+    site.reduced()
 
 
+def _batch_matmul(site: Site) -> None:
+    left, right = site.need(0), site.need(1)
+    a, b = ([*t.shape] for t in (left, right))
+    if min(len(a), len(b)) < 2 or max(len(a), len(b)) > 5:
+        site.problem(f"operands of {len(a)} and {len(b)} dimensions (two to five)", "reshape them", left, right)
+        return
+    for shape, turned in ((a, site.op.options["adj_x"]), (b, site.op.options["adj_y"])):
+        shape[-2:] = shape[:-3:-1] if turned else shape[-2:]
+    try:
+        outer = np.broadcast_shapes(tuple(a[:-2]), tuple(b[:-2]))
+    except ValueError:
+        outer = None
+    if a[-1] != b[-2] or outer is None:
+        site.contradiction(f"operands {list(left.shape)} and {list(right.shape)} do not fit")
+        return
+    site.expect_shape((*outer, a[-2], b[-1]))
+
+
+def _in_float(site: Site) -> None:
+    _same_shape(site)
+    if site.out.quant is not None:
+        site.problem("of int8 it has no reference", "keep it in float32 between DEQUANTIZE and QUANTIZE: it becomes a table all the same")
+
+
+def _prelu(site: Site) -> None:
+    x, slope = site.need(0), site.need(1)
+    site.expect_shape(x.shape)
+    if slope.data is None:
+        site.problem("the slope must be constant, but is computed at run time", "export with constant slopes", slope)
+    elif len(slope.shape) > len(x.shape) or len(x.shape) > 4 or np.broadcast_shapes(x.shape, slope.shape) != x.shape:
+        site.contradiction(f"slopes of shape {list(slope.shape)} for an input of shape {list(x.shape)}")
+
+
+def _divide(site: Site) -> None:
+    _binary(site)
+    if site.out.quant is not None:
+        site.problem("int8 division is not supported", "multiply by the reciprocal, or divide in float32")
+
+
+_AXES = "constant axes; at least one dimension stays"
 _CLAMPS = "fused RELU, RELU6, RELU_N1_TO_1"
 _CONSTANT = "constant weights and bias (int32), zero point 0, per tensor or per output channel"
 
 RULES: dict[str, Rule] = {
     "ADD": Rule(_binary, (2, 2), (0, 1), notes=f"broadcasting up to four dimensions; {_CLAMPS}"),
+    "ABS": Rule(_same_shape, (1, 1)),
     "AVERAGE_POOL_2D": Rule(_pool, (1, 1), notes=f"{SHARED}; {_CLAMPS}"),
+    "BATCH_MATMUL": Rule(_batch_matmul, (2, 2), (0, 1), notes="two to five dimensions, broadcasting; either operand transposed"),
+    **{kind: Rule(_in_float, (1, 1), notes="float32 only") for kind in ("CEIL", "COS", "FLOOR", "NEG", "SIN", "SQRT", "SQUARE")},
     "CONV_2D": Rule(_conv2d, (2, 3), notes=f"{_CONSTANT}; at most 64 groups; {_CLAMPS}"),
     "DEPTHWISE_CONV_2D": Rule(_depthwise, (2, 3), notes=f"{_CONSTANT}; any depth multiplier; {_CLAMPS}"),
     "DEQUANTIZE": Rule(_dequantize, (1, 1), mixed=True, notes="int8 or uint8 to float32"),
+    "DIV": Rule(_divide, (2, 2), (0, 1), notes="float32 only; broadcasting up to four dimensions"),
+    "ELU": Rule(_same_shape, (1, 1)),
+    "EXP": Rule(_same_shape, (1, 1), notes="int8 by TensorFlow Lite's table, which TensorFlow Lite Micro lacks"),
     "FULLY_CONNECTED": Rule(_fully_connected, (2, 3), notes=f"{_CONSTANT}; input of any rank; {_CLAMPS}"),
     "HARD_SWISH": Rule(_same_shape, (1, 1)),
     "LEAKY_RELU": Rule(_leaky_relu, (1, 1)),
+    "LOG": Rule(_same_shape, (1, 1), notes="int8 by TensorFlow Lite's table, which TensorFlow Lite Micro lacks"),
     "LOGISTIC": Rule(_unit_output, (1, 1), notes="output scale 1/256, zero point -128"),
     "MAX_POOL_2D": Rule(_pool, (1, 1), notes=f"{SHARED}; {_CLAMPS}"),
-    "MEAN": Rule(_mean, (2, 2), notes="constant axes; at least one dimension stays"),
+    "MEAN": Rule(_reduction, (2, 2), notes=_AXES),
     "MUL": Rule(_binary, (2, 2), (0, 1), notes=f"broadcasting up to four dimensions; {_CLAMPS}"),
+    "PRELU": Rule(_prelu, (2, 2), (0, 1), notes="constant slopes, broadcasting up to four dimensions"),
     "QUANTIZE": Rule(_quantize, (1, 1), mixed=True, notes="float32, int8 or uint8 to int8; int8 to uint8"),
     "RELU": Rule(_same_shape, (1, 1)),
     "RELU6": Rule(_relu_clamp, (1, 1), notes=SHARED),
     "RELU_N1_TO_1": Rule(_relu_clamp, (1, 1), notes=SHARED),
+    "RSQRT": Rule(_same_shape, (1, 1), notes="numbers below zero count as zero, where the reference fails"),
     "SOFTMAX": Rule(_softmax, (1, 1), notes="along the last axis; output scale 1/256, zero point -128"),
+    "SQUARED_DIFFERENCE": Rule(_broadcast, (2, 2), (0, 1), notes="broadcasting up to four dimensions"),
     "SUB": Rule(_binary, (2, 2), (0, 1), notes=f"broadcasting up to four dimensions; {_CLAMPS}"),
+    "SUM": Rule(_reduction, (2, 2), notes=_AXES),
     "TANH": Rule(_fixed_output(1 / 128, 0), (1, 1), notes="output scale 1/128, zero point 0"),
     "TRANSPOSE_CONV": Rule(_transposed_conv, (3, 4), (2,), notes=f"{_CONSTANT}; constant shape; {_CLAMPS}"),
     **MOVES,

@@ -83,27 +83,41 @@ def transposed_padding(graph: Graph, op: Operator) -> tuple[tuple[int, int], tup
 
 
 def reduction_axes(graph: Graph, op: Operator) -> list[int]:
-    """The axes of MEAN and REDUCE_MAX, non-negative, sorted, without duplicates."""
+    """The axes of a reduction, non-negative, sorted, without duplicates."""
     x, axes = graph.need(op, 0), graph.need(op, 1)
     return sorted({int(a) % len(x.shape) for a in axes.values.ravel()})
 
 
 def slice_bounds(graph: Graph, op: Operator) -> tuple[list[int], list[int], list[int]]:
-    """begin, end, stride along every axis of STRIDED_SLICE with masks resolved (strides are positive: checked)."""
-    x = graph.need(op, 0)
+    """begin, end, stride along every axis of STRIDED_SLICE with masks resolved; backwards, `end` may be -1, before the first element."""
+    x, options = graph.need(op, 0), op.options
     begins, ends, strides = ([int(n) for n in graph.need(op, i).values.ravel()] for i in (1, 2, 3))
-    options = op.options
     out: tuple[list[int], list[int], list[int]] = ([], [], [])
     for axis, extent in enumerate(x.shape):
-        begin, end, stride = (begins[axis], ends[axis], strides[axis]) if axis < len(begins) else (0, extent, 1)
-        begin = 0 if axis >= len(begins) or options["begin_mask"] >> axis & 1 else _position(begin, extent)
-        end = extent if axis >= len(begins) or options["end_mask"] >> axis & 1 else _position(end, extent)
+        given = axis < len(begins)
+        stride = strides[axis] if given else 1
+        first, last = (0, extent) if stride > 0 else (extent - 1, -1)
+        begin = first if not given or options["begin_mask"] >> axis & 1 else _position(begins[axis], extent, stride)
+        end = last if not given or options["end_mask"] >> axis & 1 else _position(ends[axis], extent, stride)
         if options["shrink_axis_mask"] >> axis & 1:
-            end = begin + 1
-        for bounds, value in zip(out, (begin, max(begin, end), stride), strict=True):
+            end, stride = begin + 1, 1
+        for bounds, value in zip(out, (begin, max(begin, end) if stride > 0 else min(begin, end), stride), strict=True):
             bounds.append(value)
     return out
 
 
-def _position(index: int, extent: int) -> int:
-    return min(max(index + extent if index < 0 else index, 0), extent)
+def _position(index: int, extent: int, stride: int) -> int:
+    low, high = (0, extent) if stride > 0 else (-1, extent - 1)
+    return min(max(index + extent if index < 0 else index, low), high)
+
+
+def mirrored(extent: int, before: int, after: int, mode: int) -> np.ndarray:
+    """The places along one axis that MIRROR_PAD reads: the edge stands once (mode 0, REFLECT) or twice (1, SYMMETRIC)."""
+    skip = 1 if mode == 0 else 0
+    places = np.arange(extent)
+    return np.concatenate([places[skip : before + skip][::-1], places, places[extent - after - skip : extent - skip][::-1]])
+
+
+def block_axes(graph: Graph, op: Operator) -> tuple[list[int], list[list[int]]]:
+    """Blocks, and pairs of padding (or crops), of SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND."""
+    return [int(n) for n in graph.need(op, 1).values.ravel()], graph.need(op, 2).values.tolist()

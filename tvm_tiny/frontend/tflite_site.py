@@ -81,6 +81,20 @@ class Site:
                 reason = f"operands must share scale and zero point, but have {here} and {there}"
                 self.problem(reason, "convert again with a converter that follows the TFLite quantisation specification", first, other)
 
+    def reduced(self) -> list[int] | None:
+        """The constant axes of a reduction that leaves a dimension, with the output's shape checked; None after reporting."""
+        x, data = self.need(0), self.constant(1, "the axes")
+        axes = None if data is None else axes_of(self, data, len(x.shape))
+        if axes is None:
+            return None
+        keep = self.op.options["keep_dims"]
+        shape = [1 if i in axes else e for i, e in enumerate(x.shape) if keep or i not in axes]
+        if not axes or not shape:
+            self.problem(f"reducing {list(x.shape)} along {axes} to {shape} is not supported", "keep at least one dimension")
+            return None
+        self.expect_shape(shape)
+        return axes
+
     def activation(self, *, none: bool = False) -> None:
         """The fused activation must be one with a clamp (or none at all)."""
         code = self.op.options["activation"]
@@ -95,7 +109,8 @@ class Rule:
     """What is supported of one operator.
 
     inputs : fewest and most operands;  data : positions of operands that carry activations;  outputs : their number, 0 = any above none;
-    mixed : input and output may differ in dtype, and be uint8;  notes : the restrictions, for people.
+    mixed : input and output may differ in dtype, and be uint8;  results : the dtype of outputs that carry no activations;
+    notes : the restrictions, for people.
     """
 
     check: Callable[[Site], None]
@@ -103,6 +118,7 @@ class Rule:
     data: Sequence[int] = (0,)
     outputs: int = 1
     mixed: bool = False
+    results: str = ""
     notes: str = ""
 
 

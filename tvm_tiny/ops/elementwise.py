@@ -36,15 +36,15 @@ def relayout_array(y: np.ndarray, attrs: Attrs) -> np.ndarray:
     return lay.array_from_nhwc(lay.array_to_nhwc(y, attrs["x_layout"]), attrs["y_layout"])
 
 
-def stage(tensors: Sequence[te.Tensor], attrs: Attrs, body: Callable[..., Any]) -> te.Tensor:
-    """Return stage `y`; `body` takes one element of each tensor."""
+def stage(tensors: Sequence[te.Tensor], attrs: Attrs, body: Callable[..., Any], name: str = "y") -> te.Tensor:
+    """Return stage `name`; `body` takes one element of each tensor."""
     shape = np.broadcast_shapes(*(tuple(int(d) for d in t.shape) for t in tensors))
 
     def element(*index: Any) -> Any:
         inner = _relayout(index, attrs["y_layout"], attrs["x_layout"])
         return body(*(t[_own_index(t, inner)] for t in tensors))
 
-    return te.compute(_relayout(shape, attrs["x_layout"], attrs["y_layout"]), element, name="y")
+    return te.compute(_relayout(shape, attrs["x_layout"], attrs["y_layout"]), element, name=name)
 
 
 def _relayout(entries: Sequence[Any], source: str, target: str) -> tuple[Any, ...]:

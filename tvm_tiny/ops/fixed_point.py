@@ -17,6 +17,8 @@ C48_OVER_17_Q2 = 1515870810
 NEG_32_OVER_17_Q2 = -1010580540
 EXP_MINUS_EIGHTH_Q0 = 1895147668
 ONE_THIRD_Q0 = 715827883
+HALF_SQRT_2_Q0 = 1518500250
+ONE_AND_A_HALF_Q3 = (1 << 28) + (1 << 27)
 # exp(-2^e) in Q0 for e = -2 .. 4: factors for the bits of the argument above a quarter.
 EXP_OF_BITS_Q0 = ((-2, 1672461947), (-1, 1302514674), (0, 790015084), (1, 290630308), (2, 39332535), (3, 720401), (4, 242))
 
@@ -86,3 +88,21 @@ def tanh(a: np.ndarray) -> np.ndarray:
 def input_radius(integer_bits: int, left_shift: int) -> int:
     """Return the largest input magnitude whose rescaled value stays below 2^integer_bits."""
     return int(np.floor(float((1 << integer_bits) - 1) * float(1 << (31 - integer_bits)) / 2.0**left_shift))
+
+
+def inverse_sqrt(x: int) -> tuple[int, int]:
+    """Return (multiplier, shift) with 1 / sqrt(x) ~ multiplier * 2^(shift - 31): five Newton-Raphson steps in Q3 from a guess of one."""
+    if x <= 1:
+        return ONE_Q0, 0
+    right = 11
+    while x >= 1 << 29:
+        x, right = x // 4, right + 1
+    pairs = (31 - x.bit_length()) // 2 - 1
+    x, right = x << 2 * pairs, right - pairs
+    value = np.int64(x >> 1)
+    half, guess = rounding_divide_by_pot(value, 1), np.int64(1 << 28)
+    for _ in range(5):
+        cube = saturating_shift_left(srdhm(srdhm(guess, guess), guess), 6)
+        guess = saturating_shift_left(srdhm(ONE_AND_A_HALF_Q3, guess) - srdhm(half, cube), 3)
+    root = int(srdhm(guess, HALF_SQRT_2_Q0))
+    return (root << -right, 0) if right < 0 else (root, -right)

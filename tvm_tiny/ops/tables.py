@@ -6,6 +6,8 @@ Each builder returns int8[256]; entry i is the output for input i - 128. Scales 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tvm_tiny.ops import fixed_point
@@ -88,6 +90,61 @@ def hard_swish(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarr
     product = gate * preshift
     truncated = np.where(product >= 0, product >> 15, -(-product >> 15))
     return _int8(rounding_divide_by_pot(truncated, -y_exponent) + y_zp)
+
+
+def absolute(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
+    """Table of ABS; without a change of scale nothing is rescaled."""
+    value = np.abs(INPUTS - x_zp)
+    if f32(x_scale) != f32(y_scale):
+        value = multiply_by_quantized_multiplier(value, *quantize_multiplier(float(f32(x_scale) / f32(y_scale))))
+    return _int8(value + y_zp)
+
+
+def rsqrt(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
+    """Table of RSQRT: the inverse root of the integer with 20 bits more, rescaled; the reference gives 127 for zero, and fails below."""
+    multiplier, shift = quantize_multiplier(1.0 / float(np.sqrt(f32(x_scale)) * f32(y_scale)))
+    values = [127 - y_zp]
+    for integer in range(1, 256):
+        root, root_shift = fixed_point.inverse_sqrt(integer)
+        value = multiply_by_quantized_multiplier(np.int64(1), root, root_shift + _RSQRT_BITS)
+        values.append(int(multiply_by_quantized_multiplier(value, multiplier, shift - _RSQRT_BITS)))
+    return _int8(np.array(values)[np.maximum(INPUTS - x_zp, 0)] + y_zp)
+
+
+_RSQRT_BITS = 20
+
+
+def elu(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
+    """Table of ELU."""
+    return _populated(lambda x: np.where(x < 0, _single(np.exp(np.minimum(x, 0))) - 1.0, x), x_scale, x_zp, y_scale, y_zp)
+
+
+def exp(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
+    """Table of EXP."""
+    return _populated(np.exp, x_scale, x_zp, y_scale, y_zp)
+
+
+def log(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
+    """Table of LOG; numbers that have none give the least integer."""
+    return _populated(lambda x: np.log(np.maximum(x, 0.0)), x_scale, x_zp, y_scale, y_zp)
+
+
+def _populated(function: Callable[[np.ndarray], np.ndarray], x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
+    """A table as TensorFlow Lite fills it: real numbers in float32, times the inverse of the output's scale."""
+    with np.errstate(divide="ignore", over="ignore"):
+        values = _single(function(_single(f64(x_scale) * (INPUTS - x_zp))))
+    return rounded(values, 1.0, y_zp, factor=float(f32(1.0) / f32(y_scale)))
+
+
+def rounded(values: np.ndarray, scale: float, zero_point: int, factor: float = 1.0) -> np.ndarray:
+    """Real numbers times `factor` over `scale`, each a float32 step, rounded half away from zero: what QUANTIZE does."""
+    scaled = _single(np.clip(_single(np.nan_to_num(values, nan=-np.inf)) * factor / f64(scale), -1e9, 1e9))
+    return _int8(np.trunc(scaled + np.copysign(0.5, scaled)) + zero_point)
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    """Rounded to float32, carried in float64."""
+    return np.asarray(values).astype(np.float32).astype(np.float64)
 
 
 def _multiplier_int16(scale: float) -> tuple[int, int]:
