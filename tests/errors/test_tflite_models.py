@@ -55,11 +55,12 @@ def test_the_sound_model_is_sound() -> None:
 
 def test_unsupported_and_custom_operators_at_once() -> None:
     b = GraphBuilder()
-    x = b.op("ELU", [b.input(SHAPE)], b.tensor(SHAPE, 0.05, 3, name="a"))
+    x = b.op("SVDF", [b.input(SHAPE)], b.tensor(SHAPE, 0.05, 3, name="a"))
     b.output(b.op("CUSTOM 'mine'", [x], b.tensor(SHAPE, 0.05, 3, name="b")))
     assert refused(b) == (
         "the model can't be compiled: 2 problems\n"
-        "  1. operator 0 ELU (a): the operator is not supported; `tvm-tiny check` lists the supported operators\n"
+        "  1. operator 0 SVDF (a): the operator is not supported; it keeps state between runs: use convolutions over a window of time "
+        "instead\n"
         "  2. operator 1 CUSTOM 'mine' (b): custom operators are not supported; `tvm-tiny check` lists the supported operators"
     )
 
@@ -98,7 +99,7 @@ PROBLEMS: dict[str, tuple[Callable[[], GraphBuilder], str]] = {
     "groups": (lambda: _grouped(), "65 groups are not supported (at most 64)"),
     "softmax scale": (lambda: _unary("SOFTMAX", 0.1, beta=1.0), "the output must have scale 1/256 and zero point -128, but has 0.1"),
     "pool scale": (lambda: _pool(), "operands must share scale and zero point, but have (0.05"),
-    "negative stride": (lambda: _slice(-1), "negative strides, ellipsis, new axis and offset are not supported"),
+    "new axis": (lambda: _slice(1, new_axis_mask=1), "ellipsis, new axis and offset are not supported"),
 }
 
 
@@ -125,11 +126,11 @@ def _pool(**options: object) -> GraphBuilder:
     return b.output(b.op("MAX_POOL_2D", [b.input(SHAPE)], b.tensor((1, 2, 2, 2), 0.05 if options else 0.1, 3), **window))
 
 
-def _slice(stride: int) -> GraphBuilder:
+def _slice(stride: int, **masks: int) -> GraphBuilder:
     b = GraphBuilder()
     x = b.input(SHAPE)
     bounds = [b.ints(0, 0, 0, 0), b.ints(*SHAPE), b.ints(1, stride, 1, 1)]
-    return b.output(b.op("STRIDED_SLICE", [x, *bounds], b.tensor(SHAPE, 0.05, 3)))
+    return b.output(b.op("STRIDED_SLICE", [x, *bounds], b.tensor(SHAPE, 0.05, 3), **masks))
 
 
 @pytest.mark.parametrize("case", PROBLEMS)

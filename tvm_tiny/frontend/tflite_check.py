@@ -16,6 +16,17 @@ from tvm_tiny.frontend.tflite_operators import RULES
 from tvm_tiny.frontend.tflite_site import Rule, Site
 
 _TABLE = "`tvm-tiny check` lists the supported operators"
+_STATE = "it keeps state between runs: use convolutions over a window of time instead"
+# Operators people bring that have no place here, and what to do instead.
+_INSTEAD = {
+    ("LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_", "BIDIRECTIONAL_", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"): _STATE,
+    ("IF", "WHILE", "CALL_ONCE"): "control flow: export the branch that runs by itself",
+    ("CUSTOM 'TFLite_Detection_PostProcess", "NON_MAX_SUPPRESSION"): "end the model before it, and choose boxes in the application",
+    ("CUSTOM 'ethos-u'", "CUSTOM 'edgetpu"): "the model was compiled for an accelerator: give the file from before that",
+    ("CUSTOM 'Signal",): "compute the features in the application; compile the network behind them",
+    ("CUSTOM 'Flex",): "convert again without SELECT_TF_OPS",
+    ("CAST",): "keep one dtype from the input to the output",
+}
 _DTYPE_REMEDY = {
     "uint8": "convert again with int8 quantisation (only inputs and outputs of the model may be uint8)",
     "int16": "convert again with 8-bit activations",
@@ -89,7 +100,8 @@ def _check_operator(graph: Graph, op: Operator, defined: set[int], report: Repor
     rule = RULES.get(op.kind)
     if rule is None:
         custom = op.kind.startswith("CUSTOM")
-        site.problem("custom operators are not supported" if custom else "the operator is not supported", _TABLE)
+        remedy = next((text for kinds, text in _INSTEAD.items() if op.kind.startswith(kinds)), _TABLE)
+        site.problem("custom operators are not supported" if custom else "the operator is not supported", remedy)
         return
     before = len(report.problems), len(report.contradictions)
     _check_operands(site, rule, defined)

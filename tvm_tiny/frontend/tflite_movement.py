@@ -19,8 +19,6 @@ from tvm_tiny.frontend.tflite_rules import block_axes, mirrored, slice_bounds
 if TYPE_CHECKING:
     from tvm_tiny.frontend.tflite import QdqConverter
 
-Converted = relax.Expr | list[relax.Expr]
-
 # (align_corners, half_pixel_centers) → coordinate transformation, rounding
 _RESIZE = {
     (False, False): ("asymmetric", "floor"),
@@ -245,7 +243,7 @@ def arg_extreme(cv: QdqConverter, op: Operator) -> relax.Expr:
     return R.astype(cv.bb.emit(function(cv.raw(x), axis)), "int32")
 
 
-MOVEMENT: dict[str, Callable[[QdqConverter, Operator], Converted]] = {
+MOVEMENT: dict[str, Callable[[QdqConverter, Operator], relax.Expr | list[relax.Expr]]] = {
     "ARG_MAX": arg_extreme,
     "ARG_MIN": arg_extreme,
     "BATCH_TO_SPACE_ND": batch_to_space,

@@ -26,7 +26,8 @@ def _infer(infos: list[TensorInfo], attrs: Attrs) -> TensorInfo:
 
 
 def _numpy(arrays: list[np.ndarray], attrs: Attrs) -> np.ndarray:
-    return (np.argmin if attrs["least"] else np.argmax)(arrays[0], axis=attrs["axis"]).astype(np.int32)
+    function = np.argmin if attrs["least"] else np.argmax
+    return np.asarray(function(arrays[0], axis=attrs["axis"]), np.int32)
 
 
 def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
@@ -36,7 +37,8 @@ def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
     k, j = te.reduce_axis((0, extent), "k"), te.reduce_axis((0, extent), "k")
 
     def at(index: tuple[Any, ...], position: Any) -> Any:
-        return i32(x[(*index[:axis], position, *index[axis:])])
+        place = (*index[:axis], position, *index[axis:])
+        return i32(x[place])
 
     best = te.min if attrs["least"] else te.max
     value = te.compute(shape, lambda *i: best(at(i, k), axis=k), name="best")

@@ -58,8 +58,8 @@ def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
 
     def mac(*index: Any) -> Any:
         inner = (index[-1], k) if attrs["transpose_b"] else (k, index[-1])
-        left = i32(a[(*outer(a, index), index[-2], k)]) - i32(attrs["a_zp"])
-        return te.sum(left * (i32(b[(*outer(b, index), *inner)]) - i32(attrs["b_zp"])), axis=k)
+        row, column = (*outer(a, index), index[-2], k), (*outer(b, index), *inner)
+        return te.sum((i32(a[row]) - i32(attrs["a_zp"])) * (i32(b[column]) - i32(attrs["b_zp"])), axis=k)
 
     acc = te.compute(shape, mac, name="acc")
     clamp = (attrs["clamp_min"], attrs["clamp_max"])

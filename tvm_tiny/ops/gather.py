@@ -34,7 +34,8 @@ def _te(tensors: list[te.Tensor], attrs: Attrs) -> te.Tensor:
     shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
 
     def body(*index: Any) -> Any:
-        return x[(*index[:axis], i32(indices[index[axis]]), *index[axis + 1 :])]
+        place = (*index[:axis], i32(indices[index[axis]]), *index[axis + 1 :])
+        return x[place]
 
     return te.compute(shape, body, name="y")
 
