@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import subprocess
 from pathlib import Path
@@ -15,8 +14,8 @@ import tvm
 import tvm_tiny
 from tests.support.demo import MODEL, demo_samples
 from tests.support.host import HostModel
+from tests.support.memories import split_board
 from tests.support.tiny_builder import TinyBuilder
-from tvm_tiny.boards import Board, MemoryRegion, find_board
 from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.device import build_image, measure_image
 from tvm_tiny.errors import DoesNotFitError, OptionError, TargetError
@@ -24,19 +23,10 @@ from tvm_tiny.errors import DoesNotFitError, OptionError, TargetError
 TCM = 4096
 
 
-def split_board(tcm: int = TCM, sram: int = 0x3F_0000) -> Board:
-    """The emulated Cortex-M7, its RAM as a small fast memory and a large one."""
-    board = find_board("mps2_an500")
-    flash = tuple(r for r in board.memory if r.kind == "flash")
-    fast = MemoryRegion("tcm", "ram", 0x2000_0000, 0x1_0000, "TCM", ("arena",), ("tcm",), arena=tcm)
-    large = MemoryRegion("sram", "ram", 0x2001_0000, 0x3F_0000, "SRAM", ("data", "bss", "stack", "arena"), arena=sram)
-    return dataclasses.replace(board, memory=(*flash, fast, large))
-
-
 @pytest.fixture(scope="module")
 def spread() -> CompiledModel:
     """The demo network over both memories, its image where a camera's DMA controller would put it."""
-    return tvm_tiny.build(MODEL, board=split_board(), name="net", optimize="speed", pins={"image": "sram"})
+    return tvm_tiny.build(MODEL, board=split_board(TCM), name="net", optimize="speed", pins={"image": "sram"})
 
 
 def test_the_busiest_tensors_lie_in_the_fastest_memory(spread: CompiledModel) -> None:
@@ -60,7 +50,7 @@ def test_scratch_is_busy(spread: CompiledModel) -> None:
 
 
 def test_what_fits_the_fastest_memory_lies_there_alone() -> None:
-    board = split_board(tcm=0x1_0000)
+    board = split_board(0x1_0000)
     model = tvm_tiny.build(MODEL, board=board, name="net", optimize="speed")
     alone = tvm_tiny.build(MODEL, board="mps2_an500", name="net", optimize="speed")
     assert model.plan.used == {"tcm": alone.workspace_size, "sram": 0}
@@ -75,9 +65,9 @@ def pool() -> tvm.IRModule:
 
 def test_pins_and_sizes_are_checked() -> None:
     with pytest.raises(OptionError, match="no input or output is called picture\n  remedy: there are: input_0, output_0"):
-        tvm_tiny.build(pool(), board=split_board(), pins={"picture": "sram"})
+        tvm_tiny.build(pool(), board=split_board(TCM), pins={"picture": "sram"})
     with pytest.raises(OptionError, match="pinned to region ram, which the board has not"):
-        tvm_tiny.build(pool(), board=split_board(), pins={"input_0": "ram"})
+        tvm_tiny.build(pool(), board=split_board(TCM), pins={"input_0": "ram"})
     with pytest.raises(DoesNotFitError):
         tvm_tiny.build(pool(), board=split_board(128, 256))
 
@@ -96,7 +86,7 @@ def test_one_memory_is_as_it_was() -> None:
 @pytest.mark.host_cc
 def test_a_caller_gives_one_pointer_a_memory(tmp_path: Path) -> None:
     """Compiled without a warning, as C; a missing pointer is an error."""
-    model = tvm_tiny.build(MODEL, "c", board=split_board(), name="net", optimize="speed")
+    model = tvm_tiny.build(MODEL, "c", board=split_board(TCM), name="net", optimize="speed")
     artifact = model.save(tmp_path / "model")
     (tmp_path / "main.c").write_text(
         '#include "tvmgen_net.h"\n#include "tvmgen_net_layers.h"\n'
@@ -121,13 +111,13 @@ def test_a_caller_gives_one_pointer_a_memory(tmp_path: Path) -> None:
 def test_on_the_emulated_m7_and_in_the_linker_map(spread: CompiledModel, tmp_path: Path) -> None:
     images, _ = demo_samples(2)
     plain = HostModel(tvm_tiny.build(MODEL, "c", optimize="speed"))
-    results = spread.run([{"image": image.reshape(1, 28, 28, 1)} for image in images], board=split_board())
+    results = spread.run([{"image": image.reshape(1, 28, 28, 1)} for image in images], board=split_board(TCM))
     for image, result in zip(images, results, strict=True):
         np.testing.assert_array_equal(plain(image)[0], result["probabilities"])
-    linked = measure_image(build_image(spread.save(tmp_path / "model"), split_board(), tmp_path / "project"))
+    linked = measure_image(build_image(spread.save(tmp_path / "model"), split_board(TCM), tmp_path / "project"))
     assert linked.workspace("net") == spread.report.arena_bytes
     header = spread.files["codegen/host/include/tvmgen_net.h"].decode()
-    for region in split_board().arena_regions:
+    for region in split_board(TCM).arena_regions:
         symbol = linked.symbol(f"tvmgen_net_workspace_{region.name}")
         assert symbol is not None
         macro = re.search(rf"WORKSPACE_{region.name.upper()}_SIZE (\d+)u", header)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model on host C under guard: canaries around the arena, dead bytes poisoned and all others watched at every layer.
+"""A model on host C under guard: canaries around every memory of the arena, dead bytes poisoned and all others watched at every layer.
 
 What it proves of a run: no kernel writes outside its outputs and scratch, and none reads a byte the plan calls dead. Together with exact
 outputs that validates every overlap the planner used.
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.host import HostModel
+from tvm_tiny.codegen.workspace import Workspace
 from tvm_tiny.compiled import CompiledModel
 
 CANARY = 4096
@@ -37,9 +38,11 @@ class GuardedModel:
         self._host = HostModel(model, flags=(optimise, f'-DTVMGEN_LAYER_HOOK_HEADER="{hook}"'))
         self._library = ctypes.CDLL(str(self._host.library))
         self.faults: list[str] = []
-        raw = np.zeros(model.workspace_size + 2 * CANARY + 16, np.uint8)
-        start = CANARY + -(raw.ctypes.data + CANARY) % 16
-        self._memory, self._start = raw, start
+        self._workspace = Workspace.of(model.plan)
+        sizes = [-(-n // 16) * 16 + CANARY for n in self._workspace.sizes.values()]
+        self._memory = np.zeros(CANARY + sum(sizes) + 16, np.uint8)
+        first = CANARY + -(self._memory.ctypes.data + CANARY) % 16
+        self._starts = dict(zip(self._workspace.sizes, [first + sum(sizes[:i]) for i in range(len(sizes))], strict=True))
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Outputs for inputs in the model's order."""
@@ -52,7 +55,9 @@ class GuardedModel:
         outputs = [np.zeros(t.shape, t.dtype) for t in self.model.outputs]
         structs = [(ctypes.c_void_p * len(group))(*(a.ctypes.data for a in group)) for group in (arrays, outputs)]
         run = self._library[f"tvmgen_{self.model.name}_run_with_workspace"]
-        assert run(*structs, ctypes.c_void_p(self._memory.ctypes.data + self._start)) == 0
+        memories = [self._memory.ctypes.data + start for start in self._starts.values()]
+        workspace = (ctypes.c_void_p * len(memories))(*memories) if self._workspace.several else ctypes.c_void_p(memories[0])
+        assert run(*structs, workspace) == 0
         return outputs
 
     def _noise(self) -> np.ndarray:
@@ -62,7 +67,7 @@ class GuardedModel:
         """Which bytes of the memory the buffers cover."""
         mask = np.zeros(self._memory.size, bool)
         for name in names:
-            begin = self._start + self.model.plan.offset(name)
+            begin = self._starts[self._workspace.memory.get(name, "")] + self.model.plan.offset(name)
             mask[begin : begin + self.model.plan.buffer(name).nbytes] = True
         return mask
 
@@ -73,8 +78,10 @@ class GuardedModel:
             step = plan.steps[layer - 1]
             changed = (self._memory != self._before) & ~self._mask([*step.writes, *step.scratch])
             if changed.any():
-                places = np.flatnonzero(changed) - self._start
-                self.faults.append(f"{step.name} wrote {places.size} bytes that are not its own, from {places[0]} to {places[-1]}")
+                places = np.flatnonzero(changed)
+                memory, start = max((s for s in self._starts.items() if s[1] <= places[0]), key=lambda s: s[1], default=("", 0))
+                reach = f"{memory} from {places[0] - start} to {places[-1] - start}".strip()
+                self.faults.append(f"{step.name} wrote {places.size} bytes that are not its own, {reach}")
         written = {b.name for b in plan.buffers if b.kind == "input"} | {w for s in plan.steps[:layer] for w in s.writes}
         alive = self._mask([b.name for b in plan.buffers if b.name in written and b.last_use >= layer])
         self._memory[~alive] = self._noise()[~alive]
