@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.shared import ROOT
 from tvm_tiny.errors import OptionError
+from tvm_tiny.memory import patches, stream_check
 from tvm_tiny.memory.check import REASONS, IllegalPlanError, check_plan, find_violations
 from tvm_tiny.memory.fit import MemoryDoesNotFitError
 from tvm_tiny.memory.lifetimes import with_lifetimes
@@ -46,7 +48,23 @@ def two_inputs(first: str, second: str) -> MemoryPlan:
     return plan_at({"a": 8, "b": 0, "y": 0}, steps, buffers, orders={"cat": "ascending"})
 
 
+TCM = (Region("tcm", 32, cost=1), Region("sram", 64, cost=2))
+
+
+def plan_over(places: dict[str, tuple[str, int]], buffers: tuple[Buffer, ...] = BUFFERS, **change: object) -> MemoryPlan:
+    """A plan over two memories, sizes counted."""
+    where = {name: Placement(*place) for name, place in places.items()}
+    sizes = {b.name: b.nbytes for b in buffers}
+    used = {r.name: max((p.offset + sizes[n] for n, p in where.items() if p.region == r.name), default=0) for r in TCM}
+    plan = plan_at({name: offset for name, (_, offset) in places.items()}, buffers=buffers)
+    return replace(plan, **({"placements": where, "regions": TCM, "used": used, "orders": {}} | change))
+
+
+SPREAD = {"x": ("tcm", 0), "t": ("sram", 0), "col": ("tcm", 16), "y": ("tcm", 4)}
+
+
 ILLEGAL = {
+    "ambiguous-name": plan_at(LEGAL, (*STEPS, Step("conv", ("y",), ()))),
     "missing-buffer": plan_at({k: v for k, v in LEGAL.items() if k != "col"}),
     "wrong-order": plan_at({"t": 0, "x": 16, "col": 32, "y": 40}, STEPS[::-1], orders={}),
     "written-twice": plan_at({**LEGAL, "t": 40}, (*STEPS, Step("again", ("y",), ("t",)))),
@@ -60,6 +78,7 @@ ILLEGAL = {
     "outside-region": plan_at(LEGAL, regions=(Region("arena", 27),)),
     "moved-pin": plan_at(LEGAL, buffers=(replace(BUFFERS[0], offset=8), *BUFFERS[1:])),
     "wrong-size": plan_at(LEGAL, used={"arena": 27}),
+    "wrong-bound": plan_at(LEGAL, optimal=True, lower_bound=27),
 }
 ILLEGAL["lifetime-too-short"] = replace(
     ILLEGAL["lifetime-too-short"],
@@ -69,6 +88,14 @@ ILLEGAL["lifetime-too-short"] = replace(
 
 def test_every_reason_has_a_case() -> None:
     assert set(ILLEGAL) == set(REASONS)
+
+
+def test_every_reason_is_documented() -> None:
+    """With the checks that know it."""
+    text = (ROOT / "docs/errors.md").read_text(encoding="utf-8").split("## Reasons of an illegal plan")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("| ")][1:]
+    known = {"plan": REASONS, "rows": stream_check.REASONS, "tiles": patches.REASONS}
+    assert {(name, check) for name, checks in rows for check in checks.split(", ")} == {(r, c) for c, names in known.items() for r in names}
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -95,6 +122,66 @@ def test_unknown_region_and_negative_offset_are_outside() -> None:
     where = {**plan_at(LEGAL).placements, "col": Placement("moon", 0)}
     assert reasons(plan_at(LEGAL, placements=where)) == {"outside-region", "wrong-size"}
     assert "outside-region" in reasons(plan_at({**LEGAL, "t": -4}))
+
+
+def test_tensors_are_not_scratch() -> None:
+    """Of the step that reads or makes them, of another one, or when nothing but the application reads them."""
+    for name in ("x", "t", "y"):
+        for number in (0, 1):
+            steps = tuple(replace(s, scratch=(*s.scratch, name)) if i == number else s for i, s in enumerate(STEPS))
+            offsets = {"x": 0, "t": 16, "col": 32, "y": 40}
+            assert "shared-scratch" in reasons(plan_at(offsets, steps, orders={}))
+
+
+def test_names_that_are_ambiguous() -> None:
+    plan = plan_at(LEGAL)
+    assert reasons(replace(plan, buffers=(*plan.buffers, plan.buffers[0]))) == {"ambiguous-name"}
+    assert reasons(replace(plan, regions=(*plan.regions, Region()))) == {"ambiguous-name"}
+
+
+def test_a_kept_input_is_no_ones() -> None:
+    """An input that is an output too: the right over it lapses."""
+    kept = (replace(BUFFERS[0], keep=True), *BUFFERS[1:])
+    assert reasons(plan_at(LEGAL, buffers=kept)) == {"live-overlap"}
+    assert not reasons(plan_at({"x": 28, "t": 0, "col": 20, "y": 16}, buffers=kept, orders={}))
+
+
+def test_bounds_that_the_plan_disproves() -> None:
+    assert reasons(plan_at(LEGAL, lower_bound=29)) == {"wrong-bound"}
+    assert not reasons(plan_at(LEGAL, optimal=True, lower_bound=28))
+
+
+def test_the_plan_over_two_memories_passes() -> None:
+    check_plan(plan_over(SPREAD))
+
+
+OVER_TWO = {
+    "live-overlap": plan_over(SPREAD, (replace(BUFFERS[0], keep=True), *BUFFERS[1:])),
+    "alias-without-right": plan_over({**SPREAD, "y": ("sram", 8)}),
+    "insufficient-distance": plan_over({**SPREAD, "x": ("sram", 3)}),
+    "order-conflict": plan_over({**SPREAD, "x": ("sram", 4)}),
+    "shared-scratch": plan_over({**SPREAD, "col": ("tcm", 12)}),
+    "misaligned": plan_over({**SPREAD, "t": ("sram", 6)}),
+    "outside-region": plan_over({**SPREAD, "col": ("tcm", 28)}),
+    "moved-pin": plan_over(SPREAD, (replace(BUFFERS[0], region="sram"), *BUFFERS[1:])),
+    "wrong-size": plan_over(SPREAD, used={"tcm": 24, "sram": 16, "ddr": 0}),
+    "wrong-bound": plan_over(SPREAD, optimal=True, lower_bound=24),
+}
+
+
+@pytest.mark.parametrize("reason", OVER_TWO)
+def test_illegal_over_two_memories(reason: str) -> None:
+    """What would be illegal in one memory is so in each; the same offsets in different ones are no overlap."""
+    assert reasons(OVER_TWO[reason]) == {reason}
+
+
+def test_an_offset_alone_is_one_of_the_first_memory() -> None:
+    pinned = (replace(BUFFERS[0], offset=0), *BUFFERS[1:])
+    assert not reasons(plan_over(SPREAD, pinned))
+    assert reasons(plan_over({**SPREAD, "x": ("sram", 0), "t": ("sram", 16)}, pinned)) == {"moved-pin"}
+    turned = TCM[::-1]
+    plan = plan_memory([Buffer("x", 8, "input", offset=4), Buffer("y", 4, "output")], [Step("copy", ("x",), ("y",))], turned)
+    assert plan.placements["x"] == Placement("sram", 4)
 
 
 def test_right_of_another_step_does_not_count() -> None:

@@ -3,6 +3,7 @@
 
 Reasons (stable names, one per kind of illegality):
 
+    ambiguous-name          two buffers, steps or regions share a name
     missing-buffer          a step uses a buffer the plan does not declare or place
     wrong-order             a step reads a buffer no earlier step has written
     written-twice           two steps write one buffer, or a step writes a model input or constant
@@ -11,15 +12,17 @@ Reasons (stable names, one per kind of illegality):
     alias-without-right     output and dying input of one step share bytes, the step grants no right
     insufficient-distance   it grants a right, but not at these addresses
     order-conflict          the rights in use need both row orders, or the plan names another order than they need
-    shared-scratch          a scratch buffer shares bytes with something live in its step, and the step grants it no right to
+    shared-scratch          a scratch buffer is a tensor too, or shares bytes with something live in its step without a right
     misaligned              an offset is not a multiple of its buffer's alignment
     outside-region          a buffer lies (partly) outside its region, or in a region that does not exist
     moved-pin               a buffer is not where it was pinned
-    wrong-size              the plan's `used` is not the highest occupied byte
+    wrong-size              the plan's `used` is not the highest occupied byte, or counts a region that does not exist
+    wrong-bound             the plan claims a bound that its own size disproves, or to be optimal above it
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,15 +67,23 @@ def check_plan(plan: MemoryPlan, steps: Sequence[Step] | None = None) -> None:
 
 def find_violations(plan: MemoryPlan, steps: Sequence[Step]) -> list[Violation]:
     """Every violation, structural ones first; addresses are only looked at when all buffers are there."""
-    found = _missing(plan, steps)
+    found = _ambiguous(plan, steps) or _missing(plan, steps)
     if found:
         return found
-    found = _dataflow(plan, steps)
+    found = _dataflow(plan, steps) + _tensors_as_scratch(plan, steps)
     needed = _needed(plan, steps)
     found += _too_short(plan, needed)
     found += _addresses(plan)
     found += _sizes(plan)
     return found + _sharing(plan, steps, needed)
+
+
+def _ambiguous(plan: MemoryPlan, steps: Sequence[Step]) -> list[Violation]:
+    found = []
+    for what, things in (("buffers", plan.buffers), ("steps", steps), ("regions", plan.regions)):
+        count = Counter(thing.name for thing in things)
+        found += [Violation("ambiguous-name", "", (name,), f"{n} {what} are called so") for name, n in count.items() if n > 1]
+    return found
 
 
 def _missing(plan: MemoryPlan, steps: Sequence[Step]) -> list[Violation]:
@@ -101,6 +112,14 @@ def _dataflow(plan: MemoryPlan, steps: Sequence[Step]) -> list[Violation]:
             written.add(name)
     lost = [b.name for b in plan.buffers if b.kind == "output" and b.name not in written]
     return found + [Violation("wrong-order", "", (name,), "no step writes this model output") for name in lost]
+
+
+def _tensors_as_scratch(plan: MemoryPlan, steps: Sequence[Step]) -> list[Violation]:
+    """Scratch is scribbled on: what is anywhere a tensor must not be lent for it, not even by the step that makes it."""
+    tensors = {name for step in steps for name in step.reads + step.writes}
+    tensors |= {b.name for b in plan.buffers if b.kind in ("input", "output", "constant") or b.keep}
+    found = [(step, name) for step in steps for name in dict.fromkeys(step.scratch) if name in tensors]
+    return [Violation("shared-scratch", step.name, (name,), "it is a tensor, and scratch of this step") for step, name in found]
 
 
 def _needed(plan: MemoryPlan, steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
@@ -139,8 +158,9 @@ def _addresses(plan: MemoryPlan) -> list[Violation]:
             found.append(Violation("outside-region", "", (b.name,), f"bytes {where.offset}..{end} of {where.region}, which has {size}"))
         if where.offset % b.align:
             found.append(Violation("misaligned", "", (b.name,), f"offset {where.offset} is not a multiple of {b.align}"))
-        if b.region not in (None, where.region) or b.offset not in (None, where.offset):
-            pin = f"{b.region or 'any region'} at {'any offset' if b.offset is None else b.offset}"
+        region = b.region or (plan.regions[0].name if b.offset is not None else where.region)
+        if region != where.region or b.offset not in (None, where.offset):
+            pin = f"{region} at {'any offset' if b.offset is None else b.offset}"
             found.append(Violation("moved-pin", "", (b.name,), f"pinned to {pin}, lies in {where.region} at {where.offset}"))
     return found
 
@@ -153,6 +173,12 @@ def _sizes(plan: MemoryPlan) -> list[Violation]:
         if plan.used.get(region.name, 0) != top:
             detail = f"the plan says {plan.used.get(region.name, 0)} bytes of {region.name}, its buffers reach {top}"
             found.append(Violation("wrong-size", "", (region.name,), detail))
+    for name in sorted(set(plan.used) - {r.name for r in plan.regions}):
+        found.append(Violation("wrong-size", "", (name,), f"the plan counts {plan.used[name]} bytes of a region that does not exist"))
+    if plan.lower_bound > plan.arena_bytes or (plan.optimal and plan.lower_bound != plan.arena_bytes):
+        claim = "is optimal" if plan.optimal else "says that no plan needs fewer"
+        detail = f"the plan of {plan.arena_bytes} bytes {claim}; its bound is {plan.lower_bound}"
+        found.append(Violation("wrong-bound", "", (), detail))
     return found
 
 

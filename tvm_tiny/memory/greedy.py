@@ -72,7 +72,7 @@ def _score(
 def _place_one(b: Buffer, neighbours: Sequence[Pair], regions: Sequence[Region], state: _State) -> None:
     allowed = [r for r in sorted(regions, key=lambda r: r.cost) if b.region in (None, r.name)]
     if b.offset is not None:
-        _commit(b, Placement(allowed[0].name, b.offset), neighbours, state)
+        _commit(b, Placement(b.region or regions[0].name, b.offset), neighbours, state)
         return
     spots = [Placement(r.name, _lowest(b, r.name, neighbours, state)) for r in allowed]
     fitting = [s for s, r in zip(spots, allowed, strict=True) if r.nbytes is None or s.offset + b.nbytes <= r.nbytes]
