@@ -137,7 +137,7 @@ def _grouped(weight: np.ndarray, channels: int) -> np.ndarray:
 def sums_by_class(graph: TinyGraph, node: Node, taps: np.ndarray) -> np.ndarray:
     """Sums over the taps that lie inside the image: (channels, border classes) of (channels, KH, KW), int64."""
     rows, columns = _border_classes(graph, node, taps.shape[1:])
-    return np.einsum("ri,sj,oij->ors", rows, columns, taps).reshape(len(taps), -1)
+    return np.einsum("ri,sj,oij->ors", rows, columns, taps).reshape(len(taps), len(rows) * len(columns))
 
 
 def _border_classes(graph: TinyGraph, node: Node, kernel: tuple[int, ...]) -> list[np.ndarray]:

@@ -194,8 +194,8 @@ class _Removal:
         foldable = x.constant & (x.low == node.attrs["x_zp"])
         for channel in np.flatnonzero(x.constant & ~foldable):
             taps = node.constant(1)[wanted][..., channel].astype(np.int64)
-            sums = sums_by_class(self.graph, node, taps.reshape(len(taps), *taps.shape[1:] or (1, 1)))
-            foldable[channel] = bool((sums == taps.reshape(len(taps), -1).sum(axis=1)[:, None]).all())
+            taps = taps.reshape(len(taps), *taps.shape[1:] or (1, 1))
+            foldable[channel] = bool((sums_by_class(self.graph, node, taps) == taps.sum(axis=(1, 2))[:, None]).all())
         return foldable
 
     # --- rewriting ------------------------------------------------------------------------------------------------------------------

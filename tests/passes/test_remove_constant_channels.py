@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tvm_tiny
 from tests.support.host import HostModel
+from tests.support.random_networks import networks
 from tests.support.shared import SHARED, needs_shared
 from tests.support.tiny_builder import TinyBuilder, assert_same_meaning, evaluate
 from tvm_tiny.device import measure_objects
@@ -122,6 +123,17 @@ def test_a_constant_is_folded_where_padding_meets_no_weight(corner: int, left: i
     mod = b.finish(b.conv(a, 5, weight=weight, x_zp=0, padding=[1, 1, 0, 0]))
     out = RemoveConstantChannels()(mod)
     assert channels(out, "conv2d") == [left, 5]
+    assert_same_meaning(mod, out, rng)
+
+
+def test_a_layer_nobody_reads_does_not_matter(rng: np.random.Generator) -> None:
+    """Nothing of it is wanted, and it reads a constant that is not the zero point."""
+    b = TinyBuilder((1, 5, 5, 3))
+    a = b.conv(b.x, 4, bias=with_dead(b, 4, [2]), y_zp=0, clamp_min=-100)
+    b.conv(a, 5, 3, x_zp=0)
+    mod = b.finish(b.conv(a, 6, x_zp=0))
+    out = RemoveConstantChannels()(mod)
+    assert channels(out, "conv2d") == [3, 1, 6]
     assert_same_meaning(mod, out, rng)
 
 
@@ -243,6 +255,15 @@ def test_bounds_of_one_layer_are_reached(seed: int, wide: bool, kernel: int, ste
         low[channel], high[channel] = min(low[channel], y), max(high[channel], y)
     np.testing.assert_array_equal(found.low, low)
     np.testing.assert_array_equal(found.high, high)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(networks())
+def test_random_networks_keep_their_meaning(mod: tvm.IRModule) -> None:
+    """Some of them with channels that are constant, of zero points and others, at either end."""
+    fused = FuseOps()(mod)
+    assert_same_meaning(mod, RemoveConstantChannels()(fused), np.random.default_rng(0), count=2)
+    assert_same_meaning(mod, RemoveConstantChannels()(mod), np.random.default_rng(0), count=2)
 
 
 def natural(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tvm import relax
 
 from tests.support.tiny_builder import TinyBuilder
-from tvm_tiny.ops import add, mean, softmax
+from tvm_tiny.ops import add, mean, mul, softmax, sub
 
 _ZERO_POINTS = st.sampled_from([-128, -128, 127, 0, -3, 31])
 
@@ -19,6 +19,7 @@ def networks(draw: st.DrawFn, most_layers: int = 5) -> tvm.IRModule:
     """A network of up to `most_layers` operators over a small image, and perhaps a classifier."""
     shape = (1, draw(st.integers(1, 13)), draw(st.integers(1, 13)), draw(st.sampled_from([1, 2, 3, 4, 5, 8, 11, 16])))
     b = TinyBuilder(shape, seed=draw(st.integers(0, 2**31)))
+    b.dead = draw(st.sampled_from([0.0, 0.0, 0.4]))
     tensors: list[relax.Var] = [b.x]
     for _ in range(draw(st.integers(1, most_layers))):
         source = tensors[-1] if draw(st.integers(0, 3)) else draw(st.sampled_from(tensors))
@@ -55,13 +56,17 @@ def _window(draw: st.DrawFn, shape: tuple[int, ...], kernel: int, dilation: int 
 @st.composite
 def _layer(draw: st.DrawFn, b: TinyBuilder, x: relax.Var, earlier: list[relax.Var]) -> relax.Var:
     shape = _shape(x)
-    kinds = ["pointwise", "conv", "conv3x3", "depthwise", "depthwise", "pool", "lookup"]
-    twins = [t for t in earlier if _shape(t) == shape and t is not x]
-    kind = draw(st.sampled_from([*kinds, *(["add"] * 5 if twins else [])]))
-    if kind == "add":
-        scales = [draw(st.sampled_from([0.02, 0.05, 0.11])) for _ in range(3)]
-        points = {"a_zp": draw(_ZERO_POINTS), "b_zp": draw(_ZERO_POINTS), "y_zp": draw(_ZERO_POINTS)}
-        return b.call("add", x, draw(st.sampled_from(twins)), **points, **add.quantize_params(*scales))
+    kinds = ["pointwise", "conv", "conv3x3", "depthwise", "depthwise", "pool", "lookup", "pad"]
+    twins = [t for t in earlier if _shape(t) == shape]  # itself too
+    beside = [t for t in earlier if _shape(t)[:3] == shape[:3]]
+    kind = draw(st.sampled_from([*kinds, "concat", *(["add"] * 5 if len(twins) > 1 else ["add"]), "sub", "mul"]))
+    if kind in ("add", "sub", "mul"):
+        return draw(_elementwise(b, kind, [x, draw(st.sampled_from(twins))]))
+    if kind == "concat":
+        return b.call("concat", x, draw(st.sampled_from(beside)), axis=3)
+    if kind == "pad":
+        sides = [[0, draw(st.integers(0, 2)), draw(st.integers(0, 2)), 0] for _ in range(2)]
+        return b.call("pad", x, before=sides[0], after=sides[1], value=draw(_ZERO_POINTS))
     if kind == "lookup":
         return b.call("lookup", x, b.rng.integers(-128, 128, 256).astype(np.int8))
     if kind == "pool":
@@ -82,6 +87,13 @@ def _layer(draw: st.DrawFn, b: TinyBuilder, x: relax.Var, earlier: list[relax.Va
     if kind == "depthwise":
         return b.depthwise(x, kernel, dilation=[dilation] * 2, **window, **quantisation)
     return b.conv(x, channels, kernel, dilation=[dilation] * 2, **window, **quantisation)
+
+
+@st.composite
+def _elementwise(draw: st.DrawFn, b: TinyBuilder, kind: str, operands: list[relax.Var]) -> relax.Var:
+    scales = [draw(st.sampled_from([0.02, 0.05, 0.11])) for _ in range(3)]
+    points = {"a_zp": draw(_ZERO_POINTS), "b_zp": draw(_ZERO_POINTS), "y_zp": draw(_ZERO_POINTS)}
+    return b.call(kind, *operands, **points, **{"add": add, "sub": sub, "mul": mul}[kind].quantize_params(*scales))
 
 
 @st.composite

@@ -19,6 +19,7 @@ class TinyBuilder:
 
     def __init__(self, *shapes: tuple[int, ...], seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
+        self.dead = 0.0  # share of channels that a bias no input outweighs makes constant
         self.params = [relax.Var(f"x{i}" if i else "x", relax.TensorType(s, "int8")) for i, s in enumerate(shapes)]
         self.builder = relax.BlockBuilder()
         self.steps: list[tuple[str, list[Any], dict[str, Any]]] = []
@@ -83,6 +84,8 @@ class TinyBuilder:
         """Bias, multiplier and shift such that most results lie inside int8."""
         if bias is None:
             bias = self.rng.integers(-2000, 2000, channels)
+            if self.dead:
+                bias = np.where(self.rng.random(channels) < self.dead, self.rng.choice([-(2**24), 2**24], channels), bias)
         multiplier = self.rng.integers(2**30, 2**31 - 1, channels)
         shift = np.full(channels, -int(np.ceil(np.log2(max(terms, 1)) / 2 + 5)))
         return [a.astype(np.int32) for a in (bias, multiplier, shift)]
