@@ -6,10 +6,11 @@ Where it may stand: after the passes that change the readers of model inputs, be
 What it matches: the model inputs it was asked for; each must be one image (1, height, width, channels) in NHWC that is
   1. int8;
   2. float32 and read by one `tiny.quantize` only. The application hands over float rows, which are quantised one at a time; or, asked for
-     "int8", rows that it has quantised itself: the model's input then is int8, with the scale and zero point of that `tiny.quantize`.
+     "int8", rows that it has quantised itself: the model's input then is int8, with the scale and zero point of that `tiny.quantize`;
+  3. uint8 and read by one `tiny.flip_sign` only: uint8 rows, or "int8" ones, 128 lower.
 What it leaves: every other input; the whole module when nothing was asked for.
 
-Why it is exact: `tiny.fetch` is the identity (1), or the `tiny.quantize` it replaces (2).
+Why it is exact: `tiny.fetch` is the identity (1), or the `tiny.quantize` (2) or `tiny.flip_sign` (3) it replaces.
 
 rewrite:
     q = tiny.quantize(x, scale, zp)          →    q = tiny.fetch(x, scale, zp)
@@ -34,6 +35,8 @@ from tvm_tiny.ops.graph import Node, TinyGraph, substitute
 
 Camera = bool | str | Mapping[str, bool | str]
 TYPES = ("int8",)
+
+_MADE_BY = {"float32": "quantize", "uint8": "flip_sign"}  # by dtype of an input: the operator that makes it int8
 
 WHY = Explainer("fetch-rows")
 
@@ -113,13 +116,13 @@ def _check(graph: TinyGraph, param: relax.Var, title: str, as_int8: bool) -> Non
     layouts = {str(n.attrs.get(k, "NHWC")) for n in readers for k in ("x_layout", "y_layout")}
     check(layouts == {"NHWC"} and not any(n.op == "transpose" for n in readers), "its channels are planes (NCHW), a row is not contiguous")
     if dtype != "int8":
-        check(dtype == "float32", f"it is {dtype}")
-        check(len(readers) == 1 and readers[0].op == "quantize", "its float values are used by more than one quantisation")
+        check(dtype in _MADE_BY, f"it is {dtype}")
+        check(len(readers) == 1 and readers[0].op == _MADE_BY[dtype], f"its {dtype} values are used by more than one quantisation")
 
 
 def _quantization(graph: TinyGraph, param: relax.Var) -> dict[str, Any]:
     """Attributes of `tiny.fetch` for an input as it is in the model."""
-    if str(param.ty.dtype) == "int8":
+    if str(param.ty.dtype) != "float32":
         return {}
     attrs = _readers(graph, param)[0].attrs
     return {key: attrs[key] for key in ("scale", "zp", "rounding", "source", "x_scale", "y_scale")}
@@ -129,7 +132,7 @@ def _rewrite(graph: TinyGraph, asked: Mapping[relax.Var, bool]) -> relax.Functio
     builder = relax.BlockBuilder()
     params = [_parameter(p, asked.get(p, False)) for p in graph.params]
     new: dict[relax.Var, relax.Expr] = dict(zip(graph.params, params, strict=True))
-    replaced = {_readers(graph, p)[0].var: p for p in asked if str(p.ty.dtype) == "float32"}
+    replaced = {_readers(graph, p)[0].var: p for p in asked if str(p.ty.dtype) in _MADE_BY}
     outputs = {v for v in graph.outputs if v in graph.producer}
     with builder.function("main", params):
         with builder.dataflow():
@@ -155,6 +158,9 @@ def _described(info: dict[str, Any], graph: TinyGraph, asked: Mapping[relax.Var,
     """The model's description, with inputs that became int8 as such."""
     inputs = [dict(entry) for entry in info.get("inputs", [])]
     for param, entry in zip(graph.params, inputs, strict=False):
+        if asked.get(param, False) and str(param.ty.dtype) == "uint8":
+            zero_point = entry.get("zero_point")
+            entry |= {"dtype": "int8", "zero_point": None if zero_point is None else zero_point - 128}
         if asked.get(param, False) and str(param.ty.dtype) == "float32":
             attrs = _quantization(graph, param)
             entry |= {"dtype": "int8", "scale": attrs["scale"], "zero_point": attrs["zp"]}

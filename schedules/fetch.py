@@ -46,13 +46,17 @@ def _is_float(layer: Layer) -> bool:
 
 
 def _quantize(layer: Layer) -> tuple[CFunction, ...]:
+    """What makes int8 of what the application hands over."""
     _, _, width, channels = layer.shapes[0]
+    if layer.dtypes[0] == "uint8":
+        return (CFunction(f"{PREFIX}signed", _SIGNED),)
     return quantize_functions(f"{PREFIX}quantize", width * channels, layer.attrs) if _is_float(layer) else ()
 
 
 def _whole(name: str, layer: Layer) -> str:
     _, height, width, channels = layer.shapes[0]
     body = f"  *from->status = from->source.fetch(from->source.context, 0, 0, {height}, {width}, out);\n"
+    body += _signed(layer, str(height * width * channels))
     if _is_float(layer):
         loop = f"for (int32_t row = 0; row < {height} && *from->status == 0; ++row, out += {width * channels})"
         body = f"  {loop} {{\n{_row(layer, 'row')}  }}\n"
@@ -81,5 +85,24 @@ def _row(layer: Layer, row: str, column: int = 0, rows: str = "1") -> str:
     width = layer.shapes[0][2]
     call = f"*from->status = from->source.fetch(from->source.context, {row}, {column}, "
     if not _is_float(layer):
-        return f"  {call}{rows}, {width}, out);\n"
+        return f"  {call}{rows}, {width}, out);\n" + _signed(layer, f"({rows}) * {width * layer.shapes[0][3]}")
     return f"    {call}1, {width}, scratch);\n    if (*from->status == 0) {PREFIX}quantize(scratch, out, 0, 0);\n"
+
+
+def _signed(layer: Layer, count: str) -> str:
+    """A statement that makes int8 of the uint8 that has just come to `out`."""
+    return f"  if (*from->status == 0) {PREFIX}signed(out, {count});\n" if layer.dtypes[0] == "uint8" else ""
+
+
+_SIGNED = f"""static void {PREFIX}signed(int8_t *x, int32_t count) {{
+  int32_t i = 0;
+  for (; i + 4 <= count; i += 4) {{
+    uint32_t four;
+    memcpy(&four, x + i, 4);
+    four ^= 0x80808080u;
+    memcpy(x + i, &four, 4);
+  }}
+  for (; i < count; ++i) x[i] = (int8_t)(x[i] ^ -128);
+}}
+"""
+"""The top bit of each byte turned over, four a turn; rows may begin anywhere."""

@@ -79,7 +79,8 @@ def elementwise_cases(rng: np.random.Generator) -> list[Case]:
     )
     real = np.concatenate([np.arange(-300, 300) * 0.25, [np.nan, np.inf, -np.inf, 1e30, 0.49999997, -0.49999997]]).astype(np.float32)
     cases += [("quantize", [real], {"scale": 0.5, "zp": 3, "rounding": r}) for r in ("half_away", "half_even")]
-    cases += [("fetch", [int8s(rng, (1, 3, 4, 5))], {}), ("fetch", [real[:600].reshape(1, 20, 10, 3)], {"scale": 0.5, "zp": 3})]
+    cases += [("fetch", [x], {}) for x in (int8s(rng, (1, 3, 4, 5)), every.view(np.uint8))]
+    cases += [("fetch", [real[:600].reshape(1, 20, 10, 3)], {"scale": 0.5, "zp": 3})]
     cases.append(("dequantize", [every], {"scale": 0.1, "zp": 3, **NCHW}))
     return cases
 

@@ -60,6 +60,28 @@ def test_rows_that_the_application_quantises(rng: np.random.Generator) -> None:
     assert described == {**INPUT, "dtype": "int8", "scale": 0.5, "zero_point": 3}
 
 
+def uint8_model() -> tvm.IRModule:
+    builder, x = relax.BlockBuilder(), relax.Var("x", relax.TensorType((1, 6, 5, 3), "uint8"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            signed = builder.emit(registry.call("tiny.flip_sign", x))
+            out = builder.emit_output(registry.call("tiny.max_pool2d", signed, kernel=[2, 2]))
+        builder.emit_func_output(out)
+    described = {**INPUT, "dtype": "uint8", "scale": 0.5, "zero_point": 131}
+    return builder.get().with_attr("tiny.model", json.dumps({"name": "m", "inputs": [described]}))
+
+
+def test_bytes_are_signed_as_they_come(rng: np.random.Generator) -> None:
+    after, signed = FetchRows(True)(uint8_model()), FetchRows("int8")(uint8_model())
+    assert op_names(after) == op_names(signed) == ["fetch", "max_pool2d"]
+    x = rng.integers(0, 256, (1, 6, 5, 3)).astype(np.uint8)
+    (want,) = evaluate(uint8_model(), x)
+    np.testing.assert_array_equal(evaluate(after, x)[0], want)
+    np.testing.assert_array_equal(evaluate(signed, (x ^ 128).view(np.int8))[0], want)
+    (described,) = json.loads(str(signed.attrs["tiny.model"]))["inputs"]
+    assert described == {**INPUT, "dtype": "int8", "scale": 0.5, "zero_point": 3}
+
+
 def test_every_reader_of_an_image_reads_the_fetched_one(rng: np.random.Generator) -> None:
     b = TinyBuilder((1, 6, 6, 4))
     before = b.finish(b.conv(b.x, 4, 3), b.depthwise(b.x))

@@ -16,6 +16,7 @@ from tests.support.demo import MODEL, demo_samples
 from tests.support.host import HostModel
 from tests.support.random_tiny import tiny_chains
 from tests.support.shared import SHARED, needs_shared
+from tests.support.tflite_graphs import GraphBuilder
 from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.compiled import CompiledModel
 from tvm_tiny.device import build_image, measure_image
@@ -109,6 +110,25 @@ def test_the_image_is_never_there_whole(by_rows: tuple[CompiledModel, HostModel]
     assert camera.asked == [(row, 1) for row in range(24)]
     assert set(camera.columns) == {(0, 20)}
     assert model.workspace_size < image.nbytes
+
+
+@pytest.mark.parametrize("goal", ["speed", "sram"])
+@pytest.mark.parametrize("camera", [True, "int8"])
+def test_bytes_of_a_uint8_image(goal: str, camera: bool | str, rng: np.random.Generator) -> None:
+    """A width of odd bytes, so that rows begin anywhere."""
+    b = GraphBuilder()
+    x = b.op("QUANTIZE", [b.input((1, 20, 17, 3), 0.02, 100, dtype="uint8")], b.tensor((1, 20, 17, 3), 0.03, -20))
+    w = b.tensor((4, 3, 3, 3), 0.01, data=rng.integers(-127, 128, (4, 3, 3, 3)))
+    y = b.op("CONV_2D", [x, w, -1], b.tensor((1, 10, 9, 4), 0.1, 3), stride_h=2, stride_w=2, padding=0)
+    data = b.output(
+        b.op("MAX_POOL_2D", [y], b.tensor((1, 5, 4, 4), 0.1, 3), stride_h=2, stride_w=2, filter_h=2, filter_w=2, padding=1)
+    ).bytes()
+    plain, model = (tvm_tiny.build(data, "c", optimize=goal, camera=c, name="net") for c in (False, camera))
+    image = rng.integers(0, 256, (1, 20, 17, 3)).astype(np.uint8)
+    handed = (image ^ 128).view(np.int8) if camera == "int8" else image
+    status, out = run(model, HostModel(model), Camera(handed))
+    assert (status, str(model.inputs[0].dtype)) == (0, str(handed.dtype))
+    np.testing.assert_array_equal(out, HostModel(plain)(image)[0])
 
 
 @pytest.mark.parametrize("fails", [0, 9, 23])
