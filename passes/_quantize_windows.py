@@ -10,7 +10,7 @@ from tvm import relax
 
 from tvm_tiny.frontend.qdq_view import Dequantized, Quant, ints, is_constant, op_name, shape_of
 from tvm_tiny.ops import conv2d, mean, registry, requantize, softmax
-from tvm_tiny.passes._quantize_base import Convert, Result, channel_constants, clamped, common, scalar
+from tvm_tiny.passes._quantize_base import Convert, Result, channel_constants, clamped, common, full_range, scalar
 
 if TYPE_CHECKING:
     from tvm_tiny.passes.quantize_to_integer import Converter
@@ -21,8 +21,19 @@ def _pool(cv: Converter, expr: relax.Expr, result: Result) -> relax.Expr | None:
     average = op_name(expr) == "relax.nn.avg_pool2d"
     if x is not None and average and not x.quant.equals(result.quant):
         return _rescaled_average(cv, expr, x, result)
-    if x is None or not x.quant.equals(result.quant):
+    if x is None:
         return None
+    if not x.quant.equals(result.quant):  # ONNX; the largest integer is that of the largest number whatever the scale
+        same = Result(x.quant, *full_range("int8"), "")
+        pooled = cv.builder.emit(_window(cv, expr, x, same))
+        params = requantize.quantize_params(x.quant.real_scale, result.quant.real_scale)
+        return registry.call("tiny.requantize", pooled, **params, **common(cv, x, result))
+    return _window(cv, expr, x, result)
+
+
+def _window(cv: Converter, expr: relax.Call, x: Dequantized, result: Result) -> relax.Call:
+    """A pool that keeps the quantisation."""
+    average = op_name(expr) == "relax.nn.avg_pool2d"
     name = "tiny.avg_pool2d" if average else "tiny.max_pool2d"
     window = {"kernel": ints(expr.attrs.pool_size), "strides": ints(expr.attrs.strides), "padding": ints(expr.attrs.padding)}
     attrs = result.attrs()

@@ -54,6 +54,45 @@ def test_within_one_step(integers: type, weights: type, ports: bool, rng: np.ran
         assert (model.inputs[0].dtype, model.inputs[0].zero_point) == (np.dtype(integers).name, 133 if integers is np.uint8 else 5)
 
 
+def qoperators(integers: type, weights: type) -> bytes:
+    """The operators of ONNX Runtime on integers: convolution per channel, pools, addition, concatenation, product, softmax."""
+    rng, b, above = np.random.default_rng(2), OnnxBuilder(), 128 if integers is np.uint8 else 0
+    wide = 128 if weights is np.uint8 else 0
+
+    def quant(scale: float, zero: int) -> tuple[str, str]:
+        return b.const(np.float32(scale)), b.const(integers(zero + above))
+
+    x = b.quantize(b.input("x", SHAPE), STEP, 5 + above, integers)
+    step, out = quant(STEP, 5), quant(0.03, -128)
+    scale = rng.uniform(0.002, 0.01, 8 if weights is np.int8 else 1).astype(np.float32)
+    w = b.const((rng.integers(-127, 128, (8, 3, 3, 3)) + wide).astype(weights))
+    zeros = b.const(np.full(scale.shape, wide).astype(weights)) if scale.size > 1 else b.const(weights(wide))
+    scales = b.const(scale if scale.size > 1 else scale[0])
+    y = b.node("QLinearConv", x, *step, w, scales, zeros, *out, b.const(rng.integers(-900, 900, 8).astype(np.int32)), pads=[1, 1, 1, 1])
+    pooled = b.node("QLinearAveragePool", y, *out, *out, domain="com.microsoft", kernel_shape=[2, 2], strides=[2, 2])
+    both = b.node("QLinearConcat", *out, pooled, *out, b.node("QLinearAdd", pooled, *out, pooled, *out, *out, domain="com.microsoft"), *out,
+                  domain="com.microsoft", axis=1)  # fmt: skip
+    mean = b.node("QLinearGlobalAveragePool", both, *out, *out, domain="com.microsoft", channels_last=0)
+    flat = b.node("Reshape", mean, b.const(np.array([1, 16])))
+    last = quant(0.01, 3)
+    kernel = b.const((rng.integers(-127, 128, (16, 5)) + wide).astype(weights))
+    product = b.node("QLinearMatMul", flat, *out, kernel, b.const(np.float32(0.002)), b.const(weights(wide)), *last)
+    b.output(b.dequantize(product, 0.01, 3 + above, integers))
+    return b.bytes()
+
+
+@pytest.mark.host_cc
+@pytest.mark.parametrize(("integers", "weights"), [(np.int8, np.int8), (np.uint8, np.int8), (np.uint8, np.uint8)])
+def test_operators_on_integers(integers: type, weights: type, rng: np.random.Generator) -> None:
+    data = qoperators(integers, weights)
+    assert tvm_tiny.frontend.check.check(data).ok
+    session, library = onnxruntime.InferenceSession(data), HostModel(tvm_tiny.build(data, "c", name="net"))
+    for _ in range(5):
+        x = rng.normal(0, 1.5, SHAPE).astype(np.float32)
+        (theirs,), (ours,) = session.run(None, {"x": x}), library(x)
+        assert np.abs(ours - theirs).max() <= 2 * 0.01001, "each of six layers may be a step off"
+
+
 def test_zero_point_left_out_is_uint8() -> None:
     b = OnnxBuilder()
     b.input("x", [1, 4])

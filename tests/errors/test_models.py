@@ -108,20 +108,31 @@ def test_onnx_qoperator_form() -> None:
     b = OnnxBuilder(21)
     x = b.input("x", [1, 2, 5, 5], TensorProto.INT8)
     scale, zero = b.const(np.float32(0.1)), b.const(np.int8(0))
-    y = b.node("QLinearConv", x, scale, zero, b.const(np.ones((2, 2, 3, 3), np.int8)), scale, zero, scale, zero, name="c1")
-    b.output(y, None, TensorProto.INT8)
+    y = b.node("QLinearReduceMean", x, scale, zero, scale, zero, name="c1", domain="com.microsoft", axes=[2], keepdims=1)
+    b.output(y, [1, 2, 1, 5], TensorProto.INT8)
     text = problems_of(b.bytes())
-    assert "node 0 QLinearConv 'c1' (c1_0): the QOperator form is not supported; quantise in QDQ form instead" in text
+    assert "node 0 QLinearReduceMean 'c1' (c1_0): this form of a QOperator is not supported; quantise in QDQ form instead" in text
+
+
+def test_onnx_nodes_are_numbered_as_in_the_file() -> None:
+    """Whatever has taken the place of others before the checks."""
+    b = OnnxBuilder()
+    x = b.qdq(b.node("Identity", b.input("x", [1, 4, 9])), 0.1, 0)
+    pooled = b.node("AveragePool", x, name="thin", kernel_shape=[2], ceil_mode=1)
+    b.output(b.qdq(b.node("Round", pooled, name="even"), 0.1, 0))
+    text = problems_of(b.bytes())
+    assert "node 3 AveragePool 'thin'" in text
+    assert "node 4 Round 'even'" in text
 
 
 def test_onnx_everything_wrong_at_once() -> None:
     b = qdq_model()
     b.input("side", [1, 2, 3, "width"])
-    rooted = b.qdq(b.node("Erf", "y"), 0.1, 12)
+    rooted = b.qdq(b.node("Round", "y"), 0.1, 12)
     grouped = b.node("Conv", rooted, b.const(np.ones((4, 1, 3, 3), np.float32)), kernel_shape=[3, 3], auto_pad="SAME_UPPER", group=2)
     b.output(b.node("AveragePool", grouped, kernel_shape=[2, 2], ceil_mode=1))
     text = problems_of(b.bytes())
-    for reason in ("Erf", "ceil_mode=1", "(side): dynamic shape"):
+    for reason in ("Round", "ceil_mode=1", "(side): dynamic shape"):
         assert reason in text
     assert "can't be compiled: 3 problems" in text
 
@@ -129,7 +140,7 @@ def test_onnx_everything_wrong_at_once() -> None:
 def test_onnx_weights_that_are_computed() -> None:
     b = OnnxBuilder()
     x, w = b.qdq(b.input("x", [3, 4]), 0.1, 0), b.qdq(b.input("w", [4, 5]), 0.1, 0)
-    b.output(b.node("MatMul", x, w))
+    b.output(b.node("Gemm", x, w))
     assert "weights must be constant, but are computed at run time; export with constant weights" in problems_of(b.bytes())
 
 

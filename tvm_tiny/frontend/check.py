@@ -67,11 +67,13 @@ def check(source: str | Path | bytes) -> CheckResult:
         report, kinds, known = check_graph(graph), [op.kind for op in graph.operators], set(TFLITE_RULES)
         return _result(name, "tflite", report, kinds, known)
     require_onnx(name)
-    from tvm_tiny.frontend.onnx_check import RULES as ONNX_RULES
-    from tvm_tiny.frontend.onnx_check import check_onnx, read_onnx
+    from tvm_tiny.frontend.onnx_check import check_onnx
+    from tvm_tiny.frontend.onnx_operators import REPLACED
+    from tvm_tiny.frontend.onnx_operators import RULES as ONNX_RULES
+    from tvm_tiny.frontend.onnx_reader import read_onnx
 
     model = read_onnx(data)
-    return _result(name, "onnx", check_onnx(model), [n.op_type for n in model.model.graph.node], set(ONNX_RULES))
+    return _result(name, "onnx", check_onnx(model), [kind for kind, _ in model.source], {*ONNX_RULES, *REPLACED})
 
 
 def _result(name: str, source: str, report: Report, kinds: list[str], known: set[str]) -> CheckResult:
@@ -85,7 +87,7 @@ def supported_operators() -> list[SupportedOperator]:
     """Every supported operator, by format and name (ONNX's only where `onnx` is installed)."""
     rows = [SupportedOperator("tflite", kind, _dtypes(kind), rule.notes) for kind, rule in sorted(TFLITE_RULES.items())]
     try:
-        from tvm_tiny.frontend.onnx_check import RULES as ONNX_RULES
+        from tvm_tiny.frontend.onnx_operators import RULES as ONNX_RULES
     except ImportError:
         return rows
     return rows + [SupportedOperator("onnx", kind, _dtypes(kind), notes) for kind, (_, notes) in sorted(ONNX_RULES.items())]

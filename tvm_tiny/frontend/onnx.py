@@ -33,9 +33,11 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from tvm_tiny.errors import ModelFormatError, TinyError
 from tvm_tiny.frontend.naming import Sheet, TensorInfo, finish
-from tvm_tiny.frontend.onnx_check import OnnxGraph, as_unsigned, check_onnx, read_onnx
+from tvm_tiny.frontend.onnx_check import check_onnx
+from tvm_tiny.frontend.onnx_reader import OnnxGraph, as_unsigned, attributes_of, number_of, read_onnx
 from tvm_tiny.frontend.qdq import Emitter, Origin, Scale, Value, identity
-from tvm_tiny.frontend.qdq_rules import Rewriter
+from tvm_tiny.frontend.qdq_rewriter import Rewriter
+from tvm_tiny.frontend.qdq_rules import RULES
 from tvm_tiny.ops import registry
 
 
@@ -74,18 +76,18 @@ class Importer(ONNXGraphImporter):
         super().__init__({}, {}, keep_params_in_input=False)
         self.graph = graph
         self.origins: dict[relax.Var, Origin] = {}
-        self._pending: Iterator[tuple[int, Any]] = iter(())
+        self._pending: Iterator[Any] = iter(())
 
     def _construct_nodes(self, graph: Any) -> None:
-        self._pending = iter(enumerate(graph.node))
+        self._pending = iter(graph.node)
         super()._construct_nodes(graph)
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> relax.Expr:
-        index, node = next(self._pending)
+        node = next(self._pending)
         value = self._whole(node, inputs)
         if value is None:
             value = super()._convert_operator(op_name, inputs, attrs, opset)
-        origins = [Origin(output, op_name, index) for output in node.output]
+        origins = [Origin(output, op_name, number_of(node)) for output in node.output]
         if isinstance(value, relax.Call) and not isinstance(value.ty, relax.TupleType):
             value = self.bb.emit(value)
         if isinstance(value, relax.Var) and value not in self.origins and op_name not in ("Identity", "Dropout"):
@@ -105,6 +107,15 @@ class Importer(ONNXGraphImporter):
             return self.bb.normalize(R.nn.pad(x, widths, "constant", fill))
         if node.op_type == "GlobalAveragePool":
             return self.bb.normalize(R.mean(x, [2, 3], keepdims=True))
+        if node.op_type == "Gather":
+            axis = attributes_of(node).get("axis", 0) % len(self.graph.shape(node.input[0]))
+            places = self.graph.constants[node.input[1]] % self.graph.shape(node.input[0])[axis]
+            return self.bb.normalize(R.take(x, relax.const(places.astype(np.int32)), axis, mode="fast"))
+        if node.op_type in ("Max", "Min"):
+            function = R.maximum if node.op_type == "Max" else R.minimum
+            for other in list(inputs)[1:]:
+                x = self.bb.normalize(function(self.bb.emit(x) if isinstance(x, relax.Call) else x, other))
+            return x
         if node.op_type == "HardSwish":
             gate = self.bb.emit(R.clip(self.bb.emit(R.add(x, relax.const(np.float32(3)))), 0, 6))
             return self.bb.normalize(R.multiply(x, self.bb.emit(R.divide(gate, relax.const(np.float32(6))))))
@@ -116,7 +127,7 @@ def _to_qdq(mod: tvm.IRModule, importer: Importer, graph: OnnxGraph, name: str) 
     builder = relax.BlockBuilder()
     emitter = Emitter(builder)
     outputs = graph.outputs
-    rewriter = Rewriter(emitter, importer.origins, frozenset(outputs))
+    rewriter = Rewriter(emitter, importer.origins, frozenset(outputs), RULES)
     params = []
     inputs = []
     variables = []

@@ -61,6 +61,7 @@ def _replace(graph: Any, conv: Any, norm: Any, weights: np.ndarray, scales: np.n
     inputs = [names[part] for part in ("weights", "scales", "zeros")]
     widen = helper.make_node("DequantizeLinear", inputs, [names["real"]], name=f"{stem}/folded", axis=0)
     new = helper.make_node("Conv", [conv.input[0], names["real"], names["bias"]], [stem], name=conv.name)
+    widen.doc_string = new.doc_string = conv.doc_string
     new.attribute.extend(conv.attribute)
     gone = {id(conv), id(norm)}
     kept = [n for n in graph.node if id(n) not in gone]

@@ -29,6 +29,8 @@ def rewrite_operators(model: Any) -> None:
                 nodes.append(node)
                 continue
             _rename(graph.made, result, node.output[0])
+            for made in graph.made:
+                made.doc_string = node.doc_string
             nodes += graph.made
         if len(nodes) == len(model.graph.node) and all(a is b for a, b in zip(nodes, model.graph.node, strict=True)):
             return
