@@ -9,19 +9,19 @@ from tvm import tirx
 
 from tvm_tiny.schedules.blocks.base import Block, Meaning, address, block
 from tvm_tiny.schedules.blocks.tir import load, loop, nest, operand, requantised, store, sums_of, wide
-from tvm_tiny.schedules.microkernels.pool_block import PoolBlock, pool_function
+from tvm_tiny.schedules.microkernels.pool_block import ADDEND, CONSTANT, MULTIPLIER, WORDS, PoolBlock, pool_function
 
 
-def pool(prefix: str, shape: PoolBlock, window: tuple[int, int], row_bytes: int, chunks: int) -> Block:
+def pool(prefix: str, shape: PoolBlock, window: tuple[int, int], row_bytes: int, pixel_bytes: int, chunks: int) -> Block:
     """One window of `window` rows and columns.
 
-    Operands: `x` int8 (rows, columns, channels), `window` uint32 (6): rows, columns, bytes from the end of a row of the window to the next,
-    then for sums multiplier, constant and addend; `y` int8 (channels). The description has the first three built in.
+    Operands: `x` int8 (rows, columns, channels), `window` uint32 (7): rows, columns, bytes from the end of a row of the window to the next
+    and from pixel to pixel, then for sums multiplier, constant and addend; `y` int8 (channels). The description has four built in.
     """
     rows, columns = window
     channels = 4 * shape.words * chunks
-    x = operand("x", (rows, columns, channels), "int8", (row_bytes, shape.channels, 1))
-    words, y = operand("window", (6,), "uint32"), operand("y", (channels,), "int8")
+    x = operand("x", (rows, columns, channels), "int8", (row_bytes, pixel_bytes, 1))
+    words, y = operand("window", (WORDS,), "uint32"), operand("y", (channels,), "int8")
     axes = {"c": channels}
     total = sums_of(axes)
 
@@ -42,8 +42,8 @@ def pool(prefix: str, shape: PoolBlock, window: tuple[int, int], row_bytes: int,
         if shape.requant is None:
             low, high = (tirx.const(v, "int64") for v in shape.clamp)
             return tirx.max(tirx.min(load(total, c, 0), high), low)
-        acc = load(total, c, 0) * tirx.const(1 << shape.requant.scale_log2, "int64") + wide(signed(5))
-        return requantised(shape.requant, acc.astype("int32"), [signed(3), signed(4)])
+        acc = load(total, c, 0) * tirx.const(1 << shape.requant.scale_log2, "int64") + wide(signed(ADDEND))
+        return requantised(shape.requant, acc.astype("int32"), [signed(MULTIPLIER), signed(CONSTANT)])
 
     meaning = Meaning((x, words, y, total), nest("pool", axes, (x, words, y, total), body))
     count = tirx.const(chunks, "uint32")

@@ -288,6 +288,8 @@ class _Writer:
         source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else f"{self._inputs}, int8_t *out"
         text = f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch);\n"
         text += f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch) {{\n"
+        if not rows and s.is_pointwise and s.out_height * s.out_width == 1 and not (self.by_words or self.accumulates or self.residual):
+            return CFunction(name, text + self._one_pixel())
         resident = self.choice.weights == "layer"
         text += f"  const uint8_t *stream = {self._copy('packed', len(self.matrix.stream)) if resident else 'packed'};\n"
         text += "  uint8_t *columns = scratch;\n"
@@ -304,6 +306,18 @@ class _Writer:
         if self.residual is not None and not rows:
             body = f"  int8_t *summed = out;\n{body}{self._sum(rows=rows, many=False)}"
         return CFunction(f"{name}{'_rows' if rows else ''}", text + body + "}\n")
+
+    def _one_pixel(self) -> str:
+        """A single pixel whose channels are no whole number of words: nothing but its bytes, then zeros."""
+        channels, blocks = self.shape.channels, self._blocks({1})
+        expand = self._expand(self.matrix.groups, 1, self.byte_column, 1, "bytes", "columns")
+        return (
+            f"  const uint8_t *stream = packed;\n  uint8_t *columns = scratch;\n"
+            f"  int8_t *bytes = (int8_t *)(columns + {self.group_bytes});\n"
+            f"  memcpy(bytes, in, {channels});\n  memset(bytes + {channels}, 0, {self.byte_column - channels});\n  {expand};\n"
+            + "".join(f"  {line}\n" for line in blocks.call(1, "columns", "stream", "out"))
+            + "}\n"
+        )
 
     def _all_pixels(self, p: int, *, rows: bool) -> str:
         """All pixels of a call in groups of `p`, then what is left."""

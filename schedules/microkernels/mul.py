@@ -20,7 +20,17 @@ from .layer import Core, MicroKernel, words
 from .requantize import RequantShape
 from .scheduler import schedule
 
-_UNROLL = 4
+_TYPES = """\
+#ifndef TINY_GATE
+#define TINY_GATE
+/* Multiplier and constant of the requantisation and what is added before; zero points; geometry. */
+typedef struct {
+  uint32_t multiplier, constant;
+  int32_t offset, x_zero, gate_zero;
+  uint32_t channels, pixels;
+} tiny_gate;
+#endif
+"""
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,8 @@ class MulLayer:
 
 @dataclass(frozen=True)
 class GateBlock:
-    """Description of a block function: `lanes` neighbouring channels of `pixels` pixels that lie `channels` bytes apart."""
+    """Description of a block function: `lanes` neighbouring channels of some pixels."""
 
-    pixels: int
-    channels: int
     lanes: int
     requant: RequantShape
     dual_issue: bool
@@ -70,24 +78,17 @@ def gate_mul(name: str, pixels: int, channels: int, layer: MulLayer, core: Core,
     if found.form is Form.ACCUMULATOR:
         return None
     requant = RequantShape.of(found)
-    callees: list[CFunction] = []
-    body = ""
-    for lanes, count in ((2, channels // 2 * 2), (1, channels % 2)):
-        if count:
-            callees.append(_gate_function(name, GateBlock(pixels, channels, lanes, requant, core.dual_issue)))
-            body += _walk(callees[-1].name, lanes, count, layer)
-    sources = ("const int8_t *gate", "const int8_t *x") if gate_first else ("const int8_t *x", "const int8_t *gate")
-    signature = f"void {name}({', '.join(sources)}, int8_t *out, const void *packed, void *scratch)"
-    text = f"{signature};\n{signature} {{\n  uint32_t lanes[6];\n  int32_t channel = 0;\n  (void)scratch;\n{_constants()}{body}}}\n"
+    *callees, whole = _functions(name, requant, channels, core, gate_first=gate_first)
+    geometry = np.array([*layer.zero_points[:2], channels, pixels], np.int64)
 
     def reference(both: np.ndarray) -> np.ndarray:
         x, gate = (both[1], both[0]) if gate_first else (both[0], both[1])
         return layer(x.reshape(pixels, channels), gate.reshape(-1)[:channels])
 
     return MicroKernel(
-        name=name,
-        functions=(*callees, CFunction(name, text)),
-        packed=words(np.concatenate([found.multiplier, found.constant, found.offset])),
+        name=whole.name,
+        functions=(*callees, whole),
+        packed=words(np.concatenate([found.multiplier, found.constant, found.offset, geometry])),
         scratch_bytes=0,
         input_shape=(2, pixels * channels),
         output_shape=(pixels, channels),
@@ -98,31 +99,42 @@ def gate_mul(name: str, pixels: int, channels: int, layer: MulLayer, core: Core,
     )
 
 
-def _constants() -> str:
-    return (
-        "  const uint8_t *constants = packed;\n  const int32_t offset = (int32_t)tiny_load(constants + 8);\n"
-        "  lanes[4] = tiny_load(constants);\n  lanes[5] = tiny_load(constants + 4);\n"
+def _functions(prefix: str, requant: RequantShape, channels: int, core: Core, *, gate_first: bool) -> list[CFunction]:
+    """The blocks, and the function of every layer of the same requantisation: all but the parity of its channels is data."""
+    blocks = [GateBlock(lanes, requant, core.dual_issue) for lanes, some in ((2, channels > 1), (1, channels % 2)) if some]
+    made = [_gate_function(prefix, block) for block in blocks]
+    sources = ("const int8_t *gate", "const int8_t *x") if gate_first else ("const int8_t *x", "const int8_t *gate")
+    name = function_name(prefix, "gated", (blocks, gate_first))
+    signature = f"void {name}({', '.join(sources)}, int8_t *out, const void *packed, void *scratch)"
+    walks = "".join(_walk(function.name, block.lanes) for function, block in zip(made, blocks, strict=True))
+    text = (
+        f"{_TYPES}{signature};\n{signature} {{\n  const tiny_gate *g = packed;\n  uint32_t lanes[8];\n  uint32_t channel = 0;\n"
+        f"  (void)scratch;\n  lanes[4] = g->multiplier;\n  lanes[5] = g->constant;\n  lanes[6] = g->channels;\n  lanes[7] = g->pixels;\n"
+        f"{walks}}}\n"
     )
+    return [*made, CFunction(name, text)]
 
 
-def _walk(function: str, lanes: int, count: int, layer: MulLayer) -> str:
-    """C statements: the numbers of `lanes` channels from the gate, then the block over all pixels; `count` channels of them."""
-    zx, zg, _ = layer.zero_points
+def _walk(function: str, lanes: int) -> str:
+    """C statements: the numbers of `lanes` channels from the gate, then the block over all pixels, while so many channels are left."""
     return (
-        f"  for (const int32_t end = channel + {count}; channel != end; channel += {lanes}) {{\n"
-        f"    for (int32_t i = 0; i < {lanes}; ++i) {{\n"
-        f"      const int32_t factor = gate[channel + i] - ({zg});\n"
-        f"      lanes[i] = (uint32_t)factor;\n      lanes[2 + i] = (uint32_t)(offset - ({zx}) * factor);\n    }}\n"
+        f"  for (; channel + {lanes} <= g->channels; channel += {lanes}) {{\n"
+        f"    for (uint32_t i = 0; i < {lanes}; ++i) {{\n"
+        f"      const int32_t factor = gate[channel + i] - g->gate_zero;\n"
+        f"      lanes[i] = (uint32_t)factor;\n      lanes[2 + i] = (uint32_t)(g->offset - g->x_zero * factor);\n    }}\n"
         f"    {function}(x + channel, out + channel, lanes);\n  }}\n"
     )
 
 
 def _gate_function(prefix: str, block: GateBlock) -> CFunction:
-    """Emit `static void f(const int8_t *x, int8_t *y, const uint32_t *lanes)`; lanes: two factors, two constants, multiplier, constant."""
+    """Emit `static void f(const int8_t *x, int8_t *y, const uint32_t *lanes)`.
+
+    `lanes` are two factors, two constants, the requantisation's multiplier and constant, bytes from pixel to pixel, and pixels.
+    """
     name = function_name(prefix, "gate", block)
     value = block.requant.portable("acc", ("(int32_t)lanes[4]", "(int32_t)lanes[5]"))
     portable = (
-        f"  for (uint32_t p = 0; p < {block.pixels}u; ++p, x += {block.channels}, y += {block.channels}) {{\n"
+        f"  for (uint32_t p = 0; p < lanes[7]; ++p, x += lanes[6], y += lanes[6]) {{\n"
         f"    for (uint32_t i = 0; i < {block.lanes}u; ++i) {{\n"
         f"      const int32_t acc = x[i] * (int32_t)lanes[i] + (int32_t)lanes[2 + i];\n"
         f"      y[i] = (int8_t){value};\n    }}\n  }}\n"
@@ -132,35 +144,28 @@ def _gate_function(prefix: str, block: GateBlock) -> CFunction:
 
 @lru_cache(maxsize=128)
 def _assembly(block: GateBlock) -> tuple[str, ...]:
-    unroll = max(1, min(_UNROLL, 4095 // block.channels))
-    iterations, rest = divmod(block.pixels, unroll)
-    lines = ["push {r4-r11, lr}", "ldm r2, {r4-r9}"]
-    if iterations > 1:
-        lines += [f"movw r3, #{iterations & 0xFFFF}"] + ([f"movt r3, #{iterations >> 16}"] if iterations >> 16 else [])
-    if iterations:
-        lines += [*(["1:"] if iterations > 1 else []), *_pixels(block, unroll)]
-        lines += _advance(block, unroll) if iterations > 1 or rest else []
-        lines += ["subs r3, r3, #1", "bne 1b"] if iterations > 1 else []
-    return (*lines, *_pixels(block, rest), "pop {r4-r11, pc}")
-
-
-def _advance(block: GateBlock, pixels: int) -> list[str]:
-    step = pixels * block.channels
-    if step <= 4095:
-        return [f"add r{i}, r{i}, #{step}" for i in (0, 1)]
-    return [f"movw r2, #{step & 0xFFFF}", f"movt r2, #{step >> 16}", "add r0, r0, r2", "add r1, r1, r2"]
+    """Four pixels an iteration, then one by one; r2 is the distance from pixel to pixel, r10 one more."""
+    two = [*_pixels(block, 2), *(f"add r{i}, r{i}, r2, lsl #1" for i in (0, 1))]
+    lines = ["push {r4-r11, lr}", "ldr r3, [r2, #28]", "ldm r2, {r4-r9}", "ldr r2, [r2, #24]", "add r10, r2, #1"]
+    lines += ["subs r3, r3, #4", "blo 2f", "1:", *two, *two, "subs r3, r3, #4", "bhs 1b", "2:", "adds r3, r3, #4", "beq 4f"]
+    lines += ["3:", *_pixels(block, 1), *(f"add r{i}, r{i}, r2" for i in (0, 1)), "subs r3, r3, #1", "bne 3b"]
+    return (*lines, "4:", "pop {r4-r11, pc}")
 
 
 def _pixels(block: GateBlock, count: int) -> tuple[str, ...]:
-    if count == 0:
-        return ()
+    """One pixel, or two neighbours."""
     body = Body()
     factors, constants, requant = [body.new(), body.new()], [body.new(), body.new()], [body.new(), body.new()]
     kept = dict(zip((*factors, *constants, *requant), (f"r{i}" for i in range(4, 10)), strict=True))
     for p in range(count):
+        y: int | None = None
         for lane in range(block.lanes):
-            at = p * block.channels + lane
-            acc = body.emit("mla {d}, {0}, {1}, {2}", Kind.MAC, body.ldr("r0", at, "sb"), factors[lane], constants[lane], acc=2)
-            body.store(block.requant.emit(body, acc, requant), "r1", at, "b")
-    pool = (*kept.values(), "r2", "r10", "r11", "r12", "lr")
-    return schedule(body, pool, dual_issue=block.dual_issue, live_in=kept, live_out=set(kept)).lines
+            raw = body.emit(f"ldrsb {{d}}, [r0, {f'r{10 if lane else 2}' if p else f'#{lane}'}]", Kind.LOAD)
+            acc = body.emit("mla {d}, {0}, {1}, {2}", Kind.MAC, raw, factors[lane], constants[lane], acc=2)
+            value = block.requant.emit(body, acc, requant)
+            if p == 0:
+                body.store(value, "r1", lane, "b")
+                continue
+            y = body.alu("add", tail="r1, r2") if y is None else y
+            body.store_at(value, y, lane)
+    return schedule(body, (*kept.values(), "r11", "r12", "lr"), dual_issue=block.dual_issue, live_in=kept, live_out=set(kept)).lines

@@ -8,19 +8,29 @@ division or rescaling is one proven multiplication (`requantize_forms`). Maxima 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tvm_tiny.ops.requantize_math import quantize_multiplier
 
 from ..requantize_forms import Form, Requantization, RequantParameters, find_form
-from .c_source import CFunction
+from .c_source import CFunction, function_name
 from .layer import Core, MicroKernel, words
-from .pool_block import PoolBlock, most_words, pool_function
+from .pool_block import COLUMNS, GAP, MULTIPLIER, ROWS, STEP, WORDS, PoolBlock, most_words, pool_function
 from .requantize import RequantShape
 
 _MOST_SUMMED = 256  # bytes of -128 in a halfword
+_TYPES = """\
+#ifndef TINY_POOL
+#define TINY_POOL
+/* Windows of an image, y before x; `whole`: each is some whole rows. Then multiplier and constant of a sum, and what is added to it. */
+typedef struct {
+  int32_t kernel_y, kernel_x, stride_y, stride_x, top, left, height, width, channels, out_height, out_width, whole;
+  uint32_t constants[3];
+} tiny_pool;
+#endif
+"""
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ def max_pool(name: str, shape: PoolShape, core: Core, clamp: tuple[int, int] = (
     def largest(window: np.ndarray) -> np.ndarray:
         return np.clip(window.max(axis=0), low, high)
 
-    return _kernel(name, shape, PoolBlock(most_words(None), shape.channels, None, clamp, core.dual_issue), b"", largest)
+    return _kernel(name, shape, PoolBlock(most_words(None), None, clamp, core.dual_issue), b"", largest)
 
 
 def _summed(shape: PoolShape) -> int | None:
@@ -143,7 +153,7 @@ def _summing(name: str, shape: PoolShape, core: Core, problem: Requantization, s
     if found is None:
         return None
     requant = RequantShape.of(found)
-    block = PoolBlock(most_words(requant), shape.channels, requant, (-128, 127), core.dual_issue)
+    block = PoolBlock(most_words(requant), requant, (-128, 127), core.dual_issue)
     packed = words(np.concatenate([found.multiplier, found.constant, found.offset + (start << found.scale_log2)]))
 
     def value(window: np.ndarray) -> np.ndarray:
@@ -157,11 +167,11 @@ def _kernel(name: str, shape: PoolShape, block: PoolBlock, packed: bytes, value:
         flat = [value(x[rows, columns].reshape(-1, shape.channels)) for rows, columns in shape.windows()]
         return np.stack(flat).reshape(shape.out_height, shape.out_width, shape.channels).astype(np.int8)
 
-    functions, calls = _calls(name, block)
+    functions = _windows(name, shape, block)
     return MicroKernel(
-        name=name,
-        functions=(*functions, CFunction(name, _source(name, shape, block, calls))),
-        packed=packed,
+        name=functions[-1].name,
+        functions=tuple(functions),
+        packed=_head(shape) + packed,
         scratch_bytes=0,
         input_shape=(shape.height, shape.width, shape.channels),
         output_shape=(shape.out_height, shape.out_width, shape.channels),
@@ -171,40 +181,43 @@ def _kernel(name: str, shape: PoolShape, block: PoolBlock, packed: bytes, value:
     )
 
 
-def _calls(prefix: str, block: PoolBlock) -> tuple[list[CFunction], str]:
-    """Block functions for all channels of a window, and the C statements that call them."""
-    functions, text, done = [], "", 0
-    for size in (block.words, block.channels // 4 % block.words):
-        chunks = (block.channels - done) // (4 * size) if size else 0
-        if chunks:
-            functions.append(pool_function(prefix, PoolBlock(size, block.channels, block.requant, block.clamp, block.dual_issue)))
-            text += f"      {functions[-1].name}(x + {done}, out + {done}, window, {chunks}u);\n"
-            done += 4 * size * chunks
-    if done < block.channels:
-        text += f"      for (int32_t c = {done}; c < {block.channels}; ++c) {{\n{block.one_channel('c', 8)}      }}\n"
-    return functions, text
+def _blocks(prefix: str, shape: PoolShape, block: PoolBlock) -> list[tuple[PoolBlock, CFunction]]:
+    """The blocks for all whole words of channels of a window: for most of them, and where some are left over for one word."""
+    most = min(block.words, shape.channels // 4)
+    made = [replace(block, words=size) for size in ((most, 1) if shape.channels // 4 % most else (most,))]
+    return [(b, pool_function(prefix, b)) for b in made]
 
 
-def _source(name: str, shape: PoolShape, block: PoolBlock, calls: str) -> str:
-    (kh, kw), (sh, sw), (top, left, _, _), c = shape.kernel, shape.stride, shape.padding, shape.channels
+def _head(shape: PoolShape) -> bytes:
+    fields = [*shape.kernel, *shape.stride, *shape.padding[:2], shape.height, shape.width, shape.channels]
+    return words(np.array([*fields, shape.out_height, shape.out_width, int(shape.whole_rows)]))
+
+
+def _windows(prefix: str, shape: PoolShape, block: PoolBlock) -> list[CFunction]:
+    """The blocks, and the function of every layer that needs these: its geometry is data."""
+    made = _blocks(prefix, shape, block)
+    left = shape.channels % 4 != 0
+    name = function_name(prefix, "windows", ([b for b, _ in made], left))
+    text, most = "", 4 * made[0][0].words
+    for (_, function), at, chunks in zip(made, ("0", f"g->channels / {most} * {most}"), (f"/ {most}", f"% {most} / 4"), strict=False):
+        text += f"      {function.name}(x + {at}, out + {at}, window, (uint32_t)(g->channels {chunks}));\n"
+    if left:
+        text += f"      for (int32_t c = g->channels & ~3; c < g->channels; ++c) {{\n{block.one_channel('c', 8)}      }}\n"
     signature = f"void {name}(const int8_t *in, int8_t *out, const void *packed, void *scratch)"
-    lines = [f"  for (int32_t oy = 0; oy < {shape.out_height}; ++oy) {{", f"    for (int32_t ox = 0; ox < {shape.out_width}; ++ox) {{"]
-    for axis, at, size, before, limit in (("y", f"oy * {sh}", kh, top, shape.height), ("x", f"ox * {sw}", kw, left, shape.width)):
-        lines += [f"      const int32_t start_{axis} = {at} - {before};"]
+    lines = ["  const tiny_pool *g = packed;", f"  uint32_t window[{WORDS}];", "  (void)scratch;"]
+    lines += [f"  window[{MULTIPLIER + i}] = g->constants[{i}];" for i in range(3 if block.requant is not None else 0)]
+    lines += ["  for (int32_t oy = 0; oy < g->out_height; ++oy) {", "    for (int32_t ox = 0; ox < g->out_width; ++ox) {"]
+    for axis, parts, before, limit in (("y", "rows", "top", "height"), ("x", "columns", "left", "width")):
+        lines += [f"      const int32_t start_{axis} = o{axis} * g->stride_{axis} - g->{before};"]
         lines += [f"      const int32_t first_{axis} = start_{axis} < 0 ? 0 : start_{axis};"]
-        lines += [f"      const int32_t last_{axis} = start_{axis} + {size} < {limit} ? start_{axis} + {size} : {limit};"]
-        lines += [f"      const int32_t {'rows' if axis == 'y' else 'columns'} = last_{axis} - first_{axis};"]
-    lines += [f"      const int8_t *x = in + (first_y * {shape.width} + first_x) * {c};"]
-    if shape.whole_rows:
-        lines += ["      window[0] = 1;", "      window[1] = (uint32_t)(rows * columns);", "      window[2] = 0;"]
-    else:
-        lines += ["      window[0] = (uint32_t)rows;", "      window[1] = (uint32_t)columns;"]
-        lines += [f"      window[2] = (uint32_t)(({shape.width} - columns) * {c});"]
-    if block.requant is not None:
-        lines = [f"  window[{3 + i}] = tiny_load((const uint8_t *)packed + {4 * i});" for i in range(3)] + lines
-    unused = "  (void)packed;\n" if block.requant is None else ""
-    return (
-        f"{signature};\n{signature} {{\n  uint32_t window[6];\n{unused}  (void)scratch;\n"
-        + "\n".join(lines)
-        + f"\n{calls}      out += {c};\n    }}\n  }}\n}}\n"
-    )
+        lines += [f"      const int32_t end_{axis} = start_{axis} + g->kernel_{axis};"]
+        lines += [f"      const int32_t {parts} = (end_{axis} < g->{limit} ? end_{axis} : g->{limit}) - first_{axis};"]
+    lines += ["      const int8_t *x = in + (first_y * g->width + first_x) * g->channels;"]
+    lines += [f"      window[{ROWS}] = (uint32_t)rows;", f"      window[{COLUMNS}] = (uint32_t)columns;"]
+    lines += [f"      window[{GAP}] = (uint32_t)((g->width - columns) * g->channels);", f"      window[{STEP}] = (uint32_t)g->channels;"]
+    lines += ["      if (g->whole || columns == 1) { /* pixels at equal distances */"]
+    lines += [f"        window[{ROWS}] = 1;", f"        window[{COLUMNS}] = (uint32_t)(rows * columns);"]
+    lines += [f"        if (!g->whole) window[{STEP}] = (uint32_t)(g->width * g->channels);", "      }"]
+    body = "\n".join(lines)
+    source = f"{_TYPES}{signature};\n{signature} {{\n{body}\n{text}      out += g->channels;\n    }}\n  }}\n}}\n"
+    return [*(function for _, function in made), CFunction(name, source)]

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from .assembly import Body, Kind
-from .c_source import CFunction, function_name, naked_function
+from .c_source import CFunction, naked_function
 from .layer import MicroKernel
 from .scheduler import schedule
 
@@ -24,10 +24,9 @@ def table_map(name: str, shape: tuple[int, ...], table: np.ndarray) -> MicroKern
     table : numpy.ndarray of int8, shape (256,)
         The result of -128, -127, … 127. `out` may be `x`.
     """
-    count = math.prod(shape)
-    block = _block(name, count)
+    block = _block(name)
     signature = f"void {name}(const int8_t *x, int8_t *out, const void *packed, void *scratch)"
-    body = f"  (void)scratch;\n  {block.name}(x, out, (const int8_t *)packed + 128);\n"
+    body = f"  (void)scratch;\n  {block.name}(x, out, (const int8_t *)packed + 128, {math.prod(shape)}u);\n"
     return MicroKernel(
         name=name,
         functions=(block, CFunction(name, f"{signature};\n{signature} {{\n{body}}}\n")),
@@ -41,26 +40,24 @@ def table_map(name: str, shape: tuple[int, ...], table: np.ndarray) -> MicroKern
     )
 
 
-def _block(prefix: str, count: int) -> CFunction:
-    """Emit `static void f(const int8_t *x, int8_t *out, const int8_t *middle)`; `middle` points at the value of 0."""
-    name = function_name(prefix, "table", count)
-    portable = f"  for (uint32_t i = 0; i < {count}u; ++i) out[i] = middle[x[i]];\n"
-    return naked_function(name, ("const int8_t *x", "int8_t *out", "const int8_t *middle"), _assembly(count), portable)
+def _block(prefix: str) -> CFunction:
+    """Emit `static void f(const int8_t *x, int8_t *out, const int8_t *middle, uint32_t count)`; `middle` points at the value of 0."""
+    portable = "  for (uint32_t i = 0; i < count; ++i) out[i] = middle[x[i]];\n"
+    parameters = ("const int8_t *x", "int8_t *out", "const int8_t *middle", "uint32_t count")
+    return naked_function(f"{prefix}_table", parameters, _assembly(), portable)
 
 
-@lru_cache(maxsize=64)
-def _assembly(count: int) -> tuple[str, ...]:
-    lines = ["push {r4-r11, lr}"]
-    iterations, rest = divmod(count, _UNROLL)
-    if iterations:
-        lines += [f"movw r3, #{iterations & 0xFFFF}"] + ([f"movt r3, #{iterations >> 16}"] if iterations >> 16 else []) + ["1:"]
-        lines += [*_elements(_UNROLL), f"add r0, r0, #{_UNROLL}", f"add r1, r1, #{_UNROLL}", "subs r3, r3, #1", "bne 1b"]
-    return (*lines, *_elements(rest), "pop {r4-r11, pc}")
+@lru_cache(maxsize=1)
+def _assembly() -> tuple[str, ...]:
+    """Eight elements an iteration, then one by one."""
+    lines = ["push {r4-r11, lr}", f"subs r3, r3, #{_UNROLL}", "blo 2f", "1:", *_elements(_UNROLL)]
+    lines += [f"add r0, r0, #{_UNROLL}", f"add r1, r1, #{_UNROLL}", f"subs r3, r3, #{_UNROLL}", "bhs 1b"]
+    lines += ["2:", f"adds r3, r3, #{_UNROLL}", "beq 4f"]
+    lines += ["3:", *_elements(1), "add r0, r0, #1", "add r1, r1, #1", "subs r3, r3, #1", "bne 3b"]
+    return (*lines, "4:", "pop {r4-r11, pc}")
 
 
 def _elements(count: int) -> tuple[str, ...]:
-    if count == 0:
-        return ()
     body = Body()
     for i in range(count):
         value = body.emit("ldrsb {d}, [r2, {0}]", Kind.LOAD, body.ldr("r0", i, "sb"), early=(0,))

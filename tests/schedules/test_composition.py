@@ -127,10 +127,10 @@ def test_pool(kind: str, rng: np.random.Generator) -> None:
     made = average_pool("k", shape, CORE) if kind == "average" else max_pool("k", shape, CORE, (-100, 90))
     found = find_sum_form(average_problem(6, (-128, 127))) if kind == "average" else None
     requant = None if found is None else RequantShape.of(found)
-    block = PoolBlock(min(2, most_words(requant)), 8, requant, (-128, 127) if requant else (-100, 90), True)
-    one = pool_blocks.pool("k", block, shape.kernel, shape.width * 8, 1)
-    constants = np.frombuffer(made.packed, np.uint32) if made.packed else np.zeros(3, np.uint32)
-    window = np.concatenate([np.array([3, 2, (shape.width - 2) * 8], np.uint32), constants])
+    block = PoolBlock(min(2, most_words(requant)), requant, (-128, 127) if requant else (-100, 90), True)
+    one = pool_blocks.pool("k", block, shape.kernel, shape.width * 8, 8, 1)
+    constants = np.frombuffer(made.packed, np.uint32)[-3:]
+    window = np.concatenate([np.array([3, 2, (shape.width - 2) * 8, 8], np.uint32), constants])
     x = random_input(made.input_shape, rng)
     y = [described(one, "y", x=np.roll(x[rows], -columns.start, axis=1), window=window) for rows, columns in shape.windows()]
     np.testing.assert_array_equal(np.reshape(y, made.output_shape), made.reference(x))

@@ -329,9 +329,9 @@ def pool_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
     count = int(rng.integers(1, most_words(requant) + 1))
     channels = 4 * count * chunks + int(rng.integers(3))
     width = columns + int(rng.integers(3))
-    block = PoolBlock(count, channels, requant, clamp if requant is None else (-128, 127), dual_issue)
-    made = pool.pool(f"{PREFIX}pool", block, (rows, columns), width * channels, chunks)
-    window = np.concatenate([[rows, columns, (width - columns) * channels], constants])
+    block = PoolBlock(count, requant, clamp if requant is None else (-128, 127), dual_issue)
+    made = pool.pool(f"{PREFIX}pool", block, (rows, columns), width * channels, channels, chunks)
+    window = np.concatenate([[rows, columns, (width - columns) * channels, channels], constants])
     return BlockCase(made, {"x": _array(made, "x", lambda s: random_input(s, rng)), "window": np.frombuffer(words(window), np.uint32)})
 
 
