@@ -35,7 +35,7 @@ from tvm_tiny.memory.program import ALIASING_OPS
 from tvm_tiny.memory.rights import Rights, grant, promised
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.code_choice import Contents, Form, Operator, choose_forms
-from tvm_tiny.schedules.code_size import BYTES_PER_CALL, HAS_SMALL_FORM, OperatorCode, operators_of
+from tvm_tiny.schedules.code_size import BYTES_OF_ENTRY, BYTES_PER_CALL, HAS_SMALL_FORM, OperatorCode, operators_of
 from tvm_tiny.schedules.cycles import BOARD_TERMS, core_of, estimated_cycles
 from tvm_tiny.schedules.memo import remembered
 from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
@@ -49,7 +49,8 @@ CODE_ATTR = "tiny.code"
 CYCLES_ATTR = "tiny.cycles"
 """Module attribute: JSON of estimated cycles, in total and by the name of each call's result."""
 
-# The forms of an operator's code: its own, that of all layers of equally long sums, that of all layers. In which of them it shares.
+# The forms of an operator's code: its own, that of layers of equally long sums (depthwise: of the same shift), that of all layers. In which
+# of them it shares.
 _SMALL, _SHORT = (False, True, True), (False, True, False)
 
 # Attributes that describe one layer, not the code: kept on the call's side table, dropped before functions are compared.
@@ -178,7 +179,7 @@ class _Schedules:
     def _contents(self) -> tuple[dict[str, dict[int, OperatorCode]], dict[str, int], int]:
         """Operators with a choice of forms by call and number, in their fastest; functions and constants of all else."""
         operators: dict[str, dict[int, OperatorCode]] = {}
-        functions: dict[str, int] = {}
+        functions: dict[str, int] = {"entry": BYTES_OF_ENTRY}
         constants = 0
         for name in self.funcs:
             found, own, more = self._operators(name)

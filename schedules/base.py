@@ -47,8 +47,8 @@ class Layer:
     the peak was chosen (by streaming), so that a kernel should rather be slower than exceed it: the peak less all tensors of this step,
     negative where some have to share bytes, as they may where the layer is the `last_reader` of its tensors. `small_code` asks for
     kernels with the least code of their own, because the code of all kernels together would exceed its budget: the numbers of a stage's
-    operators, 0 for a layer alone; `short_code` those of them that share with layers of equally long sums alone. `by_rows` asks for the row
-    kernel that streamed stages use, to measure it.
+    operators, 0 for a layer alone; `short_code` those of them that share with layers of equally long sums alone, or of the same shift.
+    `by_rows` asks for the row kernel that streamed stages use, to measure it.
     """
 
     op: str

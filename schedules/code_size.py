@@ -19,15 +19,16 @@ from tvm_ffi import structural_walk
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import Core
-from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE, UNROLL
+from tvm_tiny.schedules.microkernels.depthwise_groups import MOST_TAPS
+from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE, UNROLL, multiple_of
 from tvm_tiny.schedules.stream_costs import CACHE_BYTES, LINE_BYTES, LINE_CYCLES
 from tvm_tiny.target import TinyTarget
 
 # Fitted to arm-none-eabi-gcc 12.2 -O2 on the MLPerf Tiny and MCUNet networks.
 _BYTES_PER_STATEMENT = 8.0
-_LONG_STATEMENTS = {"depthwise_rows": 14.0, "quantize": 24.0}
-BYTES_PER_CALL = 37
-"""Bytes of a call by the entry, and of the function that is the layer."""
+_LONG_STATEMENTS = {"depthwise_rows": 14.0, "gemm_rows": 14.0, "pool_windows": 10.5, "quantize": 24.0}
+BYTES_PER_CALL, BYTES_OF_ENTRY = 34, 150
+"""Bytes of a call by the entry with the function that is the layer, and of the entry itself."""
 _BYTES_PER_KERNEL = 13  # a function of loops around one call
 _BYTES_PER_BLOCK = 40  # a call of a block from a layer's loops
 _LOOP_KERNEL = 110
@@ -58,12 +59,14 @@ def lost_cycles(layer: Layer, rule: str, core: Core) -> float:
     if rule == "winograd":
         return (0.22 if core.dual_issue else 0.45) * layer.macs + _read_again(layer, core)
     if layer.op == "tiny.depthwise_conv2d":
-        _, height, _, channels = layer.shapes[-1]
-        return (45 if layer.by_rows else 20) * height * channels + 0.12 * layer.macs
+        _, height, width, channels = layer.shapes[-1]
+        shifts = 0.0 if layer.short_code or layer.macs > MOST_TAPS * height * width * channels else 0.6 if core.dual_issue else 1.1
+        return (45 if layer.by_rows else 20) * height * channels + shifts * height * width * channels + 0.12 * layer.macs
     if layer.op == "tiny.dense":
         return 0.4 * layer.macs
     terms, (_, height, width, outputs) = math.prod(layer.shapes[1][1:]), layer.shapes[-1]
-    groups = -(-terms // (4 * MULTIPLE)) * MULTIPLE
+    multiple = multiple_of(-(-terms // 4), fixed=bool(layer.short_code))
+    groups = -(-terms // (4 * multiple)) * multiple
     triples = height * -(-width // 3) if layer.by_rows else -(-height * width // 3)
     padding = 24 * (groups - terms / 4) * (0.52 if core.dual_issue else 1.0)
     block = padding + (10 if core.dual_issue else 14)

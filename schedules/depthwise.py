@@ -37,7 +37,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     shape, parameters, core = shape_of(layer), parameters_of(layer), Core.of(target.mcpu)
 
     def make(strip: int | None) -> MicroKernel:
-        choice = DepthwiseChoice(strip=strip, shared=bool(layer.small_code))
+        choice = DepthwiseChoice(strip=strip, shared=bool(layer.small_code), fixed=bool(layer.short_code))
         return depthwise(f"{PREFIX}depthwise", shape, parameters, core, choice=choice)
 
     kernel = make(None)

@@ -48,7 +48,7 @@ from tvm_tiny.schedules.microkernels.residual import residual_sum
 from tvm_tiny.schedules.microkernels.winograd_rows import winograd_rows
 from tvm_tiny.schedules.residual import addition_of
 from tvm_tiny.schedules.space import Choice
-from tvm_tiny.schedules.stream_costs import fetch_scratch, row_block, row_pixels
+from tvm_tiny.schedules.stream_costs import RowBlock, fetch_scratch, row_block, row_pixels
 
 SIGNATURE = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch"
 
@@ -135,11 +135,21 @@ def _conv2d(layer: Layer, core: Core, together: int | None = None) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
     choice = row_choice(shape, core) if together is None and not layer.small_code else tile_choice(shape, core, together or 1)
-    choice = shared_choice(shape, core, choice, fixed=bool(layer.short_code)) if layer.small_code else choice
+    choice = _shared_row_choice(shape, core, choice, together, fixed=bool(layer.short_code)) if layer.small_code else choice
     try:
         return _conv2d_of(layer, core, choice)
     except RegisterPressureError:  # the shared form needs more registers; wide blocks then keep code of their own
         return _conv2d_of(layer, core, replace(choice, shared=False))
+
+
+def _shared_row_choice(shape: Conv2DShape, core: Core, choice: BlockChoice, together: int | None, *, fixed: bool) -> BlockChoice:
+    """The shared block; for a row at a time with weights where, and in no more scratch than, the row's own block has them."""
+    if together is not None or choice.pixels == 1:
+        return shared_choice(shape, core, choice, fixed=fixed)
+    cut = _cut(shape, core)
+    row = replace(shape, height=1) if shape.is_pointwise else shape
+    limit = cut.scratch(shape.k, shape.outputs, by_words=shape.channels % 4 == 0)
+    return shared_choice(row, core, replace(choice, weights=cut.weights), limit, fixed=fixed)
 
 
 def _conv2d_of(layer: Layer, core: Core, choice: BlockChoice) -> RowKernel:
@@ -187,9 +197,12 @@ def row_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
     choice = default_choice(shape, core)
     if choice.pixels == 1:
         return choice
-    by_words = shape.channels % 4 == 0
-    cut = row_block(shape.out_width, shape.k, shape.outputs, by_words=by_words, dual_issue=core.dual_issue)
+    cut = _cut(shape, core)
     return replace(choice, pixels=cut.pixels, tile=cut.tile, weights=cut.weights, ends=(cut.tail, cut.group), runs=cut.runs)
+
+
+def _cut(shape: Conv2DShape, core: Core) -> RowBlock:
+    return row_block(shape.out_width, shape.k, shape.outputs, by_words=shape.channels % 4 == 0, dual_issue=core.dual_issue)
 
 
 def tile_choice(shape: Conv2DShape, core: Core, together: int) -> BlockChoice:
@@ -202,7 +215,7 @@ def tile_choice(shape: Conv2DShape, core: Core, together: int) -> BlockChoice:
 
 
 def _depthwise(layer: Layer, core: Core, together: int = 1) -> RowKernel:
-    return _depthwise_of(layer, core, DepthwiseChoice(strip=together, shared=bool(layer.small_code)))
+    return _depthwise_of(layer, core, DepthwiseChoice(strip=together, shared=bool(layer.small_code), fixed=bool(layer.short_code)))
 
 
 def _depthwise_of(layer: Layer, core: Core, choice: DepthwiseChoice) -> RowKernel:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .gemm_layer import BlockChoice
-from .gemm_shared import MULTIPLE
+from .gemm_shared import multiple_of
 from .layer import Core
 from .window import WindowShape
 
@@ -74,12 +74,15 @@ def shared_choice(shape: Conv2DShape, core: Core, choice: BlockChoice, scratch_l
     `fixed` is the form that layers of equally long sums share.
     """
     shared = replace(choice, shared=True, tile=1, operand=None, channels=min(2, shape.outputs), pixels=min(choice.pixels, SHARED_PIXELS))
+    if shape.is_pointwise:
+        shared = replace(shared, pixels=SHARED_PIXELS if shape.out_height * shape.out_width >= SHARED_PIXELS else 1)
+    groups = -(-shape.k // 4)
+    multiple = multiple_of(groups, fixed=fixed and shared.pixels > 1)
     if not shape.is_pointwise:
-        padded = shape.k % (4 * MULTIPLE) != 0  # copied weights would take more than they did
-        return replace(shared, weights="flash" if padded or choice.weights == "block" else choice.weights)
-    even = replace(shape, channels=-(-shape.k // (4 * MULTIPLE)) * 4 * MULTIPLE, outputs=shape.outputs + shape.outputs % 2)
-    pixels = SHARED_PIXELS if shape.out_height * shape.out_width >= SHARED_PIXELS else 1
-    return held_weights(even, core, replace(shared, pixels=pixels, fixed=fixed, weights="flash"), scratch_limit)
+        padded = groups % multiple != 0  # copied weights would take more than they did
+        return replace(shared, fixed=fixed, weights="flash" if padded or choice.weights == "block" else choice.weights)
+    even = replace(shape, channels=-(-groups // multiple) * 4 * multiple, outputs=shape.outputs + shape.outputs % 2)
+    return held_weights(even, core, replace(shared, fixed=fixed, weights="flash"), scratch_limit)
 
 
 def held_weights(shape: Conv2DShape, core: Core, choice: BlockChoice, scratch_limit: int) -> BlockChoice:

@@ -68,12 +68,15 @@ class DepthwiseChoice:
         Bytes.
     shared : bool
         Use the code that serves layers of every geometry (`depthwise_shared`), where it exists.
+    fixed : bool
+        Of shared code: that of layers of the same shift, an instruction less an output where the kernel has few taps.
     """
 
     pixels: int | None = None
     strip: int | None = None
     scratch_limit: int = 4096
     shared: bool = False
+    fixed: bool = False
 
 
 def depthwise(
@@ -115,7 +118,7 @@ def depthwise(
     )
     writer: _PlaneWriter | SharedWriter | _PlainWriter | None = None
     if choice.shared and requant.form is not Form.ACCUMULATOR:
-        writer = SharedWriter.of(name, shape, layer, block, plane, strip)
+        writer = SharedWriter.of(name, shape, layer, block, plane, strip, fixed=choice.fixed)
     if writer is None:
         block = _own_block(block, strip, as_wide=choice.pixels is None)
         writer = _own_writer(name, shape, layer, block, plane, strip)

@@ -65,11 +65,18 @@ class SharedBlock:
         return min(found, key=lambda each: (each[0] * first + each[1] * second, each[0] + each[1]), default=None)
 
 
-def shared_block(block: DepthwiseBlock) -> SharedBlock | None:
-    """The block for layers of this kernel: of the largest groups that fit the registers; None where none do."""
+MOST_TAPS = 9
+"""Taps of the largest kernels that have a block for layers of one shift."""
+
+
+def shared_block(block: DepthwiseBlock, *, fixed: bool = False) -> SharedBlock | None:
+    """The block for layers of this kernel: of the largest groups that fit the registers; None where none do.
+
+    `fixed` asks for the block of layers of this shift, which kernels of few taps have.
+    """
     copied = not block.dual_issue  # the M7 has a data cache
     anonymous = replace(block, width=0, row_bytes=0, pixel_stride=0, pixels=0, planes=1, plane_bytes=0, copied=copied, together=1)
-    in_table = block.requant.shift is not None and block.kernel[0] * block.kernel[1] > 9
+    in_table = block.requant.shift is not None and not (fixed and block.kernel[0] * block.kernel[1] <= MOST_TAPS)
     if in_table:
         anonymous = replace(anonymous, requant=replace(block.requant, shift=0))
     # Many sums leave little room for the words of wide kernels and strides; a group's columns fill whole words.

@@ -52,10 +52,10 @@ class SharedWriter:
 
     @staticmethod
     def of(
-        prefix: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int
+        prefix: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int, *, fixed: bool
     ) -> SharedWriter | None:
         """None for planar inputs, fewer than four channels, several outputs a channel, or a block that does not fit the registers."""
-        found = shared_block(block) if shape.outputs == shape.channels >= 4 and not shape.planar else None
+        found = shared_block(block, fixed=fixed) if shape.outputs == shape.channels >= 4 and not shape.planar else None
         if found is None:
             return None
         function, spread = block_function(prefix, found, _STRUCT), _spread_function(prefix)

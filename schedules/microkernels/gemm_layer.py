@@ -10,7 +10,7 @@ import numpy as np
 from ..requantize_forms import Form, Requantization, RequantParameters, find_form
 from .c_source import CFunction
 from .gemm_block import GemmBlock, gemm_function
-from .gemm_shared import MULTIPLE, shareable, shared_gemm_function, shared_shape, whole_bytes
+from .gemm_shared import multiple_of, shareable, shared_gemm_function, shared_shape, whole_bytes
 from .layer import LayerParameters, words
 from .requantize import RequantShape, constant_words
 
@@ -116,7 +116,7 @@ def pack_matrix(rows: np.ndarray, layer: LayerParameters, choice: BlockChoice) -
     outputs, k = rows.shape
     problem = layer.requantization(rows)
     operand, found = choose_operand(rows, problem, choice.operand)
-    multiple = MULTIPLE if choice.shared else 1
+    multiple = multiple_of(-(-k // 4), fixed=choice.fixed and choice.pixels > 1) if choice.shared else 1
     padded = np.zeros((outputs, 4 * _padded_groups(k, multiple)), np.int64)
     padded[:, :k] = rows
     bias = layer.bias.astype(np.int64) - layer.x_zero_point * padded.sum(axis=1)
@@ -191,7 +191,7 @@ class GemmFunctions:
         """A block over the stream's bytes [start, end)."""
         name, block = self.functions[channels, pixels].name, self.blocks[channels, pixels]
         weights = f"{packed} + {start}" if start else packed
-        if not (self.choice.shared and shareable(block)):
+        if not (self.choice.shared and shareable(block, fixed=self.choice.fixed)):
             return f"{name}({columns}, {weights}, {out}, {packed} + {end}, {self.pixel_stride});"
         nbytes, constants = block.scratch_bytes, 4 * channels * block.requant.words
         steps = f"{-nbytes}, {constants}, {channels}, {self.pixel_stride}"
@@ -212,13 +212,13 @@ def gemm_functions(
         for c in {choice.channels if matrix.main_bytes else 0, matrix.tail_channels} - {0}:
             is_main = (c, p) == (choice.channels, choice.pixels)
             block = replace(main, channels=c, pixels=p, unroll=choice.unroll if is_main else min(choice.unroll, _TAIL_UNROLL))
-            shared = choice.shared and shareable(block)
+            shared = choice.shared and shareable(block, fixed=choice.fixed)
             if is_main and not shared and plane == 1:
                 fixed = matrix.outputs if matrix.groups <= _SHORT else None  # where the requantisation is most of the work
                 block = replace(block, pixel_stride=fixed)
                 block = replace(block, repeat=_repeat(block, matrix.outputs // c))
             blocks[c, p] = block
-            functions[c, p] = (shared_gemm_function if shared else gemm_function)(prefix, block)
+            functions[c, p] = shared_gemm_function(prefix, block, fixed=choice.fixed) if shared else gemm_function(prefix, block)
     return GemmFunctions(matrix, choice, functions, blocks, plane)
 
 

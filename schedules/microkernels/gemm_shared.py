@@ -47,9 +47,15 @@ def shared_shape(requant: RequantShape) -> RequantShape:
     return replace(requant, shift=None) if requant.form is not Form.ACCUMULATOR else requant
 
 
-def shareable(block: GemmBlock) -> bool:
-    """Whether the shared form exists: bytes that lie together, a proven requantisation, a padded sum."""
-    return block.requant.form is not Form.ACCUMULATOR and block.channel_stride == 1 and block.groups % MULTIPLE == 0
+def shareable(block: GemmBlock, *, fixed: bool = False) -> bool:
+    """Whether the shared form exists: bytes that lie together, a proven requantisation, a sum padded or of a length that has one."""
+    padded = block.groups % MULTIPLE == 0 or (fixed and block.groups <= LONGEST)
+    return block.requant.form is not Form.ACCUMULATOR and block.channel_stride == 1 and padded
+
+
+def multiple_of(groups: int, *, fixed: bool) -> int:
+    """Of how many groups a shared sum is a multiple: those that have a block of their own need no padding."""
+    return 1 if fixed and groups <= LONGEST else MULTIPLE
 
 
 def whole_bytes(pixels: int, groups: int) -> int:
@@ -60,9 +66,9 @@ def whole_bytes(pixels: int, groups: int) -> int:
 def shared_gemm_function(prefix: str, block: GemmBlock, *, fixed: bool = False) -> CFunction:
     """Emit `static void f(const void *x, const void *w, int8_t *y, const tiny_walk *walk)`; the operands are `gemm_function`'s.
 
-    `fixed` makes it for sums of the block's length, where those are no longer than `LONGEST`.
+    `fixed` makes it for sums of the block's length, where those are no longer than `LONGEST`; of a single pixel only where it must.
     """
-    fixed = fixed and block.pixels > 1 and block.groups <= LONGEST
+    fixed = fixed and block.groups <= LONGEST and (block.pixels > 1 or block.groups % MULTIPLE != 0)
     code = replace(block, groups=block.groups if fixed else 0, unroll=UNROLL, pixel_stride=None, repeat=1, order="channels")
     name = function_name(prefix, "shared", code)
     parameters = ("const void *x", "const void *w", "int8_t *y", "const tiny_walk *walk")

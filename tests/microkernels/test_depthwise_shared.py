@@ -24,7 +24,7 @@ def random_shared(name: str, rng: np.random.Generator, core: Core) -> tuple[Micr
     rows = rng.random() < 0.5
 
     def make(name: str, shape: DepthwiseShape, layer: LayerParameters, core: Core, *, choice: DepthwiseChoice | None) -> MicroKernel:
-        shared = replace(choice or DepthwiseChoice(), shared=True)
+        shared = replace(choice or DepthwiseChoice(), shared=True, fixed=layer.x_zero_point % 2 == 0)
         kernel = depthwise(name, shape, layer, core, choice=shared, row_form=rows)
         return by_rows(kernel, shape.stride[0], shape.padding[0], 2) if rows else kernel
 

@@ -72,12 +72,13 @@ def _overlapped(source: str, kernel: MicroKernel, image: np.ndarray, at: int, di
 
 
 @pytest.mark.host_cc
-@pytest.mark.parametrize("width", [1, 2, 3, 5])
-def test_a_row_is_written_and_nothing_before_it(width: int, rng: np.random.Generator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["flash", "layer", "block"])
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 17])
+def test_a_row_is_written_and_nothing_before_it(width: int, weights: str, rng: np.random.Generator, tmp_path: Path) -> None:
     """Rows of fewer pixels than a block have none before them to compute again."""
     shape = Conv2DShape(4, width, 8, 6)
     layer = random_parameters(random_weights((6, 1, 1, 8), rng), False, rng)
-    kernel = pointwise_shared("k", shape, layer, Core(), BlockChoice(2, 3), row_form=True)
+    kernel = pointwise_shared("k", shape, layer, Core(), BlockChoice(2, 3, tile=1 + width // 6, weights=weights), row_form=True)
     assert kernel is not None
     x = random_input(kernel.input_shape, rng)
     size = 6 * width

@@ -15,10 +15,13 @@ from tests.support.kernel_runner import mismatches_on_device, run_host
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel, conv2d
 
 
-def shared_conv(name: str, shape: Conv2DShape, layer: LayerParameters, core: Core, *, choice: BlockChoice | None = None) -> MicroKernel:
-    """A convolution whose blocks are the shared ones."""
-    pixels = choice.pixels if choice is not None else 3
-    return conv2d(name, shape, layer, core, choice=BlockChoice(2, min(pixels, 3), choice.operand if choice else None, shared=True))
+def shared_conv(
+    name: str, shape: Conv2DShape, layer: LayerParameters, core: Core, *, choice: BlockChoice | None = None, **options: bool
+) -> MicroKernel:
+    """A convolution whose blocks are the shared ones, of any length or of its own."""
+    pixels, operand = (choice.pixels, choice.operand) if choice is not None else (3, None)
+    made = BlockChoice(2, min(pixels, 3), operand, shared=True, fixed=layer.x_zero_point % 2 == 0)
+    return conv2d(name, shape, layer, core, choice=made, **options)
 
 
 @pytest.mark.host_cc
@@ -46,3 +49,16 @@ def test_layers_of_different_length_share_one_function(rng: np.random.Generator)
         kernel = conv2d("k", Conv2DShape(6, 6, channels, outputs), layer, Core(), choice=BlockChoice(2, 3, shared=True))
         names |= {f.name for f in kernel.functions if "shared" in f.name}
     assert len(names) == 1
+
+
+@pytest.mark.parametrize(("channels", "outputs", "own"), [(28, 8, True), (64, 8, True), (68, 8, False)])
+def test_a_fixed_sum_is_as_long_as_the_layers(channels: int, outputs: int, own: bool, rng: np.random.Generator) -> None:
+    """Short sums are not padded; those past the longest take the block of any length."""
+    weights = rng.integers(-127, 128, (outputs, 3, 3, channels // 4)).astype(np.int8)[:, :2, :2]
+    constants = (np.zeros(outputs, np.int32), np.full(outputs, 2**30, np.int32), np.full(outputs, -7, np.int32))
+    layer = LayerParameters(weights, *constants, -128, -128)
+    shape = Conv2DShape(7, 7, channels // 4, outputs, (2, 2))
+    fixed, looped = (conv2d("k", shape, layer, Core(), choice=BlockChoice(2, 3, shared=True, fixed=f)) for f in (True, False))
+    assert (len(fixed.packed) < len(looped.packed)) == (own and channels % 8 != 0)
+    names = [{f.name for f in kernel.functions if "shared" in f.name} for kernel in (fixed, looped)]
+    assert (names[0] != names[1]) == own

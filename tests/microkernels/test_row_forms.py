@@ -12,6 +12,7 @@ import pytest
 
 from tests.microkernels.test_conv2d_kernels import random_conv
 from tests.microkernels.test_depthwise_kernels import random_depthwise
+from tests.microkernels.test_gemm_shared import shared_conv
 from tests.support.kernel_runner import mismatches_on_device, run_host
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel, conv2d, depthwise
 
@@ -47,7 +48,7 @@ def random_rows(name: str, rng: np.random.Generator, core: Core) -> tuple[MicroK
         seen.append(by_rows(kernel, shape.stride[0], shape.padding[0], int(rng.integers(1, 4))))
         return kernel
 
-    draw, make = ((random_conv, conv2d), (random_depthwise, depthwise))[int(rng.integers(2))]
+    draw, make = ((random_conv, conv2d), (random_conv, shared_conv), (random_depthwise, depthwise))[int(rng.integers(3))]
     _, x = draw(name, rng, core, make=lambda *a, **k: build(make, *a, **k))
     return seen[0], x
 
