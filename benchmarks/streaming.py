@@ -151,7 +151,7 @@ def measure(path: Path, board: str, goal: str = "sram") -> Row:
     stages = []
     for call, taken in zip(streamed.program.calls, by_row, strict=True):
         kernel = json.loads(str(streamed.program.kernels[call.kernel].attrs["tiny.kernel"]))
-        if kernel["rule"] == "stream":
+        if kernel["rule"] in ("stream", "strips"):
             end, count = ends[call.layer], int(kernel["operators"])
             stages.append(Stage(call.layer, count, taken, total(by_layer[end - count : end])))
     arenas = streamed.workspace_size, speed.workspace_size

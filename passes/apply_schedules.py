@@ -36,7 +36,7 @@ from tvm_tiny.memory.rights import Rights, grant, promised
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.code_choice import Contents, Form, Operator, choose_forms
 from tvm_tiny.schedules.code_size import BYTES_OF_ENTRY, BYTES_PER_CALL, HAS_SMALL_FORM, OperatorCode, operators_of
-from tvm_tiny.schedules.cycles import BOARD_TERMS, core_of, estimated_cycles
+from tvm_tiny.schedules.cycles import BOARD_TERMS, added_by_streams, core_of, estimated_cycles
 from tvm_tiny.schedules.memo import remembered
 from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
 from tvm_tiny.schedules.rules import default_schedule
@@ -209,14 +209,17 @@ class _Schedules:
 
     def cycles(self) -> dict[str, object]:
         """Estimated cycles of every call, and the core and the flash they are estimated for."""
-        found = {}
+        found, added = {}, 0.0
         for name, func in self.funcs.items():
             layer = Layer.of(func)
             layer = replace(layer, small_code=self.small.get(name, frozenset())) if layer is not None else None
             text = self.of(name).attrs.get("tiny.kernel")
-            found[name] = round(estimated_cycles(name, layer, json.loads(str(text)) if text is not None else {}, self.target))
-        core = core_of(self.target)
-        return {"core": core, "board_term": BOARD_TERMS[core], "total": sum(found.values()), "layers": found}
+            kernel = json.loads(str(text)) if text is not None else {}
+            found[name] = round(estimated_cycles(name, layer, kernel, self.target))
+            added += added_by_streams(layer, kernel, self.target)
+        core, total = core_of(self.target), sum(found.values())
+        figures = {"total": total, "streaming": round(added / max(1.0, total - added), 4)}
+        return {"core": core, "board_term": BOARD_TERMS[core], **figures, "layers": found}
 
     def explain(self) -> None:
         """Tell every call's kernel, what else there was and why not."""

@@ -36,9 +36,11 @@ from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.segments import Range, leaving
 from tvm_tiny.memory.stream_choice import Choice, StreamOptions, choose
 from tvm_tiny.memory.stream_strips import forced
+from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.ops.grouping import Group, activations, group_nodes
+from tvm_tiny.schedules.cycles import cycle_costs
 from tvm_tiny.schedules.microkernels import Core
 from tvm_tiny.schedules.stream_costs import COSTS, costs_of
 from tvm_tiny.target import TinyTarget
@@ -65,10 +67,8 @@ class StreamRows:
         Kernels that make two rows at once for less work are not used on cores without SMLAD; scratch is that of the core's kernels.
     pairs : bool, optional
         Whether they are used, whatever the core.
-    strips : int
-        With `segments`: rows at once, where an operator has such a form.
-    taller : bool
-        With `segments`: as many rows at once as `arena` leaves room for.
+    strips : str or int
+        With `segments`: whether they run in strips of several rows, and of how many (`tvm_tiny.memory.stream_strips`).
     arena : int, optional
         With `segments`, what the arena may take: no kernel outside spends what streaming saves.
     """
@@ -82,15 +82,17 @@ class StreamRows:
         target: TinyTarget | None = None,
         *,
         pairs: bool | None = None,
-        strips: int = 1,
-        taller: bool = False,
+        strips: str | int = "none",
         arena: int | None = None,
     ) -> None:
         self.options = StreamOptions(goal, budget, max_overhead)
-        self.segments, self.strips, self.arena, self.taller = segments, strips, arena, taller
-        costs = COSTS if target is None else costs_of(dual_issue=Core.of(target.mcpu).dual_issue)
+        self.segments, self.strips, self.arena = segments, strips, arena
+        dual_issue = target is None or Core.of(target.mcpu).dual_issue
+        costs = COSTS if dual_issue else costs_of(dual_issue=False)
         able = target is None or target.has_dsp or target.is_host
-        self.costs = costs if (able if pairs is None else pairs) else replace(costs, paired=lambda node: 0)
+        paired = able if pairs is None else pairs
+        self.costs = costs if paired else replace(costs, paired=lambda node: 0)
+        self.cycles = cycle_costs(dual_issue=dual_issue, pairs=paired)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with streamed segments as `tiny.stage` calls."""
@@ -102,7 +104,7 @@ class StreamRows:
         if self.segments is None:
             choice = choose(rows, self.options, self.costs)
         else:
-            choice = forced(rows, self.segments, self.costs, self.arena, self.strips, more=self.taller)
+            choice = forced(rows, self.segments, self.cycles, self.arena, self.strips, self.options.max_overhead)
         for candidate in choice.log:
             tell = WHY.accepted if candidate.chosen else WHY.rejected
             tell("", f"stream {_titles(rows, candidate.segments)}", candidate.reason, bytes=candidate.bytes)
@@ -126,6 +128,8 @@ def _rewrite(tiny: TinyGraph, rows: TinyRows, choice: Choice) -> relax.Function:
 def _schedule(rows: TinyRows, part: Range) -> dict:
     segment, nodes = part.segment, rows.nodes[part.first : part.last]
     assert segment is not None
+    if isinstance(segment, StripSegment):
+        return {"strips": segment.rows, "late": segment.late, "over": list(segment.over)}
     made = {rows.tensor[n.var]: j for j, n in enumerate(nodes)}
     order = {rows.tensor[v]: i for i, v in enumerate(activations(nodes, rows.tensor))}
     (output,) = leaving(rows.graph, part.first, part.last)

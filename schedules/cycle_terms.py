@@ -135,6 +135,28 @@ def stream_terms(layer: Layer, width: int, firings: int, small: bool, core: str)
     return found
 
 
+def strip_terms(layer: Layer, width: int, calls: Mapping[int, int], most: int, small: bool, core: str, *, together: bool) -> Terms:
+    """An operator in strips: `calls` are how often its kernel makes so many rows of `width`, at most `most`; its input rows lie `together`
+    or do not."""
+    if layer.op != "tiny.conv2d":
+        return row_terms(layer, [(rows, width, times) for rows, times in calls.items()], small)
+    outputs, k = layer.shapes[1][0], math.prod(layer.shapes[1][1:])
+    by_words, limit = layer.shapes[0][-1] % _GROUP == 0, _SHARED_BLOCK if small else _GROUP
+    cut = row_block(most * width, k, outputs, by_words=by_words, dual_issue=core == "cortex-m7", most=limit, even=False)
+    run = together and by_words and tuple(layer.shapes[1][1:3]) == (1, 1) and tuple(layer.attrs["strides"]) == (1, 1)
+    form = f"{'shared' if small else 'own'} {'r8' if run else 'rows'}"
+    pixels = sum(rows * width * times for rows, times in calls.items())
+    found = conv2d_terms(layer, form, [(cut.pixels, pixels // cut.pixels)], cut.pixels)
+    found["conv calls"] += sum(calls.values()) - pixels // cut.pixels
+    found["conv channels a call"] += (sum(calls.values()) - pixels // cut.pixels) * outputs
+    found["strip rest products"] += sum(rows * width % cut.pixels * times for rows, times in calls.items()) * outputs * k
+    found["conv rows widened"] += (cut.runs - 1) * pixels * k
+    if cut.tile > 1:
+        walks = sum(-(-rows * width // (cut.pixels * cut.tile)) * times for rows, times in calls.items())
+        found["strip weights copied"] += walks * outputs * k
+    return found
+
+
 def row_terms(layer: Layer, calls: Sequence[tuple[int, int, int]], small: bool = False) -> Terms:
     """An operator on tiles; `calls` are (rows, columns, times)."""
     form = "shared" if small else "own"
@@ -173,6 +195,12 @@ def call_terms(op: RowOp, calls: Mapping[tuple[int, int], int]) -> Terms:
     """What the driver of patches does for an operator: `calls` are how often its kernel computes (rows, columns)."""
     pointers = sum(n * _pointers(op, rows) for (rows, _), n in calls.items())
     return Counter({"patch calls": sum(calls.values()), "patch pointers": pointers})
+
+
+def strip_call_terms(op: RowOp, calls: Mapping[int, int]) -> Terms:
+    """What the driver of strips does for an operator: `calls` are how often its kernel makes so many rows."""
+    pointers = sum(n * _pointers(op, rows) for rows, n in calls.items())
+    return Counter({"strip calls": sum(calls.values()), "strip pointers": pointers})
 
 
 def _pointers(op: RowOp, rows: int) -> int:

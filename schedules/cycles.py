@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tvm_tiny.memory.patch_choice import PatchCosts
 from tvm_tiny.memory.patches import PatchStage, patch_stage
 from tvm_tiny.memory.rows import RowGraph, RowOp
 from tvm_tiny.memory.stream_choice import Costs
+from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.ops.graph import Node
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.conv2d import shape_of
@@ -33,17 +35,22 @@ from tvm_tiny.schedules.cycle_terms import (
     firing_terms,
     row_terms,
     stream_terms,
+    strip_call_terms,
+    strip_terms,
     winograd_terms,
 )
 from tvm_tiny.schedules.microkernels.winograd_rows import row_tiles
 from tvm_tiny.schedules.patch_costs import call_rows, patch_scratch, patch_work, rows_together
 from tvm_tiny.schedules.stage_layers import StageLayers
-from tvm_tiny.schedules.stream_costs import CACHE_BYTES, LINE_BYTES, costs_of, roomy_scratch
+from tvm_tiny.schedules.stream_costs import CACHE_BYTES, LINE_BYTES, costs_of, roomy_scratch, strip_rows
+from tvm_tiny.schedules.strips import segment_of
 from tvm_tiny.target import TinyTarget
 
 BOARD_TERMS = {"cortex-m7": "stm32h7a3@280", "cortex-m4": "stm32l4r5@120"}
 """The flash that a core's coefficients include (`tvm_tiny.profiler.board_terms`)."""
 
+_SHORT = 64  # products of sums for which a Cortex-M4 takes four pixels together
+_OUTPUTS = 8  # of a depthwise layer's row, together
 _TILE = 16  # products of a Winograd tile of 2x2 outputs, a channel
 
 
@@ -93,6 +100,8 @@ def terms(layer: Layer | None, kernel: Mapping[str, Any], core: str) -> Terms:
         return Counter({"float": 1})
     if layer.op == "tiny.stage":
         schedule = json.loads(layer.attrs["schedule"])
+        if "strips" in schedule:
+            return _in_strips(layer, schedule, core)
         return _patched(layer, schedule["grid"]) if "grid" in schedule else _streamed(layer, schedule, core)
     found = Counter({"call": 1})
     found.update(_whole(layer, kernel))
@@ -141,23 +150,106 @@ def _nhwc(shape: Sequence[int], layout: str) -> tuple[int, int, int, int]:
 def _streamed(layer: Layer, schedule: Mapping[str, Any], core: str) -> Terms:
     stage = StageLayers.of(layer)
     graph, groups = stage.graph(), schedule.get("groups") or [1] * len(stage.inner)
-    found: Terms = Counter({"call": 1})
+    ops = [replace(op, group=group) for op, group in zip(graph.ops, groups, strict=True)]
+    layers = [stage.layer_of(j) for j in range(len(ops))]
+    return Counter({"call": 1}) + _rings(graph, ops, layers, layer.small_code, core)
+
+
+def _rings(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], small: Collection[int], core: str) -> Terms:
+    """What the operators of a stream through rings do, those in `small` with shared code."""
+    found: Terms = Counter()
     reads = []
-    for j, op in enumerate(graph.ops):
-        inner, firings = stage.layer_of(j), -(-graph.firings(op) // groups[j])
-        width = graph.tensors[op.output].width
-        if groups[j] > 1 and inner.op == "tiny.depthwise_conv2d":
-            found.update(row_terms(inner, [(groups[j], width, firings)], j in layer.small_code))
-            reads.append((firings, _constant_bytes(inner)))
-        elif groups[j] > 1:
+    for j, (op, inner) in enumerate(zip(ops, layers, strict=True)):
+        firings, width = graph.firings(op), graph.tensors[op.output].width
+        if op.group > 1:
             found.update(winograd_terms(inner, " rows"))
             reads.append(_winograd_reads(inner, firings))
         else:
-            found.update(stream_terms(inner, width, firings, j in layer.small_code, core))
+            found.update(stream_terms(inner, width, firings, j in small, core))
             reads.append((firings, _constant_bytes(inner)))
         found.update(firing_terms(op, firings))
     found["lines again"] += _lines_again(reads)
     return found
+
+
+def _in_strips(layer: Layer, schedule: Mapping[str, Any], core: str) -> Terms:
+    stage = StageLayers.of(layer)
+    layers = [stage.layer_of(j) for j in range(len(stage.inner))]
+    return Counter({"call": 1}) + _strips(stage.graph(), segment_of(stage, schedule), layers, layer.small_code, core)
+
+
+def _strips(graph: RowGraph, segment: StripSegment, layers: Sequence[Layer], small: Collection[int], core: str) -> Terms:
+    """What the operators of a segment do, those in `small` with shared code."""
+    found: Terms = Counter()
+    reads = []
+    for j, (op, inner) in enumerate(zip(segment.ops, layers, strict=True)):
+        most = strip_rows(segment, j, graph, inner.op.removeprefix("tiny."))
+        calls = Counter(min(most, end - at) for begin, end in segment.turns(j) for at in range(begin, end, most))
+        width = graph.tensors[op.output].width
+        together = not segment.kept.get(op.inputs[0])
+        found.update(strip_terms(inner, width, calls, most, j in small, core, together=together))
+        found.update(strip_call_terms(op, calls))
+        reads.append((sum(calls.values()), _constant_bytes(inner)))
+    found["strip products"] += sum(op.macs for op in segment.ops)
+    kept = {op.output: min(segment.kept.get(op.output, 0), segment.most(j)) for j, op in enumerate(segment.ops)}
+    found["strip steps"] += segment.count * (len(segment.ops) + sum(rows > 0 for rows in kept.values()))
+    found["strip bytes kept"] += segment.count * sum(rows * graph.tensors[t].row_bytes for t, rows in kept.items())
+    found["lines again"] += _lines_again(reads)
+    return found
+
+
+def _by_layers(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], small: Collection[int], core: str) -> Terms:
+    """What the same kernels do layer by layer, those in `small` with shared code."""
+    found: Terms = Counter()
+    for j, (op, inner) in enumerate(zip(ops, layers, strict=True)):
+        out, form = graph.tensors[op.output], "shared" if j in small else "own"
+        if inner.op == "tiny.conv2d" and op.group > 1:
+            found.update(winograd_terms(inner))
+        elif inner.op == "tiny.conv2d":
+            block = 4 if core == "cortex-m4" and form == "own" and math.prod(inner.shapes[1][1:]) <= _SHORT else 3
+            found.update(conv2d_terms(inner, f"{form} r8", [(out.height * out.width, 1)], min(block, out.height * out.width)))
+        elif inner.op == "tiny.depthwise_conv2d":
+            found.update(depthwise_terms(inner, form, [(out.height, out.width, 1)], min(_OUTPUTS, out.width), out.channels, "NHWC"))
+        elif inner.op != "tiny.fetch":
+            rule = "pool" if inner.op in ("tiny.mean", "tiny.avg_pool2d", "tiny.max_pool2d") else inner.op.removeprefix("tiny.")
+            found.update(elementwise_terms(inner, rule, out.nbytes))
+        found["call"] += 1
+    return found
+
+
+def added_by_streams(layer: Layer | None, kernel: Mapping[str, Any], target: TinyTarget) -> float:
+    """Estimated cycles that a scheduled stage takes beyond the same kernels layer by layer; 0 for whatever is not streamed."""
+    if layer is None or layer.op != "tiny.stage" or kernel.get("rule") not in ("stream", "strips"):
+        return 0.0
+    stage, core, schedule = StageLayers.of(layer), core_of(target), json.loads(layer.attrs["schedule"])
+    graph, layers = stage.graph(), [stage.layer_of(j) for j in range(len(stage.inner))]
+    groups = schedule.get("groups") or [1] * len(layers)
+    ops = [replace(op, group=group) for op, group in zip(graph.ops, groups, strict=True)]
+    return cycles_of(terms(layer, kernel, core), core) - cycles_of(_by_layers(graph, ops, layers, layer.small_code, core), core)
+
+
+def layers_work(graph: RowGraph, ops: Sequence[RowOp], nodes: Sequence[Node], core: str) -> float:
+    """Estimated cycles of operators layer by layer by the kernels that strips have, before kernels are chosen."""
+    return cycles_of(_by_layers(graph, ops, [_layer_of(graph, op, node) for op, node in zip(ops, nodes, strict=True)], (), core), core)
+
+
+def ring_work(graph: RowGraph, ops: Sequence[RowOp], nodes: Sequence[Node], core: str) -> float:
+    """Estimated cycles of operators that are streamed through rings, before kernels are chosen."""
+    return cycles_of(_rings(graph, ops, [_layer_of(graph, op, node) for op, node in zip(ops, nodes, strict=True)], (), core), core)
+
+
+def strip_work(graph: RowGraph, segment: StripSegment, nodes: Sequence[Node], core: str) -> float:
+    """Estimated cycles of a segment in strips before kernels are chosen: of those of code of their own."""
+    layers = [_layer_of(graph, op, node) for op, node in zip(segment.ops, nodes, strict=True)]
+    found = _strips(graph, segment, layers, (), core)
+    return cycles_of(found, core)
+
+
+def _layer_of(graph: RowGraph, op: RowOp, node: Node) -> Layer:
+    """A node as a layer; constants are counted only."""
+    out = graph.tensors[op.output]
+    constants = {k: node.constant(k) for k in range(1, len(node.args)) if node.is_constant(k)}
+    return Layer(f"tiny.{node.op}", node.attrs, constants, (*node.shapes, (1, out.height, out.width, out.channels)), ())
 
 
 def layer_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float]:
@@ -186,7 +278,11 @@ COMMON = 0.6
 
 def cycle_costs(*, dual_issue: bool, pairs: bool = True) -> Costs:
     """What kernels cost, as measured, on a core that issues two instructions at once, or one; `pairs` as of `StreamRows`."""
-    costs = replace(costs_of(dual_issue=dual_issue), work=layer_work, again=lines_again, cycles=1.0)
+    core = "cortex-m7" if dual_issue else "cortex-m4"
+    costs = replace(
+        costs_of(dual_issue=dual_issue), work=layer_work, again=lines_again, cycles=1.0,
+        strip_work=partial(strip_work, core=core), ring_work=partial(ring_work, core=core), layers_work=partial(layers_work, core=core),
+    )  # fmt: skip
     return costs if pairs else replace(costs, paired=lambda node: 0)
 
 

@@ -3,14 +3,14 @@
 
     void name(const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch)
 
-for output rows [begin, end), in a stream one, or some of a depthwise convolution. What `rows` points to depends on the operator's kind
+for output rows [begin, end), in a stream one, in strips more. What `rows` points to depends on the operator's kind
 (`tvm_tiny.memory.rows`):
 
   window   rows[i] is input row begin * stride - top + i; rows in the padding are never read
            (of a residual: the output's rows, after those)
   rows     rows[k] is the row of operand k
            (tiny.fetch: where the application's function is found)
-  reduce   rows[0] is input row `begin`; int32 sums of every channel stay in `scratch` from row 0 to the last row, which stores the result
+  reduce   rows[k] is input row `begin` + k; int32 sums of every channel stay in `scratch` from row 0 to the last, which stores the result
 
 Convolutions use the generated microkernels' row forms; the others are plain C, a small part of any network's work.
 """
@@ -48,7 +48,7 @@ from tvm_tiny.schedules.microkernels.residual import residual_sum
 from tvm_tiny.schedules.microkernels.winograd_rows import winograd_rows
 from tvm_tiny.schedules.residual import addition_of
 from tvm_tiny.schedules.space import Choice
-from tvm_tiny.schedules.stream_costs import RowBlock, fetch_scratch, row_block, row_pixels
+from tvm_tiny.schedules.stream_costs import SUMMED_PIXELS, RowBlock, fetch_scratch, row_block, row_pixels, strip_block
 
 SIGNATURE = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch"
 
@@ -89,7 +89,7 @@ def row_kernel(layer: Layer, core: Core, choice: Choice | None = None, group: in
     choice : dict, optional
         Of a convolution: a candidate of `rows.space` instead of the default.
     group : int
-        Output rows at once, of a depthwise convolution; of a convolution 2, which is Winograd's form, whose `begin` counts firings.
+        Output rows at once: of a convolution 2, which is Winograd's form, whose `begin` counts firings.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def row_kernel(layer: Layer, core: Core, choice: Choice | None = None, group: in
         The candidate needs more registers than there are.
     """
     if group > 1:
-        return _depthwise(layer, core, group) if layer.op == "tiny.depthwise_conv2d" else _winograd(layer, core)
+        return _winograd(layer, core)
     if choice is not None and layer.op == "tiny.conv2d":
         channels, pixels, unroll = (int(choice[name]) for name in ("channels", "pixels", "unroll"))
         block = BlockChoice(channels, pixels, str(choice["operand"]), unroll, 1)
@@ -118,6 +118,21 @@ def tile_kernel(layer: Layer, core: Core, together: int, column: int = 0) -> Row
     return _windowed_pool(layer) if layer.op in ("tiny.avg_pool2d", "tiny.max_pool2d") else row_kernel(layer, core)
 
 
+def strip_kernel(layer: Layer, core: Core, most: int, *, together: bool = False, over: bool = False) -> RowKernel:
+    """The row kernel of an operator for calls of up to `most` rows.
+
+    Parameters
+    ----------
+    together, over : bool
+        The input rows of a call lie together, and the output may lie over them from the same byte on.
+    """
+    if layer.op == "tiny.conv2d":
+        return _strip_conv2d(layer, core, most, together=together, over=over)
+    if layer.op == "tiny.depthwise_conv2d":
+        return _depthwise(layer, core, most)
+    return row_kernel(layer, core)
+
+
 def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...]:
     """Those of `functions` (callees first) that `name` calls, itself included."""
     wanted, kept = {name}, []
@@ -131,20 +146,36 @@ def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...
 # -- convolutions
 
 
-def _conv2d(layer: Layer, core: Core, together: int | None = None) -> RowKernel:
+def _conv2d(layer: Layer, core: Core, tile_rows: int | None = None) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
-    choice = row_choice(shape, core) if together is None and not layer.small_code else tile_choice(shape, core, together or 1)
-    choice = _shared_row_choice(shape, core, choice, together, fixed=bool(layer.short_code)) if layer.small_code else choice
+    choice = row_choice(shape, core) if tile_rows is None and not layer.small_code else tile_choice(shape, core, tile_rows or 1)
+    choice = _shared_row_choice(shape, core, choice, tile_rows, fixed=bool(layer.short_code)) if layer.small_code else choice
+    return _conv2d_in_form(layer, core, choice)
+
+
+def _strip_conv2d(layer: Layer, core: Core, most: int, *, together: bool, over: bool) -> RowKernel:
+    shape = conv2d_rule.shape_of(layer)
+    assert shape is not None, layer
+    choice, cut = default_choice(shape, core), strip_block(shape, most, dual_issue=core.dual_issue)
+    if choice.pixels > 1 or most * shape.out_width > 1:
+        choice = replace(choice, pixels=cut.pixels, tile=cut.tile, weights=cut.weights, ends=None, runs=1 if over else cut.runs)
+    if layer.small_code:
+        room = cut.scratch(shape.k, shape.outputs, by_words=shape.channels % 4 == 0)
+        choice = shared_choice(shape, core, choice, room, fixed=bool(layer.short_code))
+    return _conv2d_in_form(layer, core, choice, together=together, over=over)
+
+
+def _conv2d_in_form(layer: Layer, core: Core, choice: BlockChoice, *, together: bool = False, over: bool = False) -> RowKernel:
     try:
-        return _conv2d_of(layer, core, choice)
+        return _conv2d_of(layer, core, choice, together=together, over=over)
     except RegisterPressureError:  # the shared form needs more registers; wide blocks then keep code of their own
-        return _conv2d_of(layer, core, replace(choice, shared=False))
+        return _conv2d_of(layer, core, replace(choice, shared=False), together=together, over=over)
 
 
-def _shared_row_choice(shape: Conv2DShape, core: Core, choice: BlockChoice, together: int | None, *, fixed: bool) -> BlockChoice:
+def _shared_row_choice(shape: Conv2DShape, core: Core, choice: BlockChoice, tile_rows: int | None, *, fixed: bool) -> BlockChoice:
     """The shared block; for a row at a time with weights where, and in no more scratch than, the row's own block has them."""
-    if together is not None or choice.pixels == 1:
+    if tile_rows is not None or choice.pixels == 1:
         return shared_choice(shape, core, choice, fixed=fixed)
     cut = _cut(shape, core)
     row = replace(shape, height=1) if shape.is_pointwise else shape
@@ -152,10 +183,11 @@ def _shared_row_choice(shape: Conv2DShape, core: Core, choice: BlockChoice, toge
     return shared_choice(row, core, replace(choice, weights=cut.weights), limit, fixed=fixed)
 
 
-def _conv2d_of(layer: Layer, core: Core, choice: BlockChoice) -> RowKernel:
+def _conv2d_of(layer: Layer, core: Core, choice: BlockChoice, *, together: bool = False, over: bool = False) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
-    made = conv2d(f"{PREFIX}gemm", shape, conv2d_rule.parameters_of(layer, shape), core, choice=choice, row_form=True)
+    parameters = conv2d_rule.parameters_of(layer, shape)
+    made = conv2d(f"{PREFIX}gemm", shape, parameters, core, choice=choice, row_form=True, together=together, over=over)
     assert made.row_name is not None
     functions = reachable(made.row_name, made.functions)
     kernel = RowKernel(made.row_name, functions, made.packed, made.scratch_bytes, kernel=str(made.choices["operand"]))
@@ -329,13 +361,24 @@ def _mean_of_row(layer: Layer) -> RowKernel:
 
 
 def _reduction(layer: Layer, stem: str, result: str) -> RowKernel:
+    """Sums of all channels over the rows of a call, at most `SUMMED_PIXELS` pixels together: four channels a word, two in its halves."""
     _, height, width, channels = layer.shapes[0]
+    words = channels // 4 * 4 if width <= SUMMED_PIXELS else 0
     body = (
-        f"  int32_t *sums = scratch;\n  if (begin == 0) memset(sums, 0, {4 * channels}u);\n"
-        f"  for (int32_t x = 0, i = 0; x < {width}; ++x) {{\n"
-        f"    for (int32_t c = 0; c < {channels}; ++c, ++i) sums[c] += rows[0][i];\n  }}\n"
-        f"  if (begin != {height - 1}) return;\n"
-        f"  for (int32_t c = 0; c < {channels}; ++c) {{\n    const int32_t sum = sums[c];\n    out[c] = {result};\n  }}\n"
+        f"  int32_t *sums = scratch;\n  const int32_t count = (end - begin) * {width};\n"
+        f"  if (begin == 0) memset(sums, 0, {4 * channels}u);\n  int32_t c = 0;\n"
+        f"  for (; c < {words}; c += 4) {{ /* bytes from 0 to 255, so that halves do not meet */\n"
+        f"    uint32_t even = 0, odd = 0;\n    for (int32_t y = 0; y < end - begin; ++y) {{\n"
+        f"      const int8_t *x = rows[y] + c;\n"
+        f"      for (int32_t left = {width}; left != 0; --left, x += {channels}) {{\n"
+        f"        const uint32_t word = tiny_load((const uint8_t *)x) ^ 0x80808080u;\n"
+        f"        even += word & 0x00ff00ffu;\n        odd += (word >> 8) & 0x00ff00ffu;\n      }}\n    }}\n"
+        f"    sums[c] += (int32_t)(even & 0xffffu) - 128 * count;\n    sums[c + 1] += (int32_t)(odd & 0xffffu) - 128 * count;\n"
+        f"    sums[c + 2] += (int32_t)(even >> 16) - 128 * count;\n    sums[c + 3] += (int32_t)(odd >> 16) - 128 * count;\n  }}\n"
+        f"  for (; c < {channels}; ++c) {{\n    for (int32_t i = 0; i < count; ++i)\n"
+        f"      sums[c] += rows[i / {width}][i % {width} * {channels} + c];\n  }}\n"
+        f"  if (end != {height}) return;\n"
+        f"  for (c = 0; c < {channels}; ++c) {{\n    const int32_t sum = sums[c];\n    out[c] = {result};\n  }}\n"
     )
     return RowKernel(*_function(stem, body), sums_bytes=4 * channels)
 

@@ -31,6 +31,7 @@ from tvm_tiny.schedules import (
     rows,
     softmax,
     stream,
+    strips,
     winograd,
 )
 from tvm_tiny.schedules.base import Rule
@@ -56,6 +57,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("flip_sign", flip_sign.apply),
     ("patches", patches.apply),
     ("stream", stream.apply),
+    ("strips", strips.apply),
     ("float32", float32.apply),
     ("fallback", fallback.apply),
 )

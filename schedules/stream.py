@@ -36,7 +36,6 @@ from tvm_tiny.target import TinyTarget
 from tvm_tiny.tuning.workload import Workload
 
 _ALIGN = 4
-_EVERY = 0xFFFF  # rows: no end
 _LONGEST = 255  # operator numbers, loop counts and body lengths of the program are bytes
 
 
@@ -197,11 +196,6 @@ class StreamedStage:
                 out += [times, len(piece), *piece]
         return out
 
-    def _rows_named(self, j: int) -> tuple[int, int]:
-        """Of operator j: where its rows end, and how many of them a firing's kernel is told to make; Winograd's is told firings."""
-        group = self.groups[j] if self.inner[j].op == "tiny.depthwise_conv2d" else 1
-        return self.graph.tensors[self.ops[j].output].height if group > 1 else _EVERY, group
-
     def _operands(self) -> list[list[str]]:
         """For every operator the table lines of its output and its inputs."""
         return [
@@ -223,8 +217,7 @@ class StreamedStage:
         rows = max(sum(_window_rows(op) if op.kind == "window" and k == 0 else op.group for k in range(len(op.inputs))) for op in self.ops)
         at = self.layout.offsets
         scratch = [at.get(f"{op.output}.sums", at.get(op.name, 0)) for op in self.ops]
-        steps = [self._rows_named(j) for j in range(len(self.ops))]
-        entries = [(names[j], starts[j], scratch[j], first[j], *steps[j], len(operands[j]) - 1) for j in range(len(names))]
+        entries = [(names[j], starts[j], scratch[j], first[j], len(operands[j]) - 1) for j in range(len(names))]
         table = [f"{{{', '.join(map(str, entry))}}}" for entry in entries]
         program = self.program_bytes()
         ins = [f"x{i}" for i in range(len(self.activations))]
@@ -269,12 +262,12 @@ def _interpreter() -> CFunction:
         name,
         f"typedef void tiny_row_kernel({SIGNATURE});\n"
         "/* Rows of a tensor: row r lies in slot r % slots from offset on. Firing f reads rows f * stride - before and\n"
-        " * following; of an output, `stride` is the rows it makes. */\n"
+        " * following; of an output, `stride` is the rows it makes, two by Winograd's kernels, whose `begin` counts firings. */\n"
         "typedef struct {\n  uint32_t offset, row_bytes;\n  int32_t height;\n  uint16_t slots;\n  int16_t before;\n"
         "  uint8_t base, stride, count;\n} tiny_rows;\n"
-        "/* An operator: its output is operand number `operands`, its inputs follow; a firing makes `rows` rows, in all `height`. */\n"
+        "/* An operator: its output is operand number `operands`, its inputs follow. */\n"
         "typedef struct {\n  tiny_row_kernel *kernel;\n  uint32_t packed, scratch;\n"
-        "  uint16_t operands, height;\n  uint8_t rows, inputs;\n} tiny_row_op;\n"
+        "  uint16_t operands, inputs;\n} tiny_row_op;\n"
         "typedef struct {\n  const tiny_row_op *ops;\n  const tiny_rows *operands;\n  const uint8_t *program, *end;\n"
         "  const int8_t *const *bases;\n  int8_t *const *writable;\n  const uint8_t *packed;\n  uint8_t *scratch;\n"
         "  const int32_t *status; /* of the application's functions; none: a null pointer */\n} tiny_stream;\n"
@@ -292,8 +285,7 @@ def _interpreter() -> CFunction:
         "        for (uint32_t n = at->count; n != 0; --n, ++r) {\n"
         "          const uint32_t slot = r < 0 || r >= at->height ? 0 : (uint32_t)r % at->slots;\n"
         "          *next++ = s->bases[at->base] + at->offset + slot * at->row_bytes;\n        }\n      }\n"
-        "      const int32_t begin = f * op->rows, end = begin + op->rows;\n"
-        "      op->kernel(rows, out, begin, end < op->height ? end : op->height, s->packed + op->packed, s->scratch + op->scratch);\n"
+        "      op->kernel(rows, out, f, f + 1, s->packed + op->packed, s->scratch + op->scratch);\n"
         "      if (s->status != 0 && *s->status != 0) return;\n"
         "      if (++step == part[1]) step = 0;\n    }\n  }\n}\n",
     )

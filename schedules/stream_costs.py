@@ -16,11 +16,13 @@ import numpy as np
 
 from tvm_tiny.memory.rows import RowGraph, RowOp
 from tvm_tiny.memory.stream_choice import Costs
+from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.ops.graph import Node
+from tvm_tiny.schedules import depthwise as depthwise_rule
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.conv2d import parameters_of, shape_of
 from tvm_tiny.schedules.depthwise import bytes_in_place, bytes_in_strips, can_run_in_place, plane_bytes
-from tvm_tiny.schedules.microkernels import Conv2DShape, DepthwiseChoice, DepthwiseShape
+from tvm_tiny.schedules.microkernels import Conv2DShape, Core, DepthwiseChoice, DepthwiseShape, depthwise
 from tvm_tiny.schedules.microkernels.depthwise import default_strip
 from tvm_tiny.schedules.microkernels.winograd_rows import row_tiles, rows_apply, rows_scratch, whole_scratch
 
@@ -39,6 +41,15 @@ emulated Cortex-M7), and of others (Cortex-M4, waiting for weights in the flash)
 
 CACHE_BYTES, LINE_BYTES, LINE_CYCLES = 16_384, 32, 12
 """The data cache before a flash, as of the board term stm32h7a3@280 (`tvm_tiny.profiler.board_terms`)."""
+
+_MOST_ROWS = 12
+"""Rows a call of a kernel in a strip makes: the pointers to its input rows lie on the stack."""
+
+_MOST_PLANES = 1600
+"""Bytes of a depthwise layer's planes in a strip: more rows at once are faster, but these are bytes to be saved."""
+
+SUMMED_PIXELS = 256
+"""Bytes from 0 to 255 whose sums fit into half a word."""
 
 ROW_COLUMNS = 2400
 """Bytes of expanded columns that a kernel of one row at a time takes at most."""
@@ -68,7 +79,8 @@ def row_pixels(width: int, k: int, *, by_words: bool) -> int:
 class RowBlock:
     """How a row of pixels is cut: groups of `pixels`, `tile` of them at once for each block of weights, and the last `tail` pixels in
     groups of `group`; channels are computed in `runs`, whose weights stay in the cache. `weights` are read in the flash, or in scratch
-    after the whole "layer" or a "block" was copied. `cycles` are against groups of three."""
+    after the whole "layer" or a "block" was copied. `cycles` are against groups of three. Calls of other numbers of pixels than those of a
+    row, which are not `even`, leave some over, which are computed with the last tile."""
 
     pixels: int
     tail: int = 0
@@ -77,22 +89,25 @@ class RowBlock:
     runs: int = 1
     weights: str = "flash"
     cycles: float = 0.0
+    even: bool = True
 
     def scratch(self, k: int, outputs: int, *, by_words: bool) -> int:
         """Bytes of columns and copied weights."""
         copied = {"flash": 0, "block": copied_bytes(k, 2), "layer": copied_bytes(k, outputs)}[self.weights]
-        return self.pixels * self.tile * column_bytes(k, by_words=by_words) + copied
+        rest = 0 if self.even or self.tile == 1 else self.pixels - 1
+        return (self.pixels * self.tile + rest) * column_bytes(k, by_words=by_words) + copied
 
 
-def row_block(width: int, k: int, outputs: int, *, by_words: bool, dual_issue: bool, most: int = 4) -> RowBlock:
+def row_block(width: int, k: int, outputs: int, *, by_words: bool, dual_issue: bool, most: int = 4, even: bool = True) -> RowBlock:
     """The best cut of a row of `width` pixels of `k` products a channel into groups of up to `most` pixels.
 
-    On cores with two issue slots weights that exceed the cache are read in runs; on others, beside whose flash there is next to no cache,
-    they are copied, or block by block and used for as many pixels as `ROW_COLUMNS` allows.
+    `even` tells that every call is of so many pixels; otherwise what is left after the groups is computed one by one. On cores with two
+    issue slots weights that exceed the cache are read in runs; on others, beside whose flash there is next to no cache, they are copied, or
+    block by block and used for as many pixels as `ROW_COLUMNS` allows.
     """
     column = column_bytes(k, by_words=by_words)
     fitting = [p for p in range(1, most + 1) if p <= width and (p == 1 or p * column <= ROW_COLUMNS)]
-    best = min((_cut(width, p, dual_issue) for p in fitting), key=lambda cut: (cut.cycles, cut.pixels))
+    best = replace(min((_cut(width, p, dual_issue, even) for p in fitting), key=lambda cut: (cut.cycles, cut.pixels)), even=even)
     if dual_issue:
         return replace(best, runs=_runs(width, k, outputs, best))
     groups, left = (width - best.tail) // best.pixels, ROW_COLUMNS - best.pixels * column
@@ -103,16 +118,68 @@ def row_block(width: int, k: int, outputs: int, *, by_words: bool, dual_issue: b
     return replace(best, tile=tile, weights="block") if tile > 1 else best
 
 
+def strip_block(shape: Conv2DShape, most: int, *, dual_issue: bool, limit: int = 4) -> RowBlock:
+    """The cut of up to `most` rows of pixels at once into groups of up to `limit` pixels."""
+    by_words = shape.channels % 4 == 0
+    pixels = most * shape.out_width
+    return row_block(pixels, shape.k, shape.outputs, by_words=by_words, dual_issue=dual_issue, most=limit, even=False)
+
+
+def strip_rows(segment: StripSegment, j: int, graph: RowGraph, kind: str) -> int:
+    """Rows that one call of the kernel of operator j makes, of those of a strip; `kind` is its short name."""
+    op, rows = segment.ops[j], segment.most(j)
+    out = graph.tensors[op.output]
+    if kind == "conv2d":
+        return min(_MOST_ROWS, rows)
+    if op.kind == "reduce":
+        return max(1, min(_MOST_ROWS, rows, SUMMED_PIXELS // graph.tensors[op.inputs[0]].width))
+    if kind != "depthwise_conv2d":
+        return 1
+    if j in segment.over:
+        return rows
+    width = ((out.width - 1) * op.columns.stride + op.columns.extent + 1) // 2 * 4
+    planes = [min(4, out.channels) * ((n - 1) * op.rows.stride + op.rows.extent) * width for n in range(1, min(_MOST_ROWS, rows) + 1)]
+    return max((n for n, size in enumerate(planes, 1) if size <= _MOST_PLANES), default=1)
+
+
+def may_write_over(node: Node, rows: int, core: Core) -> bool:
+    """Whether a kernel of up to `rows` rows can write over the rows it reads: channels in fours, or pixel by pixel."""
+    if node.op == "conv2d":
+        shape = conv_shape(node)
+        return shape.is_pointwise and shape.channels % 4 == 0 and shape.outputs <= shape.channels
+    if node.op != "depthwise_conv2d" or rows > _MOST_ROWS or not all(node.is_constant(k) for k in (1, 2, 3, 4)):
+        return False
+    layer = replace(_conv_layer(node), op="tiny.depthwise_conv2d", by_rows=True)
+    planes, parameters = depthwise_rule.shape_of(layer), depthwise_rule.parameters_of(layer)
+    if planes.outputs != planes.channels:
+        return False
+    choices = (DepthwiseChoice(strip=rows), DepthwiseChoice(strip=rows, shared=True))
+    return all(depthwise("tiny", planes, parameters, core, choice=c, row_form=True).choices["operand"] == "planes" for c in choices)
+
+
+def strip_scratch(node: Node, segment: StripSegment, j: int, graph: RowGraph, dual_issue: bool = True) -> int:
+    """Bytes of scratch of operator j in its strips."""
+    most = strip_rows(segment, j, graph, node.op)
+    if node.op == "conv2d":
+        shape = conv_shape(node)
+        cut = strip_block(shape, most, dual_issue=dual_issue)
+        return cut.scratch(shape.k, shape.outputs, by_words=shape.channels % 4 == 0)
+    if node.op == "depthwise_conv2d":
+        planes = _depthwise_shape(node)
+        return planes.planes * planes.plane_rows(most) * planes.row_bytes
+    return scratch_bytes(node, True, dual_issue)
+
+
 def copied_bytes(k: int, channels: int) -> int:
     """Bytes for a copy of the weights of some channels with their constants, at most."""
     return channels * (-(-k // 4) * 4 + 16)
 
 
-def _cut(width: int, pixels: int, dual_issue: bool) -> RowBlock:
-    """The fastest way to use groups of `pixels` and one smaller size."""
+def _cut(width: int, pixels: int, dual_issue: bool, even: bool) -> RowBlock:
+    """The fastest way to use groups of `pixels` and one smaller size, or single pixels."""
     cycles, found = _CYCLES[dual_issue], []
     for tail in range(width % pixels, width, pixels):
-        for group in [g for g in range(1, pixels) if tail % g == 0] or [1]:
+        for group in [g for g in range(1, pixels if even else 2) if tail % g == 0] or [1]:
             found.append(RowBlock(pixels, tail, group if tail else 1, cycles=(width - tail) * cycles[pixels] + tail * cycles[group]))
     return min(found, key=lambda cut: (cut.cycles, cut.tail))
 
@@ -249,8 +316,7 @@ def streaming_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float
         sums = _SUM * out.nbytes * (len(op.inputs) - 1)  # of a residual
         return whole * row_work(pixels, 3) * each + sums, rows * each + sums + firing
     if node.op == "depthwise_conv2d":
-        read = (op.group - 1) * op.rows.stride + op.rows.extent
-        whole, streamed = depthwise_work(op.macs, out.nbytes, read / op.group, op.rows.stride)
+        whole, streamed = depthwise_work(op.macs, out.nbytes, op.rows.extent, op.rows.stride)
         return whole, streamed + firing
     if node.op == "fetch":
         return firing, firing  # the application works as much either way
@@ -262,11 +328,6 @@ def depthwise_work(macs: int, outputs: int, kernel_rows: float, stride: int) -> 
     """(whole layer, rows alone) instructions of a depthwise layer: input rows are widened once a strip, or once an output row."""
     products = 0.75 * macs + 3.0 * outputs
     return products + 1.5 * outputs * stride, products + 1.5 * outputs * kernel_rows
-
-
-def strip_scratch(node: Node, rows: int) -> int:
-    """Bytes of scratch of a depthwise convolution that makes `rows` rows at once in a stream; 0 for other layers."""
-    return 4 * (shape := _depthwise_shape(node)).plane_rows(rows) * shape.row_bytes if node.op == "depthwise_conv2d" else 0
 
 
 def runs_in_place(node: Node) -> bool:
@@ -297,8 +358,10 @@ def _shapes(node: Node) -> list[tuple[int, ...]]:
 def costs_of(*, dual_issue: bool) -> Costs:
     """What the kernels of this package cost on a core that issues two instructions at once, or one."""
     scratch = partial(scratch_bytes, dual_issue=dual_issue)
+    core = Core.of("cortex-m7" if dual_issue else "cortex-m4")
     constants = (constant_bytes, constant_reads, read_again)
-    return Costs(scratch, streaming_work, runs_in_place, paired_scratch, roomy_scratch, *constants, CYCLES, strip_scratch)
+    strip, over = partial(strip_scratch, dual_issue=dual_issue), partial(may_write_over, core=core)
+    return Costs(scratch, streaming_work, runs_in_place, paired_scratch, roomy_scratch, *constants, CYCLES, strip, over)
 
 
 COSTS = costs_of(dual_issue=True)

@@ -130,7 +130,7 @@ PIPELINE: tuple[Phase, ...] = (
             o.max_overhead,
             target=o.target,
             pairs=o.design.pairs if o.design else None,
-            taller=o.design.taller if o.design else False,
+            strips=o.design.strips if o.design else "none",
             **_forced(o, "segments", "segments"),
         ),
         "channels are final, and what it groups must be lowered together",

@@ -30,6 +30,7 @@ from tvm_tiny.memory.stream_choice import (
     stream_candidates,
     with_rights,
 )
+from tvm_tiny.memory.streams import StreamedSegment
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.apply_schedules import CODE_ATTR, CYCLES_ATTR
@@ -45,6 +46,7 @@ MOST_BUILT = 8
 _TOLD = {name: Explainer(name) for name in ("recompute", "patch-inference", "stream-rows")}
 _SURE = 0.8  # of the extra cycles allowed, what the estimate may be: it is some per cent of a network's cycles off
 _OFF = 1.05  # of its estimate, what a built arena may take
+_DOUBLE = 2  # times the least arena: what is spent at most under "sram" to keep streams within the work allowed
 _HEADS = 4  # in patches, each with streams after it
 _FLOOR = 0.7  # of the least arena that streams alone reach: a head below need not be smaller
 
@@ -126,7 +128,7 @@ def _segments(c: Candidate) -> tuple[tuple[int, int], ...]:
 
 def _in_pairs(c: Candidate) -> bool:
     """Whether a stream of the candidate makes two rows at once."""
-    segments = [r.segment for r in c.partition.ranges if r.segment is not None]
+    segments = [r.segment for r in c.partition.ranges if isinstance(r.segment, StreamedSegment)]
     return any(op.group > 1 for s in segments for stage in s.stages for op in stage.ops)
 
 
@@ -142,6 +144,8 @@ class Point:
         Cycles beyond those of layer by layer, and multiply-accumulates done again, as fractions.
     flash : int
         Bytes of code (estimated) and constants.
+    streaming : float
+        Cycles that streams add to those of the same kernels layer by layer, as a fraction.
     """
 
     design: Design
@@ -150,11 +154,13 @@ class Point:
     overhead: float
     extra_macs: float
     flash: int
+    streaming: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         figures = {"arena_bytes": self.arena_bytes, "cycles": round(self.cycles), "flash_bytes": self.flash}
         fractions = {"extra_work": round(self.overhead, 4), "extra_macs": round(self.extra_macs, 4)}
+        fractions["streaming"] = round(self.streaming, 4)
         return {**figures, **fractions, **self.design.to_dict(), "text": self.design.describe()}
 
 
@@ -211,8 +217,10 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
 
 
 def _heights(design: Design, goal: str) -> list[Design]:
-    """Under "sram" streams with several rows at once too: what is planned to be free may not be what the kernels then leave."""
-    return [replace(design, taller=True), design] if goal == "sram" and design.segments else [design]
+    """Streams in strips: of the fewest bytes, and of those that keep within the work allowed; otherwise as tall as the arena allows."""
+    if not design.segments:
+        return [design]
+    return [replace(design, strips=strips) for strips in (("within", "least") if goal == "sram" else ("tall",))]
 
 
 def _point(design: Design, module: tvm.IRModule) -> Point:
@@ -220,7 +228,7 @@ def _point(design: Design, module: tvm.IRModule) -> Point:
     code, cycles = json.loads(str(attrs[CODE_ATTR])), json.loads(str(attrs[CYCLES_ATTR]))
     again = [json.loads(str(attrs[name]))["chosen"].get("extra_macs", 0.0) for name in (RECOMPUTE_ATTR, PATCH_ATTR) if name in attrs]
     flash = int(code["code_bytes"]) + int(code["constants_bytes"])
-    return Point(design, plan_of(module).arena_bytes, float(cycles["total"]), 0.0, sum(again), flash)
+    return Point(design, plan_of(module).arena_bytes, float(cycles["total"]), 0.0, sum(again), flash, float(cycles["streaming"]))
 
 
 def _sorted(points: Sequence[Point]) -> list[Point]:
@@ -239,11 +247,24 @@ def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) ->
         fits = list(points) if options.budget is not None else [min(points, key=lambda p: p.flash)]
     if options.goal == "speed":
         return fits[0], "layer by layer: the goal is speed"
+    if options.goal == "sram":
+        return _least(fits, options)
     if options.budget is None and options.goal == "balanced":
         options = replace(options, max_overhead=_SURE * options.max_overhead)
         sure = [p for p in fits if p.overhead <= options.max_overhead]
         fits = sure or [min(fits, key=lambda p: p.overhead)]
     return pick(_sorted(fits), options)
+
+
+def _least(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
+    """The least arena, of those at which streams take no more than `max_overhead` longer, unless that doubles it."""
+    points = [p for p in points if options.budget is None or p.arena_bytes <= options.budget] or points
+    best, reason = pick(_sorted(points), options)
+    within = [p for p in points if p.streaming <= options.max_overhead and p.arena_bytes <= _DOUBLE * best.arena_bytes]
+    if best.streaming <= options.max_overhead or not within:
+        return best, reason
+    best, reason = pick(_sorted(within), options)
+    return best, f"{reason} at which streams take at most {options.max_overhead:.0%} longer"
 
 
 def _tell(points: Sequence[Point], best: Point, reason: str) -> None:

@@ -35,6 +35,8 @@ def conv2d(
     *,
     choice: BlockChoice | None = None,
     row_form: bool = False,
+    together: bool = False,
+    over: bool = False,
     residual: AddLayer | None = None,
 ) -> MicroKernel:
     """Generate an NHWC convolution of any kernel, stride, padding and dilation.
@@ -47,6 +49,10 @@ def conv2d(
         Also emit `void name_rows(const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch)`:
         output rows [begin, end) to consecutive memory; `rows[i]` is input row `begin * stride - top + i` (entries in the padding are never
         read).
+    together : bool
+        The input rows of a call of that form lie together, from `rows[0]` on: pointwise layers take their pixels as one run.
+    over : bool
+        The output of a pointwise layer may lie over its input, from the same byte on.
     residual : AddLayer, optional
         The addition the layer ends in; the function then takes the other operand after the input, and `reference` the bytes of both,
         one after the other. Row forms don't add.
@@ -58,7 +64,8 @@ def conv2d(
     """
     choice = choice or default_choice(shape, core)
     choice = replace(choice, channels=min(choice.channels, shape.outputs))
-    if choice.shared and (made := pointwise_shared(name, shape, layer, core, choice, row_form=row_form, residual=residual)) is not None:
+    forms = {"row_form": row_form, "together": together}
+    if choice.shared and not over and (made := pointwise_shared(name, shape, layer, core, choice, **forms, residual=residual)) is not None:
         return made
     rows = layer.weights.reshape(shape.outputs, shape.k)
     matrix = pack_matrix(rows, layer, choice)
@@ -75,7 +82,7 @@ def conv2d(
         choice = replace(choice, pixels=6 // choice.channels, ends=None, runs=1)  # unpacked weights need two more registers than r8's
     prefix = name
     added = residual_sum(prefix, residual, core) if residual is not None else None
-    writer = _Writer(prefix, shape, layer, core, choice, matrix, added)
+    writer = _Writer(prefix, shape, layer, core, choice, matrix, added, row_form=row_form, together=together)
     functions = writer.functions(name, row_form=row_form)
     return MicroKernel(
         name=name,
@@ -132,10 +139,15 @@ class _Writer:
         choice: BlockChoice,
         matrix: PackedMatrix,
         residual: ResidualSum | None,
+        *,
+        row_form: bool = False,
+        together: bool = False,
     ) -> None:
+        self.row_form = row_form
         self.residual = residual
         self.prefix, self.shape, self.layer, self.core, self.choice, self.matrix = prefix, shape, layer, core, choice, matrix
         self.by_words = shape.channels % 4 == 0
+        self.in_run = together and shape.is_pointwise and self.by_words
         self.pair = expanded_pair(layer.x_zero_point, matrix.operand)
         self.group_bytes = 8 * matrix.groups * choice.pixels
         self.byte_column = 0 if self.by_words else 4 * matrix.groups
@@ -155,7 +167,17 @@ class _Writer:
     @property
     def _copy_at(self) -> int:
         """Where copied weights lie in scratch (layers with sums there have none)."""
-        return self.group_bytes * self.choice.tile + self.byte_column * self.choice.pixels
+        return self._tile_bytes + self.byte_column * self.choice.pixels
+
+    @property
+    def _tile_bytes(self) -> int:
+        """Columns of a tile, and of the pixels that a call of a row form leaves over."""
+        return self.group_bytes * self.choice.tile + (self.choice.pixels - 1) * self._rest_bytes
+
+    @property
+    def _rest_bytes(self) -> int:
+        """Columns of a pixel that is left over and computed with the last tile; 0 where such pixels go one by one."""
+        return 8 * self.matrix.groups if self.row_form and self.choice.ends is None and self.choice.tile > 1 else 0
 
     def _copy(self, source: str, nbytes: int) -> str:
         """C expression: the address of the weights at `source` after they were copied."""
@@ -293,10 +315,11 @@ class _Writer:
         resident = self.choice.weights == "layer"
         text += f"  const uint8_t *stream = {self._copy('packed', len(self.matrix.stream)) if resident else 'packed'};\n"
         text += "  uint8_t *columns = scratch;\n"
-        text += f"  int8_t *bytes = (int8_t *)(columns + {self.group_bytes * self.choice.tile});\n"
+        text += f"  int8_t *bytes = (int8_t *)(columns + {self._tile_bytes});\n"
         text += f"  int32_t y = {'begin' if rows else '0'}, x = 0;\n"
         if rows:
-            text += f"  const int32_t first = begin * {s.stride[0]} - {s.padding[0]};\n"
+            first = f"  const int32_t first = begin * {s.stride[0]} - {s.padding[0]};\n"
+            text += "  const int8_t *in = rows[0];\n" if self.in_run else first
             text += f"  int32_t left = (end - begin) * {s.out_width};\n"
         else:
             text += f"  int32_t left = {s.out_height * s.out_width};\n"
@@ -324,6 +347,8 @@ class _Writer:
         text, total = "", self.shape.out_height * self.shape.out_width
         if self.choice.tile > 1:
             text += self._tiles(rows=rows)
+            if self._rest_bytes:
+                return text
         elif rows or total >= p:
             text += self._groups(p, rows=rows)
         ends = self.choice.ends if rows else None
@@ -336,11 +361,12 @@ class _Writer:
     def _in_runs(self, body: str) -> str:
         """`body` for each run of channels: from the first pixel on, with the run's weights."""
         c, m, s = self.choice, self.matrix, self.shape
+        again = "  in = rows[0];\n" if self.in_run else ""
         return (
             f"  const uint8_t *const weights = stream;\n  int8_t *const row = out;\n"
             f"  for (int32_t run = 0; run < {c.runs}; ++run) {{\n"
             f"  stream = weights + run * {m.main_bytes // c.runs};\n  out = row + run * {s.outputs // c.runs};\n"
-            f"  left = (end - begin) * {s.out_width};\n  y = begin;\n  x = 0;\n{body}  }}\n"
+            f"  left = (end - begin) * {s.out_width};\n  y = begin;\n  x = 0;\n{again}{body}  }}\n"
         )
 
     @property
@@ -356,7 +382,7 @@ class _Writer:
 
     def _gather(self, group: int, dst: str, *, rows: bool) -> str:
         s = self.shape
-        if s.is_pointwise and self.by_words and not rows:
+        if s.is_pointwise and self.by_words and (self.in_run or not rows):
             expand = self._expand(s.channels // 4, group, s.channels, group, "in", dst)
             return f"    {expand};\n    in += {group * s.channels};\n"
         source = "rows, first" if rows else "in"
@@ -393,22 +419,39 @@ class _Writer:
             c.channels, c.pixels, m.groups, m.operand, m.requant, 1 if s.plane > 1 else None, c.unroll,
             dual_issue=self.core.dual_issue, order="pixels", channel_stride=s.plane,
         )  # fmt: skip
+        rest = self._rest_bytes
         text = (
-            f"  while (left >= {c.pixels}) {{\n"
+            f"  while (left {'!= 0' if rest else f'>= {c.pixels}'}) {{\n"
             f"    uint8_t *top = columns;\n    int8_t *at = out;\n    const uint8_t *block = stream;\n"
             f"    for (; left >= {c.pixels} && top != columns + {self.group_bytes * c.tile}; left -= {c.pixels}) {{\n"
             f"{self._gather(c.pixels, 'top', rows=rows)}"
             f"      top += {self.group_bytes};\n      out += {c.pixels * s.pixel};\n    }}\n"
         )
+        if rest:
+            text += (
+                f"    uint8_t *end = top;\n    const int32_t apart = (int32_t)(out - at);\n"
+                f"    if (left < {c.pixels}) for (; left != 0; --left, end += {rest}, out += {s.pixel}) {{\n"
+                f"{self._gather(1, 'end', rows=rows)}    }}\n"
+            )
         if m.main_bytes:
-            name = self._add(gemm_function(self.prefix, main))
-            text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels * s.plane})\n"
+            text += f"    for (; block != stream + {m.main_bytes}; block += {main.stream_bytes}, at += {c.channels * s.plane}) {{\n"
             source = self._copy("block", main.stream_bytes) if c.weights == "block" else "block"
-            text += f"      {name}(columns, {source}, at, top, {s.pixel});\n"
+            text += f"      const uint8_t *weights = {source};\n{self._walks(main, 'weights')}    }}\n"
         if m.tail_channels:
-            name = self._add(gemm_function(self.prefix, replace(main, channels=m.tail_channels, unroll=min(8, c.unroll))))
-            text += f"    {name}(columns, block, at, top, {s.pixel});\n"
+            text += self._walks(replace(main, channels=m.tail_channels, unroll=min(8, c.unroll)), "block")
         return text + f"{self._sum(rows=rows, many=True)}  }}\n"
+
+    def _walks(self, block: GemmBlock, weights: str) -> str:
+        """C calls of a block over the pixel groups of a tile, and of one for single pixels over those left over."""
+        stride = self.shape.pixel
+        name = self._add(gemm_function(self.prefix, block))
+        if not self._rest_bytes:
+            return f"      {name}(columns, {weights}, at, top, {stride});\n"
+        one = self._add(gemm_function(self.prefix, replace(block, pixels=1, unroll=min(8, block.unroll))))
+        return (
+            f"      if (top != columns) {name}(columns, {weights}, at, top, {stride});\n"
+            f"      if (end != top) {one}(top, {weights}, at + apart, end, {stride});\n"
+        )
 
     def _finish(self, group: int) -> str:
         """C requantisation of the fallback: int32 tiles (block, pixel, channel) to int8 pixels."""

@@ -59,9 +59,11 @@ def pointwise_shared(
     choice: BlockChoice,
     *,
     row_form: bool = False,
+    together: bool = False,
     residual: AddLayer | None = None,
 ) -> MicroKernel | None:
-    """The kernel of a pointwise layer, with `row_form` by rows too; None for what the driver does not take.
+    """The kernel of a pointwise layer, with `row_form` by rows too (all of a call at once
+    where they lie `together`); None for what the driver does not take.
 
     With `residual` (as of `conv2d`) the driver is called for some pixels at a time, and what it has stored is summed after each call.
 
@@ -69,8 +71,8 @@ def pointwise_shared(
     """
     if not shape.is_pointwise or shape.planar or shape.channels < 4 or shape.outputs < CHANNELS:
         return None
-    together = shape.out_width * (1 if row_form else shape.out_height)
-    pixels = PIXELS if choice.pixels > 1 and together >= PIXELS else 1
+    least = shape.out_width * (1 if row_form else shape.out_height)
+    pixels = PIXELS if choice.pixels > 1 and least >= PIXELS else 1
     choice = replace(choice, channels=CHANNELS, pixels=pixels, tile=max(1, choice.tile), shared=True)
     matrix = _pack(shape, layer, choice)
     if matrix.requant.form is Form.ACCUMULATOR:
@@ -78,7 +80,7 @@ def pointwise_shared(
     block = GemmBlock(CHANNELS, pixels, matrix.groups, matrix.operand, matrix.requant, None, dual_issue=core.dual_issue)
     copied = {"flash": 0, "layer": len(matrix.stream), "block": block.stream_bytes}[choice.weights]
     added = residual_sum(name, residual, core) if residual is not None else None
-    *callees, whole, rows = _functions(name, block, core, fixed=choice.fixed, added=added)
+    *callees, whole, rows = _functions(name, block, core, fixed=choice.fixed, together=together, added=added)
     chunk = _chunk(shape, block, choice)
     return MicroKernel(
         name=whole.name,
@@ -122,7 +124,9 @@ def _chunk(shape: Conv2DShape, block: GemmBlock, choice: BlockChoice) -> int:
     return shape.out_height * shape.out_width if choice.weights == "layer" else -(-LEAST // (tile * shape.outputs)) * tile
 
 
-def _functions(name: str, block: GemmBlock, core: Core, *, fixed: bool, added: ResidualSum | None = None) -> tuple[CFunction, ...]:
+def _functions(
+    name: str, block: GemmBlock, core: Core, *, fixed: bool, together: bool = False, added: ResidualSum | None = None
+) -> tuple[CFunction, ...]:
     """Callees first; the whole layer last but one, then its rows."""
     made = [
         shared_gemm_function(name, block, fixed=fixed),
@@ -144,6 +148,8 @@ def _functions(name: str, block: GemmBlock, core: Core, *, fixed: bool, added: R
         f"  const tiny_gemm *g = packed;\n  for (; begin != end; ++begin, out += g->width * g->outputs)\n"
         f"    {driver.name}(*rows++, out, g->width, g, scratch, &form);\n"
     )
+    if together:
+        by_rows = f"  const tiny_gemm *g = packed;\n  {driver.name}(*rows, out, (uint32_t)(end - begin) * g->width, g, scratch, &form);\n"
     return (
         *made,
         driver,

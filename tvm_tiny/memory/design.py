@@ -27,8 +27,8 @@ class Design:
         Operators that are streamed, counted with the copies, all of `patches` as one.
     pairs : bool
         Streams use kernels of two rows at once where there are some.
-    taller : bool
-        Streams make several rows at once where the arena, as planned, leaves room for them.
+    strips : str
+        Whether streams make several rows at once, of `tvm_tiny.memory.stream_strips.STRIPS`.
     planar : bool
         Tensors between layers may lie in planes, which in-place rights that whole rows have may not survive.
     arena_bytes : int or None
@@ -39,7 +39,7 @@ class Design:
     patches: Patches | None = None
     segments: tuple[tuple[int, int], ...] = ()
     pairs: bool = False
-    taller: bool = False
+    strips: str = "none"
     planar: bool = True
     arena_bytes: int | None = field(default=None, compare=False)
 
@@ -66,7 +66,7 @@ class Design:
             first, last, grid = self.patches
             patches = {"operators": [first, last], "grid": list(grid)}
         segments = [list(s) for s in self.segments]
-        how = {"pairs": self.pairs, "taller": self.taller, "planar": self.planar, "bound": self.arena_bytes}
+        how = {"pairs": self.pairs, "strips": self.strips, "planar": self.planar, "bound": self.arena_bytes}
         return {"copies": list(self.copies), "patches": patches, "segments": segments, **how}
 
     @staticmethod
@@ -82,8 +82,8 @@ class Design:
             patches = data["patches"]
             grid = None if patches is None else (*patches["operators"], (patches["grid"][0], patches["grid"][1]))
             segments = tuple((int(a), int(b)) for a, b in data["segments"])
-            pairs, taller, planar = (bool(data[name]) for name in ("pairs", "taller", "planar"))
-            return Design(tuple(data["copies"]), grid, segments, pairs, taller, planar, data["bound"])
+            pairs, planar = (bool(data[name]) for name in ("pairs", "planar"))
+            return Design(tuple(data["copies"]), grid, segments, pairs, data["strips"], planar, data["bound"])
         except (KeyError, TypeError, ValueError, IndexError):
             raise OptionError("design is no point of a curve", remedy="give an entry of report.decisions['curve']['curve']") from None
 

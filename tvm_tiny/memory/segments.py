@@ -21,6 +21,7 @@ from tvm_tiny.memory.planner import DEFAULT_EFFORT, plan_memory
 from tvm_tiny.memory.rows import RowGraph, RowOp, layer_rights
 from tvm_tiny.memory.stream_scratch import Layout, place, regions_of
 from tvm_tiny.memory.streams import Stage, StreamedSegment, reordered, schedule
+from tvm_tiny.memory.strips import StripSegment, strip_regions
 
 Allowed = Callable[[int, int], bool]
 Weigh = Callable[[tuple[int, int], int], tuple[int, int]]
@@ -52,6 +53,8 @@ class Options:
         Rings, sums and kernel scratch of a segment are one buffer (`tvm_tiny.memory.stream_scratch`), which may slide under the input.
     scratch : callable
         Bytes of scratch that running an operator needs beyond rows (im2col, planes), by operator and whether it is streamed.
+    strip_scratch : callable
+        The same in strips.
     """
 
     layer_rights: tuple[str, ...] = LAYER_RIGHTS
@@ -63,6 +66,7 @@ class Options:
     align: int = 1
     one_scratch: bool = False
     scratch: Callable[[RowOp, bool], int] = lambda op, streamed: 0
+    strip_scratch: Callable[[RowOp, StripSegment], int] = lambda op, segment: 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Range:
     first: int
     last: int
     bytes: int
-    segment: StreamedSegment | None
+    segment: StreamedSegment | StripSegment | None
 
     @property
     def streamed(self) -> bool:
@@ -215,11 +219,12 @@ class Cutter:
     def _compute(self, first: int, last: int) -> Range | None:
         segment = self._segment(first, last)
         if segment is None:
-            return None if last - first > 1 or self._fetched(first, last) else self._range(first, last, None)
+            return None if last - first > 1 or self._fetched(first, last) else self.range_of(first, last, None)
         ways = [reordered(self.graph, segment, "prompt"), segment] if self.options.one_scratch else [segment]
-        return min((self._range(first, last, way) for way in ways), key=lambda part: part.bytes)
+        return min((self.range_of(first, last, way) for way in ways), key=lambda part: part.bytes)
 
-    def _range(self, first: int, last: int, segment: StreamedSegment | None) -> Range:
+    def range_of(self, first: int, last: int, segment: StreamedSegment | StripSegment | None) -> Range:
+        """Operators [first, last) run so."""
         buffers, step = range_step(self.graph, Range(first, last, 0, segment), self.options)
         live = [b for b in buffers if b.name in step.touches()]
         passing = sum(self.graph.tensors[t].nbytes for t in self._passing(first, last) if t not in self.options.external)
@@ -293,7 +298,7 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
         reads, writes = part.segment.inputs, part.segment.outputs
         pairs = part.segment.distances.items() if options.overlap else ()
         rights = tuple(Right(out, inp, "ascending", d) for (out, inp), d in pairs if inp not in options.external)
-        if options.one_scratch:
+        if options.one_scratch or isinstance(part.segment, StripSegment):
             layout = scratch_layout(graph, part.segment, ops, options)
             sizes = {f"{ops[0].name}.scratch": layout.nbytes}
             over = layout.distances.items() if options.overlap and layout.nbytes else ()
@@ -308,8 +313,11 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
     return touched + scratch, Step(name, reads, writes, tuple(b.name for b in scratch), rights)
 
 
-def scratch_layout(graph: RowGraph, segment: StreamedSegment, ops: Sequence[RowOp], options: Options) -> Layout:
+def scratch_layout(graph: RowGraph, segment: StreamedSegment | StripSegment, ops: Sequence[RowOp], options: Options) -> Layout:
     """Rings, sums and kernel scratch of a segment as one buffer."""
+    if isinstance(segment, StripSegment):
+        scratch = {op.name: options.strip_scratch(op, segment) for op in segment.ops}
+        return place(strip_regions(graph, segment, scratch), options.align)
     return place(regions_of(graph, segment, {op.name: options.scratch(op, True) for op in ops}), options.align)
 
 

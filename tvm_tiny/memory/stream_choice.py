@@ -5,7 +5,7 @@ Candidates are the partitions of least streamed work within a row of budgets fro
 is planned for real (offsets, kernel scratch estimated), its cycles estimated (`tvm_tiny.schedules.stream_costs`). The goals:
 
     speed      nothing is streamed
-    sram       the least arena, whatever the work; arenas within a fiftieth of it count as the least, and the least work among them is taken
+    sram       the least arena; arenas within a fiftieth of it count as the least, and the least work among them is taken
     balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within a
                tenth of the smallest
 With a budget, "balanced" is the least work that fits it; when none does, the smallest arena.
@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.rows import RowGraph, RowOp, RowTensor
 from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, least_peak, leaving, partitions, plan_partition
+from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.memory.tiny_rows import TinyRows
 from tvm_tiny.ops.graph import Node
 
@@ -99,7 +100,9 @@ class Costs:
     `constants(node)` is the bytes of a layer's constants, `reads(graph, op, node)` how often a stream reads them, and the bytes of each;
     `again` the instructions' worth of reading them again where operators take turns row by row; `cycles` those of an instruction.
     `in_place(node)` tells whether the whole-layer kernel of a window writes over its input.
-    `strip(node, rows)` is the scratch of a form that makes so many rows at once in a stream, for less work; 0 where there is none.
+    `strip(node, segment, j, graph)` is the scratch of operator j of a segment in strips, `over(node, rows)` whether a kernel of up to
+    `rows` rows can write over those it reads. `strip_work(graph, segment, nodes)` is the work of a segment in strips, `ring_work(graph,
+    ops, nodes)` through rings, `layers_work(graph, ops, nodes)` that of the same kernels layer by layer.
     """
 
     scratch: Callable[[Node, bool], int]
@@ -111,7 +114,11 @@ class Costs:
     reads: Callable[[RowGraph, RowOp, Node], tuple[int, int]] = lambda graph, op, node: (1, 0)
     again: Callable[[Sequence[tuple[int, int]]], float] = lambda parts: 0.0
     cycles: float = 1.0
-    strip: Callable[[Node, int], int] = lambda node, rows: 0
+    strip: Callable[[Node, StripSegment, int, RowGraph], int] = lambda node, segment, j, graph: 0
+    over: Callable[[Node, int], bool] = lambda node, rows: False
+    strip_work: Callable[[RowGraph, StripSegment, Sequence[Node]], float] = lambda graph, segment, nodes: 0.0
+    layers_work: Callable[[RowGraph, Sequence[RowOp], Sequence[Node]], float] = lambda graph, ops, nodes: 0.0
+    ring_work: Callable[[RowGraph, Sequence[RowOp], Sequence[Node]], float] = lambda graph, ops, nodes: 0.0
 
 
 def cutter_of(rows: TinyRows, costs: Costs) -> Cutter:
@@ -120,13 +127,23 @@ def cutter_of(rows: TinyRows, costs: Costs) -> Cutter:
 
     def scratch(op: RowOp, streamed: bool) -> int:
         node = nodes[op.name]
-        return costs.strip(node, op.group) or costs.paired(node) if streamed and op.group > 1 else costs.scratch(node, streamed)
+        return costs.paired(node) if streamed and op.group > 1 else costs.scratch(node, streamed)
 
-    return _cutter(rows.graph, _outside(rows), scratch)
+    def strip_scratch(op: RowOp, segment: StripSegment) -> int:
+        return costs.strip(nodes[op.name], segment, segment.ops.index(op), rows.graph)
+
+    return _cutter(rows.graph, _outside(rows), scratch, strip_scratch)
 
 
-def _cutter(graph: RowGraph, external: tuple[str, ...], scratch: Callable[[RowOp, bool], int]) -> Cutter:
-    return Cutter(graph, Options(("in-place", "ascending"), external=external, one_scratch=True, scratch=scratch, align=_ALIGN))
+def _cutter(
+    graph: RowGraph,
+    external: tuple[str, ...],
+    scratch: Callable[[RowOp, bool], int],
+    strip_scratch: Callable[[RowOp, StripSegment], int] = lambda op, segment: 0,
+) -> Cutter:
+    rights = ("in-place", "ascending")
+    options = Options(rights, external=external, one_scratch=True, scratch=scratch, strip_scratch=strip_scratch, align=_ALIGN)
+    return Cutter(graph, options)
 
 
 def grouped(rows: TinyRows, groups: Mapping[str, int]) -> TinyRows:

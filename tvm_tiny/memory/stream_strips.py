@@ -1,31 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streams of given ranges, and how many rows at once their operators make: as many as cost next to no memory.
+"""Streams of given ranges: through rings row by row, or in strips of several rows (`tvm_tiny.memory.strips`), of which height.
 
-Depthwise convolutions widen every row of their input once for each output row that reads it; several rows at once widen it less often, and
-what reads them finds its weights in the cache. They need taller rings, which cost nothing where another part of the network decides the
-arena.
+Taller strips read constants less often and fill the kernels' blocks better; they need more bytes while an operator works with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tvm_tiny.errors import OptionError
-from tvm_tiny.memory.rows import RowGraph
-from tvm_tiny.memory.segments import Options, Partition, Range, plan_partition, scratch_layout
-from tvm_tiny.memory.stream_choice import EFFORT, Choice, Costs, cutter_of, grouped, in_pairs, may_stream, with_rights
+from tvm_tiny.memory.segments import Cutter, Partition, Range, leaving, plan_partition
+from tvm_tiny.memory.stream_choice import EFFORT, Choice, Costs, cutter_of, in_pairs, may_stream, with_rights
+from tvm_tiny.memory.strips import StripSegment, in_strips
 from tvm_tiny.memory.tiny_rows import TinyRows
+from tvm_tiny.ops.graph import Node
 
-_MORE = 1.01  # of the arena, what more rows at once may make of it under "sram"
-_STRIPS = (8, 6, 4, 3, 2)  # rows at once
-_SHARES = ((1.0, False), (1.0, True), (0.5, True))
-"""How more rows at once are tried: with this share of the bytes that are left, and whether scratch must find room beside the inputs; what
-slides under them pushes them up, and the range before with them."""
+STRIPS = ("none", "tall", "within", "least")
+"""Streams go through rings; in strips as tall as the arena leaves room for, where that is less work; in strips of the fewest bytes that
+keep within the work allowed; in strips of the fewest bytes. Where one range decides the arena, the others are as tall as there is room."""
+
+_SURE = 0.9  # of the extra work allowed, what the estimate may be: it is some per cent of a network's off
+
+_MORE = 1.01  # of the arena, what taller strips may make of it
+_HEIGHTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)  # rows of the first operator's output
 
 
 def forced(
-    rows: TinyRows, segments: Sequence[tuple[int, int]], costs: Costs, arena: int | None = None, strips: int = 1, *, more: bool = False
+    rows: TinyRows,
+    segments: Sequence[tuple[int, int]],
+    costs: Costs,
+    arena: int | None = None,
+    strips: str | int = "none",
+    max_overhead: float = 0.1,
 ) -> Choice:
     """Exactly these ranges of operators [first, last), streamed; everything else layer by layer.
 
@@ -33,20 +40,18 @@ def forced(
     ----------
     arena : int, optional
         What the network may take.
-    strips : int
-        Rows at once, where an operator has such a form.
-    more : bool
-        As many of them as `arena` and a hundredth of it leave room for.
+    strips : str or int
+        Of `STRIPS`, or rows of the first operator's output at once.
+    max_overhead : float
+        Work that strips "within" may take beyond the same kernels layer by layer.
 
     Raises
     ------
     OptionError
         A range can't be streamed, or has several results.
     """
-    rows = in_pairs(rows, costs)
-    pairs = {op.name: op.group for op in rows.graph.ops}
-    rows = grouped(rows, pairs | {name: min(strips, high) for name, high in _heights(rows, costs).items()})
-    cutter = cutter_of(rows, costs)
+    paired = in_pairs(rows, costs)
+    cutter = cutter_of(paired, costs)
     ranges = []
     for first, last in segments:
         found = cutter.range(first, last)
@@ -56,81 +61,91 @@ def forced(
             )
         ranges.append(found)
     chosen: dict[str, Any] = {"segments": [list(s) for s in segments]}
-    if arena is not None and more:
-        ranges, arena = _in_strips(rows, ranges, arena, costs)
+    cut = _Cut(rows, paired, costs)
+    if isinstance(strips, int):
+        ranges = [min(cut.of_height(part, strips), key=lambda p: p.bytes, default=part) for part in ranges]
+    elif strips in ("within", "least"):
+        allowed = _SURE * max_overhead if strips == "within" else None
+        ranges = [cut.smallest(part, allowed) for part in ranges]
+        ranges, arena = cut.tall(ranges, cut.planned(ranges))
+    elif strips == "tall" and arena is not None:
+        ranges, arena = cut.tall(ranges, arena)
     return Choice(tuple(ranges), "forced", "asked for", chosen | ({"arena_bytes": arena} if arena is not None else {}))
 
 
-def _heights(rows: TinyRows, costs: Costs) -> dict[str, int]:
-    """Rows of the results of operators that can make several at once, by name."""
-    pairs = zip(rows.graph.ops, rows.nodes, strict=True)
-    return {op.name: rows.graph.tensors[op.output].height for op, node in pairs if costs.strip(node, 2)}
+class _Cut:
+    """A network whose streamed ranges are tried in strips."""
 
+    def __init__(self, rows: TinyRows, paired: TinyRows, costs: Costs) -> None:
+        self.rows, self.paired, self.costs = with_rights(rows, costs), paired, costs
+        self.cutter: Cutter = cutter_of(self.rows, costs)
+        self.able: dict[tuple[str, int], bool] = {}
 
-def _in_strips(rows: TinyRows, streamed: list[Range], arena: int, costs: Costs) -> tuple[list[Range], int]:
-    """The same ranges, their operators making more rows at once as far as the planned arena hardly grows; and that arena."""
-    rows = _with_in_place(rows, costs)
-    limit = int(arena * _MORE)
-    alone, covered = cutter_of(rows, costs), {i for r in streamed for i in range(r.first, r.last)}
-    layers = [r for i in range(len(rows.graph.ops)) if i not in covered and (r := alone.range(i, i + 1)) is not None]
-    for number, part in sorted(enumerate(streamed), key=lambda e: -sum(op.macs for op in rows.graph.ops[e[1].first : e[1].last])):
-        for share, beside in _SHARES:
-            tried = _more_rows(rows, part, (part.bytes + int(share * (limit - part.bytes)), beside), costs)
-            if tried is part:
-                continue
-            trial = [*streamed[:number], tried, *streamed[number + 1 :]]
-            needed = _planned(rows, sorted([*layers, *trial], key=lambda r: r.first), costs)
-            if needed <= limit:
-                streamed, arena = trial, max(arena, needed)
-                break
-    return streamed, arena
+    def of_height(self, part: Range, height: int) -> Iterator[Range]:
+        """The range in strips of so many rows, operators early or late, writing over their inputs or not: those that differ."""
+        graph, first, last = self.rows.graph, part.first, part.last
+        seen: list[StripSegment] = []
+        for late in (False, True):
+            bare = in_strips(graph, graph.ops[first:last], leaving(graph, first, last), height, late=late)
+            if bare is None:
+                return
+            able = [j for j, node in enumerate(self.rows.nodes[first:last]) if self._over(node, bare.most(j))]
+            for over in ((), able):
+                segment = in_strips(graph, bare.ops, bare.outputs, height, late=late, over=over)
+                if segment is not None and all((s.paces, s.over) != (segment.paces, segment.over) for s in seen):
+                    seen.append(segment)
+                    yield self.cutter.range_of(first, last, segment)
 
+    def _over(self, node: Node, rows: int) -> bool:
+        """Whether the operator's kernel of so many rows can write over what it reads, remembered."""
+        key = (node.name, rows)
+        if key not in self.able:
+            self.able[key] = self.costs.over(node, rows)
+        return self.able[key]
 
-def _with_in_place(rows: TinyRows, costs: Costs) -> TinyRows:
-    """`with_rights`, rows at once kept."""
-    return grouped(with_rights(rows, costs), {op.name: op.group for op in rows.graph.ops})
+    def candidates(self, part: Range) -> list[Range]:
+        """The range in strips of every height worth trying."""
+        op = self.rows.graph.ops[part.first]
+        height = self.rows.graph.tensors[op.inputs[0] if op.kind == "reduce" else op.output].height
+        return [found for rows in _HEIGHTS if rows <= height for found in self.of_height(part, rows)]
 
+    def smallest(self, part: Range, allowed: float | None) -> Range:
+        """The range in the fewest bytes with at most `allowed` extra work (None: any); where nothing keeps to that, of least work."""
+        found = [part, *self.candidates(part)]
+        if allowed is not None:
+            ops, nodes = self.paired.graph.ops[part.first : part.last], self.rows.nodes[part.first : part.last]
+            layers = self.costs.layers_work(self.paired.graph, ops, nodes)
+            direct = self.costs.layers_work(self.rows.graph, self.rows.graph.ops[part.first : part.last], nodes)
+            extra = {id(r): self.work(r) / (direct if isinstance(r.segment, StripSegment) else layers) - 1 for r in found}
+            found = [r for r in found if extra[id(r)] <= allowed] or [min(found, key=lambda r: extra[id(r)])]
+        return min(found, key=lambda r: r.bytes)
 
-def _planned(rows: TinyRows, ranges: Sequence[Range], costs: Costs) -> int:
-    """Bytes of the arena with these ranges."""
-    streamed = [r.segment for r in ranges if r.segment is not None]
-    groups = {op.name: op.group for segment in streamed for stage in segment.stages for op in stage.ops}
-    changed = grouped(rows, groups)
-    partition = Partition(tuple(ranges), max(r.bytes for r in ranges), cutter_of(changed, costs).options)
-    return plan_partition(changed.graph, partition, EFFORT / 4).arena_bytes
+    def tall(self, streamed: Sequence[Range], arena: int) -> tuple[list[Range], int]:
+        """The ranges in strips where those are less work, as tall as the planned arena hardly grows; and that arena."""
+        ranges, limit = list(streamed), int(arena * _MORE)
+        macs = [sum(op.macs for op in self.rows.graph.ops[r.first : r.last]) for r in ranges]
+        for number in sorted(range(len(ranges)), key=lambda n: -macs[n]):
+            part = ranges[number]
+            fitting = [r for r in self.candidates(part) if r.bytes <= max(limit, part.bytes) and self.work(r) < self.work(part)]
+            for tried in sorted(fitting, key=self.work):
+                trial = [*ranges[:number], tried, *ranges[number + 1 :]]
+                needed = self.planned(trial)
+                if needed <= limit:
+                    ranges, arena = trial, max(arena, needed)
+                    break
+        return ranges, arena
 
+    def work(self, part: Range) -> float:
+        """Estimated work of a streamed range."""
+        nodes = self.rows.nodes[part.first : part.last]
+        if isinstance(part.segment, StripSegment):
+            return self.costs.strip_work(self.rows.graph, part.segment, nodes)
+        return self.costs.ring_work(self.paired.graph, self.paired.graph.ops[part.first : part.last], nodes)
 
-def _more_rows(rows: TinyRows, part: Range, limit: tuple[int, bool], costs: Costs) -> Range:
-    """A range whose operators make more rows at once: as many for all as fit `limit` (bytes, and whether scratch lies beside the inputs),
-    then more for one after the other."""
-    ops = rows.graph.ops[part.first : part.last]
-    heights = {name: high for name, high in _heights(rows, costs).items() if name in {op.name for op in ops}}
-    best, groups = part, {op.name: op.group for op in rows.graph.ops}
-
-    def fitting(trial: Mapping[str, int]) -> Range | None:
-        graph = grouped(rows, trial)
-        cutter = cutter_of(graph, costs)
-        found = cutter.range(part.first, part.last)
-        if found is None or found.segment is None or found.bytes > limit[0]:
-            return None
-        return found if not limit[1] or _beside(graph.graph, found, cutter.options) <= limit[0] else None
-
-    whole = [{**groups, **{name: min(count, high) for name, high in heights.items()}} for count in _STRIPS if heights]
-    alone = [[(op.name, n) for n in _STRIPS if n <= heights[op.name]] for op in sorted(ops, key=lambda op: -op.macs) if op.name in heights]
-    for trial in whole:
-        if (found := fitting(trial)) is not None:
-            best, groups = found, trial
-            break
-    for choices in alone:
-        for name, n in choices:
-            if n > groups[name] and (found := fitting({**groups, name: n})) is not None:
-                best, groups = found, {**groups, name: n}
-                break
-    return best
-
-
-def _beside(graph: RowGraph, part: Range, options: Options) -> int:
-    """Bytes of a streamed range, inputs and scratch beside each other."""
-    assert part.segment is not None
-    inputs = sum(graph.tensors[t].nbytes for t in part.segment.inputs if t not in options.external)
-    return inputs + scratch_layout(graph, part.segment, graph.ops[part.first : part.last], options).nbytes
+    def planned(self, streamed: Sequence[Range]) -> int:
+        """Bytes of the arena with these ranges."""
+        covered = {i for r in streamed for i in range(r.first, r.last)}
+        layers = [r for i in range(len(self.rows.graph.ops)) if i not in covered and (r := self.cutter.range(i, i + 1)) is not None]
+        ranges = tuple(sorted([*layers, *streamed], key=lambda r: r.first))
+        partition = Partition(ranges, max(r.bytes for r in ranges), self.cutter.options)
+        return plan_partition(self.paired.graph, partition, EFFORT / 4).arena_bytes
