@@ -25,8 +25,8 @@ from tvm_tiny.memory.program import model_info
 from tvm_tiny.ops import add
 
 OWN = ROOT / "examples/fashion_mnist/fashion_mnist_int8.tflite"
-FEW = [frozenset[str](), frozenset(OPTIONAL), frozenset({"stream-rows"}), frozenset({"in-place", "remove-constant-channels"})]
-LARGE = ("mcunetv2_large", "mcunet_vww_80")  # one input instead of three, and on the emulator only some combinations
+NONE = frozenset(OPTIONAL)
+LARGE = ("mcunetv2_large", "mcunet_vww_80")  # one input instead of three
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
@@ -125,14 +125,14 @@ def check_model(path: Path, disabled: frozenset[str], rng: np.random.Generator) 
 
 
 @pytest.mark.host_cc
-@pytest.mark.parametrize("disabled", FEW[1:3], ids=named)
+@pytest.mark.parametrize("disabled", [NONE, frozenset({"stream-rows"})], ids=named)
 def test_own_model_under_some_combinations(disabled: frozenset[str], rng: np.random.Generator) -> None:
     check_model(OWN, disabled, rng)
 
 
 @needs_shared
 @pytest.mark.host_cc
-@pytest.mark.parametrize("disabled", [FEW[1]], ids=named)
+@pytest.mark.parametrize("disabled", [NONE], ids=named)
 @pytest.mark.parametrize("path", shared_models("tflite/kws*.tflite") + shared_models("layers/vww_layer[26].tflite"), ids=lambda p: p.stem)
 def test_some_shared_models(path: Path, disabled: frozenset[str], rng: np.random.Generator) -> None:
     check_model(path, disabled, rng)
@@ -152,7 +152,7 @@ def test_shared_models_under_every_combination(path: Path, board: str | None, rn
     inputs = _inputs(path, rng, 1 if path.stem in LARGE else 3)
     oracle = Oracle(path.read_bytes())
     wanted = [oracle.run(*sample) for sample in inputs]
-    for name, model in Combinations(path, board).models(FEW if board and path.stem in LARGE else EVERY):
+    for name, model in Combinations(path, board).models(EVERY):
         (_same_on_board if board else _same_on_host)(name, model, inputs, wanted)
 
 
