@@ -287,6 +287,9 @@ def _rescaled(attrs: registry.Attrs, value: str) -> str:
 
 def _mul(layer: Layer, core: Core) -> RowKernel:
     _, _, width, channels = layer.shapes[-1]
+    if 1 in layer.constants:
+        product = f"(a - ({layer.attrs['a_zp']})) * (b - ({layer.attrs['b_zp']}))"
+        return _of_two(layer, "mul_constant", _rescaled(layer.attrs, product))
     per_channel = layer.shapes[1] != layer.shapes[0]
     made = gate_mul(f"{PREFIX}mul", width, channels, mul_rule.layer_of(layer, 0), core) if per_channel else None
     if made is not None:
@@ -298,6 +301,42 @@ def _mul(layer: Layer, core: Core) -> RowKernel:
         f"    for (int32_t c = 0; c < {channels}; ++c, ++i) out[i] = {_rescaled(layer.attrs, product)};\n  }}\n"
     )
     return RowKernel(*_function("mul", body))
+
+
+def _extreme(layer: Layer, _core: Core) -> RowKernel:
+    larger = layer.op == "tiny.maximum"
+    return _of_two(layer, "maximum" if larger else "minimum", f"(int8_t)(a {'>' if larger else '<'} b ? a : b)")
+
+
+def _prelu(layer: Layer, _core: Core) -> RowKernel:
+    a = layer.attrs
+    below = {**a, "multiplier": a["slope_multiplier"], "shift": a["slope_shift"]}
+    value, product = f"a - ({a['x_zp']})", f"(a - ({a['x_zp']})) * (b - ({a['slope_zp']}))"
+    return _of_two(layer, "prelu", f"a >= {a['x_zp']} ? {_rescaled(a, value)} : {_rescaled(below, product)}")
+
+
+def _of_two(layer: Layer, stem: str, result: str) -> RowKernel:
+    """An expression of an element `a` and one of another row, or of a constant a channel, `b`."""
+    _, _, width, channels = layer.shapes[-1]
+    constant = layer.constants.get(1)
+    packed = b"" if constant is None else np.broadcast_to(constant.reshape(-1), (channels,)).tobytes()
+    other = "rows[1][i]" if constant is None else f"((const {constant.dtype.name}_t *)packed)[c]"
+    body = (
+        f"  for (int32_t x = 0, i = 0; x < {width}; ++x) {{\n    for (int32_t c = 0; c < {channels}; ++c, ++i) {{\n"
+        f"      const int32_t a = rows[0][i], b = {other};\n      out[i] = {result};\n    }}\n  }}\n"
+    )
+    return RowKernel(*_function(stem, body), packed=packed)
+
+
+def _pad(layer: Layer, _core: Core) -> RowKernel:
+    """Channels around those of every pixel."""
+    before, after, value = layer.attrs["before"][3], layer.attrs["after"][3], layer.attrs["value"]
+    (_, _, width, channels), wide = layer.shapes[0], layer.shapes[-1][3]
+    parts = [f"    memset(out, {value}, {before}u);\n"] if before else []
+    parts.append(f"    memcpy(out + {before}, rows[0] + x * {channels}, {channels}u);\n")
+    parts += [f"    memset(out + {before + channels}, {value}, {after}u);\n"] if after else []
+    body = f"  for (int32_t x = 0; x < {width}; ++x, out += {wide}) {{\n{''.join(parts)}  }}\n"
+    return RowKernel(*_function("pad_channels", body))
 
 
 def _table(layer: Layer, _core: Core) -> RowKernel:
@@ -393,7 +432,11 @@ _MAKERS: dict[str, Callable[[Layer, Core], RowKernel]] = {
     "tiny.conv2d": _conv2d,
     "tiny.depthwise_conv2d": _depthwise,
     "tiny.add": _add,
+    "tiny.maximum": _extreme,
+    "tiny.minimum": _extreme,
     "tiny.mul": _mul,
+    "tiny.pad": _pad,
+    "tiny.prelu": _prelu,
     "tiny.lookup": _table,
     "tiny.requantize": _table,
     "tiny.avg_pool2d": _pool,

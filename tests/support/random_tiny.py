@@ -10,6 +10,7 @@ from tvm import relax
 from tests.support.tiny_builder import TinyBuilder
 from tvm_tiny.ops import add as add_op
 from tvm_tiny.ops.mul import quantize_params as mul_params
+from tvm_tiny.ops.prelu import quantize_params as prelu_params
 
 
 class RandomNet:
@@ -92,6 +93,22 @@ class RandomNet:
             return self.b.call("lookup", x, self.b.rng.integers(-128, 128, 256).astype("int8"))
         return self.b.call("requantize", x, x_zp=-3, y_zp=9, multiplier=1518500250, shift=self.draw(st.integers(-2, 1)))
 
+    def by_channel(self, x: relax.Expr) -> relax.Var:
+        """A function with a constant a channel, the larger (smaller) of two tensors, or more channels."""
+        depth, kind = self._size(x)[2], self.draw(st.sampled_from(["prelu", "mul", "maximum", "minimum", "both", "pad"]))
+        numbers = self.b.rng.integers(-128, 128, self.draw(st.sampled_from([(depth,), (1, 1, depth), (1,)]))).astype("int8")
+        if kind == "pad":
+            before, after = self.draw(st.integers(0, 3)), self.draw(st.integers(0, 3))
+            return self.b.call("pad", x, before=[0, 0, 0, before], after=[0, 0, 0, after], value=-5)
+        if kind == "both":
+            return self.b.call(self.draw(st.sampled_from(["maximum", "minimum"])), self.b.depthwise(x, 3), x)
+        if kind == "prelu":
+            return self.b.call(
+                "prelu", x, numbers, x_zp=-3, slope_zp=9, y_zp=4, **prelu_params(0.1, 0.01, self.draw(st.sampled_from([0.05, 0.3])))
+            )
+        scaling = {"a_zp": 3, "b_zp": -7, "y_zp": 1, **mul_params(0.1, 0.1, 0.9)} if kind == "mul" else {}
+        return self.b.call(kind, x, numbers, **scaling)
+
     def end(self, x: relax.Expr) -> relax.Var:
         h, w, _ = self._size(x)
         if self.draw(st.booleans()):
@@ -105,5 +122,8 @@ def tiny_chains(draw: st.DrawFn, least: int = 2, most: int = 5, more: tuple[str,
     net = RandomNet(draw)
     x: relax.Expr = net.b.x
     for _ in range(draw(st.integers(least, most))):
-        x = getattr(net, draw(st.sampled_from(["conv", "conv", "depthwise", "residual", "residual", "product", "pool", "table", *more])))(x)
+        x = getattr(
+            net,
+            draw(st.sampled_from(["conv", "conv", "depthwise", "residual", "residual", "product", "pool", "table", "by_channel", *more])),
+        )(x)
     return net.b.finish(net.end(x) if draw(st.booleans()) else x)

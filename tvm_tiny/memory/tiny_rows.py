@@ -21,7 +21,8 @@ from tvm_tiny.ops.registry import TensorInfo
 
 ALIASES = frozenset({"reshape"})
 _KERNEL_AXES = {"conv2d": 1, "depthwise_conv2d": 0}  # where (kh, kw) stand in the shape of the weights
-_ELEMENTWISE = frozenset({"add", "mul", "lookup", "requantize"})
+_ELEMENTWISE = frozenset({"add", "lookup", "maximum", "minimum", "mul", "prelu", "requantize"})
+_WITH_CONSTANT = frozenset({"maximum", "minimum", "mul", "prelu"})  # that take one number a channel, known beforehand
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,24 @@ def row_op(
         return _window(name, op, attrs, attrs["kernel"], inputs, output, macs)
     if op == "mean":
         return _mean(name, attrs, infos[0].shape, inputs, output, macs)
-    if op in _ELEMENTWISE and _row_by_row(activations, computed, op):
+    return _of_elements(name, op, attrs, infos, inputs, output, computed, macs)
+
+
+def _of_elements(
+    name: str,
+    op: str,
+    attrs: Mapping[str, Any],
+    infos: Sequence[TensorInfo],
+    inputs: tuple[str, ...],
+    output: str,
+    computed: Sequence[bool],
+    macs: int,
+) -> RowOp | None:
+    """Functions of single elements, and channels put around those of every pixel."""
+    activations = [i for i, c in zip(infos, computed, strict=True) if c]
+    if op == "pad" and not any((*attrs["before"][:3], *attrs["after"][:3])):
+        return RowOp(name, "rows", inputs, output, pointwise=True)
+    if op in _ELEMENTWISE and _row_by_row(infos, computed, op):
         same = tuple(i for i, info in enumerate(activations) if info.shape == activations[0].shape)
         return RowOp(name, "rows", inputs, output, macs=macs, in_place=same, pointwise=True)
     return None
@@ -154,13 +172,15 @@ def _mean(name: str, attrs: Mapping[str, Any], shape: Sequence[int], inputs: tup
     return RowOp(name, "rows", inputs, output, macs=macs) if axes == [2] and attrs["keepdims"] else None
 
 
-def _row_by_row(activations: Sequence[TensorInfo], computed: Sequence[bool], op: str) -> bool:
-    """Operands of equal shape; for a product the second may be one value a channel (squeeze-and-excite)."""
+def _row_by_row(infos: Sequence[TensorInfo], computed: Sequence[bool], op: str) -> bool:
+    """Operands of equal shape; the second may be one constant a channel, or of a product a computed one (squeeze-and-excite)."""
     if op in ("lookup", "requantize"):
-        return len(activations) == 1
-    if len(activations) != 2 or not all(computed):
+        return sum(computed) == 1
+    first, second = infos[0].shape, infos[1].shape
+    if not computed[1]:
+        return op in _WITH_CONSTANT and int(np.prod(second)) == (second[-1] if second else 1) and (second or (1,))[-1] in (1, first[3])
+    if not all(computed) or op == "prelu":
         return False
-    first, second = activations[0].shape, activations[1].shape
     return first == second or (op == "mul" and second == (1, 1, 1, first[3]) and first[1] > 1)
 
 
