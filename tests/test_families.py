@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,7 @@ from tests.support.guarded import GuardedModel
 from tests.support.oracle import Oracle
 from tests.support.tflite_graphs import GraphBuilder
 
-EMULATED = (
-    "decoder",
-    "grouped",
-    "dilated",
-    "bilinear",
-    "attention",
-    "slopes",
-)  # by default, on one core; the others and another core in the slow tests
+EMULATED = ("decoder", "grouped", "dilated", "bilinear", "attention", "slopes", "by index", "reductions")  # by default, on one core
 DEEP = ("decoder", "dilated", "parts")
 
 
@@ -225,11 +219,13 @@ NETWORKS: dict[str, Callable[[GraphBuilder], int | list[int]]] = {
 }
 
 
-def model_of(name: str) -> bytes:
-    """The network's file."""
+def model_of(*names: str) -> bytes:
+    """The file of a network, or of several side by side."""
     b = GraphBuilder()
-    outputs = NETWORKS[name](b)
-    return b.output(*([outputs] if isinstance(outputs, int) else outputs)).bytes()
+    for name in names:
+        outputs = NETWORKS[name](b)
+        b.output(*([outputs] if isinstance(outputs, int) else outputs))
+    return b.bytes()
 
 
 def samples(model: tvm_tiny.CompiledModel, rng: np.random.Generator) -> list[list[np.ndarray]]:
@@ -250,9 +246,9 @@ def test_on_the_host(name: str, goal: str, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.qemu
-@pytest.mark.parametrize("name", EMULATED)
-def test_on_an_emulated_m7(name: str, rng: np.random.Generator) -> None:
-    check_on_board(name, "mps2_an500", rng)
+def test_on_an_emulated_m7(rng: np.random.Generator) -> None:
+    """Side by side in one network, so that one firmware is built."""
+    check_on_board(model_of(*EMULATED), "mps2_an500", rng, disable=["order-ops"])
 
 
 @pytest.mark.slow
@@ -260,13 +256,12 @@ def test_on_an_emulated_m7(name: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("board", ["mps2_an500", "mps2_an386"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_on_emulated_cores(name: str, board: str, rng: np.random.Generator) -> None:
-    check_on_board(name, board, rng)
+    check_on_board(model_of(name), board, rng)
 
 
-def check_on_board(name: str, board: str, rng: np.random.Generator) -> None:
+def check_on_board(data: bytes, board: str, rng: np.random.Generator, **options: Any) -> None:
     """Every output bit the reference interpreter's."""
-    data = model_of(name)
-    model, oracle = tvm_tiny.build(data, board=board, name="net"), Oracle(data)
+    model, oracle = tvm_tiny.build(data, board=board, name="net", **options), Oracle(data)
     drawn = samples(model, rng)
     found = model.run([{t.name: x for t, x in zip(model.inputs, sample, strict=True)} for sample in drawn])
     for ours, sample in zip(found, drawn, strict=True):
