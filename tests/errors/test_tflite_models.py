@@ -65,6 +65,12 @@ def test_unsupported_and_custom_operators_at_once() -> None:
     )
 
 
+def test_what_to_do_instead_is_said() -> None:
+    b = GraphBuilder()
+    b.output(b.op("LOG_SOFTMAX", [b.input(SHAPE)], b.tensor(SHAPE, 16 / 256, 127, name="a")))
+    assert "operator 0 LOG_SOFTMAX (a): the operator is not supported; end the model with SOFTMAX, or before it" in refused(b)
+
+
 def test_float_model() -> None:
     b = GraphBuilder()
     b.output(b.op("RELU", [b.input(SHAPE, None, dtype="float32")], b.tensor(SHAPE, dtype="float32")))

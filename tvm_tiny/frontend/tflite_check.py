@@ -25,6 +25,8 @@ _INSTEAD = {
     ("CUSTOM 'ethos-u'", "CUSTOM 'edgetpu"): "the model was compiled for an accelerator: give the file from before that",
     ("CUSTOM 'Signal",): "compute the features in the application; compile the network behind them",
     ("CUSTOM 'Flex",): "convert again without SELECT_TF_OPS",
+    ("LOG_SOFTMAX",): "end the model with SOFTMAX, or before it: the order of the classes is the same",
+    ("L2_NORMALIZATION",): "end the model before it, and normalise in the application",
     ("CAST",): "keep one dtype from the input to the output",
 }
 _DTYPE_REMEDY = {
