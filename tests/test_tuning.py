@@ -229,6 +229,17 @@ def test_inexact_crashing_and_hanging_candidates_are_refused_not_timed(tmp_path:
 
 
 @pytest.mark.qemu
+def test_candidates_that_no_image_holds_together_are_measured_in_several(tmp_path: Path) -> None:
+    """Two megabytes of constants each, four of flash."""
+    func = first_layer()
+    good = Candidate.of(rules.default_schedule(func, M7).mod["main"])
+    padded = [replace(good, packed=good.packed + bytes([i]) * (1 << 21)) for i in range(3)]
+    found = Bench(find_board("mps2_an500"), "none", tmp_path).measure(Case.of(Layer.of(func)), padded)
+    assert [m.status for m in found] == ["ok"] * 3
+    assert found[0].cycles > 0
+
+
+@pytest.mark.qemu
 def test_kernels_that_are_called_part_by_part_are_measured_whole(tmp_path: Path) -> None:
     """A pointwise layer is a TIR loop over strips: loop and calls are the candidate."""
     b = TinyBuilder((1, 16, 16, 8))

@@ -27,6 +27,7 @@ from tvm_tiny.tuning.runner import Conditions
 
 _HERE = Path(__file__).parent
 _GUARD = 64
+_HARNESS = 65536  # bytes: more than the harness and the gaps between candidates take
 _SHARE = 4  # candidates of an image where several emulators take part: what one has to give back when it is lost
 _ATTEMPTS = 4  # emulators that may be lost over the same image: it is never its fault
 Result = TypeVar("Result")
@@ -90,18 +91,25 @@ class Bench:
         def measure_some(objects: dict[int, Path]) -> dict[int, Measurement]:
             results: dict[int, Measurement] = {}
             with ThreadPoolExecutor(self.jobs) as pool:
-                shares = self._shares(list(objects))
+                shares = self._shares(case, {i: len(candidates[i].packed) + measure_objects([o]).flash for i, o in objects.items()})
                 for found in pool.map(lambda share: self._on_any(lambda e: self._measure(e, case, candidates, objects, share)), shares):
                     results |= found
             return results
 
         return measure_distinct(self.objects, candidates, measure_some)
 
-    def _shares(self, numbers: list[int]) -> list[list[int]]:
-        """What goes into each image."""
-        alone = self.jobs == 1 and self.fleet is None
-        size = max(1, len(numbers) if alone else min(_SHARE, -(-len(numbers) // self.jobs)))
-        return [numbers[at : at + size] for at in range(0, len(numbers), size)]
+    def _shares(self, case: Case, flash: dict[int, int]) -> list[list[int]]:
+        """What goes into each image: no more than its memory holds, given every candidate's bytes."""
+        alone, region = self.jobs == 1 and self.fleet is None, self.board.region("text")
+        size = max(1, len(flash) if alone else min(_SHARE, -(-len(flash) // self.jobs)))
+        assert region is not None, self.board.name
+        room = region.size - _HARNESS - sum(a.nbytes for row in (*case.inputs, case.expected) for a in row)
+        shares: list[list[int]] = []
+        for number, nbytes in flash.items():
+            if not shares or len(shares[-1]) == size or sum(flash[i] for i in shares[-1]) + nbytes > room:
+                shares.append([])
+            shares[-1].append(number)
+        return shares
 
     def _on_any(self, work: Callable[[Emulator], Result]) -> Result:
         if self.fleet is None:
