@@ -156,6 +156,20 @@ def test_shared_models_under_every_combination(path: Path, board: str | None, rn
         (_same_on_board if board else _same_on_host)(name, model, inputs, wanted)
 
 
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("board", [pytest.param(None, marks=pytest.mark.host_cc), pytest.param("mps2_an500", marks=pytest.mark.qemu)])
+@pytest.mark.parametrize("path", shared_models("tflite/*.tflite"), ids=lambda p: p.stem)
+def test_shared_models_in_the_least_memory(path: Path, board: str | None, rng: np.random.Generator) -> None:
+    """All passes, and all but one, at the goal that rows, strips and patches are chosen most for."""
+    inputs = _inputs(path, rng, 1 if path.stem in LARGE else 3)
+    oracle = Oracle(path.read_bytes())
+    wanted = [oracle.run(*sample) for sample in inputs]
+    every = [frozenset[str](), *(frozenset({name}) for name in OPTIONAL)]
+    for name, model in Combinations(path, board, optimize="sram").models(every):
+        (_same_on_board if board else _same_on_host)(name, model, inputs, wanted)
+
+
 @pytest.mark.slow
 @pytest.mark.qemu
 @pytest.mark.parametrize("goal", ["balanced", "sram"])
