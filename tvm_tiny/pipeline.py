@@ -37,7 +37,7 @@ from tvm_tiny.search import Allowed, search
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records, load_records
 
-CODE_BUDGET = 32_250  # estimated bytes of kernels and entry, good to one and a half per cent: below 32 KB
+CODE_BUDGET = 32_400  # estimated bytes of kernels and entry, good to about a per cent: below 32 KB
 
 
 @dataclass(frozen=True)
