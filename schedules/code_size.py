@@ -19,7 +19,7 @@ from tvm_ffi import structural_walk
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import Core
-from tvm_tiny.schedules.microkernels.depthwise_groups import MOST_TAPS
+from tvm_tiny.schedules.microkernels.depthwise_groups import MOST_TAPS, row_groups
 from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE, UNROLL, multiple_of
 from tvm_tiny.schedules.stream_costs import CACHE_BYTES, LINE_BYTES, LINE_CYCLES
 from tvm_tiny.target import TinyTarget
@@ -32,7 +32,7 @@ BYTES_PER_CALL, BYTES_OF_ENTRY = 34, 150
 _BYTES_PER_KERNEL = 13  # a function of loops around one call
 _BYTES_PER_BLOCK = 40  # a call of a block from a layer's loops
 _LOOP_KERNEL = 110
-_DRIVERS = {"gemm_driver": 436, "depthwise_strips": 462, "stream": 376}
+_DRIVERS = {"gemm_driver": 436, "depthwise_strips": 410, "stream": 376, "depthwise_blank": 12}
 """Bytes of C functions that are the same in every network, by the stem of their names."""
 _ASSEMBLY = re.compile(r'^\s*"([^".:]+)\\n"$', re.MULTILINE)
 _LOW, _ANY = r"(?:r[0-7])", r"(?:r\d+|lr|sp)"
@@ -52,16 +52,14 @@ def lost_cycles(layer: Layer, rule: str, core: Core) -> float:
 
     Fitted to layers measured on the emulated cores: convolutions lose the padding of their sums and a little a block and a group of
     pixels, in the form for sums of any length also the loops; depthwise layers a little for each row and group of
-    outputs; convolutions by Winograd the algorithm.
+    outputs, less in the form for rows of their width; convolutions by Winograd the algorithm.
     """
     if not layer.small_code:
         return 0.0
     if rule == "winograd":
         return (0.22 if core.dual_issue else 0.45) * layer.macs + _read_again(layer, core)
     if layer.op == "tiny.depthwise_conv2d":
-        _, height, width, channels = layer.shapes[-1]
-        shifts = 0.0 if layer.short_code or layer.macs > MOST_TAPS * height * width * channels else 0.6 if core.dual_issue else 1.1
-        return (45 if layer.by_rows else 20) * height * channels + shifts * height * width * channels + 0.12 * layer.macs
+        return _lost_depthwise(layer, core)
     if layer.op == "tiny.dense":
         return 0.4 * layer.macs
     terms, (_, height, width, outputs) = math.prod(layer.shapes[1][1:]), layer.shapes[-1]
@@ -70,12 +68,32 @@ def lost_cycles(layer: Layer, rule: str, core: Core) -> float:
     triples = height * -(-width // 3) if layer.by_rows else -(-height * width // 3)
     padding = 24 * (groups - terms / 4) * (0.52 if core.dual_issue else 1.0)
     block = padding + (10 if core.dual_issue else 14)
+    if groups <= LONGEST:  # own code of short sums has more pixels together
+        block += 0.4 * max(0, terms - 20) if core.dual_issue else (1.0 if layer.by_rows else 0.6) * terms
     if not layer.short_code or groups > LONGEST:
         whole, pairs = divmod(groups, UNROLL)
         loops = (whole > 1) + (pairs > MULTIPLE)
         block += (5 * whole + 2.5 * pairs + 8 * loops + 10) if core.dual_issue else (7 * whole + 3.5 * pairs + 16)
     gathered = 0 if layer.shapes[1][1:3] == (1, 1) else 9 * terms if layer.shapes[0][3] % 4 else 2 * terms
     return triples * (50 + gathered + -(-outputs // 2) * block) + _read_again(layer, core)
+
+
+def _lost_depthwise(layer: Layer, core: Core) -> float:
+    """Cycles a depthwise layer loses in shared code: for each row of a channel, group of outputs, output too many, turn of a loop of kernel
+    rows, and pixel that rows made one by one read."""
+    (_, height, width, channels), (kh, kw, _) = layer.shapes[-1], layer.shapes[1]
+    stride, dilation = tuple(layer.attrs["strides"]), tuple(layer.attrs.get("dilation", (1, 1)))
+    made = row_groups(width, (kh, kw), stride, dilation, dual_issue=core.dual_issue, fixed=bool(layer.short_code))
+    if made is None:  # it has code of its own in every form
+        return 0.0
+    over, sy, read = kh * kw * (made.outputs - width), stride[0], kh * layer.shapes[0][2] if layer.by_rows else 0
+    turns = (18 if core.dual_issue and sy > 1 else 10) * made.groups * (kh // 2) * made.looped
+    shifts = 0.0 if layer.short_code or kh * kw > MOST_TAPS else (0.6 if core.dual_issue else 1.1) * made.outputs
+    if core.dual_issue:
+        row = 15.5 * made.groups - 24 + 20 * sy + 0.55 * over + 0.3 * read
+    else:
+        row = 40 * made.groups - 35 + 25 * sy + 2.5 * over + 0.5 * read
+    return (row + turns + shifts + (15 if layer.by_rows else 0)) * height * channels
 
 
 def _read_again(layer: Layer, core: Core) -> float:

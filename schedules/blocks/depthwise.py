@@ -9,7 +9,7 @@ from tvm import tirx
 
 from tvm_tiny.schedules.blocks.base import Block, Meaning, address, block
 from tvm_tiny.schedules.blocks.tir import halfword, load, loop, nest, operand, requantised, store, sums_of, wide
-from tvm_tiny.schedules.microkernels.depthwise_block import DepthwiseBlock, depthwise_function
+from tvm_tiny.schedules.microkernels.depthwise_block import DepthwiseBlock, depthwise_function, rows_and_planes
 
 
 def depthwise(prefix: str, shape: DepthwiseBlock, rows: int) -> Block:
@@ -18,7 +18,7 @@ def depthwise(prefix: str, shape: DepthwiseBlock, rows: int) -> Block:
     Operands: `planes` int16 (planes, rows, columns), `stream` int32 (planes, words), `y` int8 (rows, width, planes).
     """
     meaning = depthwise_meaning(shape, rows)
-    count = tirx.const(rows, "uint32")
+    count = tirx.const(rows_and_planes(shape, rows, shape.planes), "uint32")
     return block(
         depthwise_function(prefix, shape),
         meaning,

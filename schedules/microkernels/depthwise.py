@@ -16,7 +16,7 @@ import numpy as np
 from ..requantize_forms import Form, find_form
 from . import reference
 from .c_source import CFunction, function_name
-from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy, may_go_together
+from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy, may_go_together, rows_and_planes
 from .depthwise_shared import SharedWriter
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
@@ -69,7 +69,8 @@ class DepthwiseChoice:
     shared : bool
         Use the code that serves layers of every geometry (`depthwise_shared`), where it exists.
     fixed : bool
-        Of shared code: that of layers of the same shift, an instruction less an output where the kernel has few taps.
+        Of shared code: that of layers of the same shift, an instruction less an output where the kernel has few taps, and of rows of
+        the same width, where that is faster.
     """
 
     pixels: int | None = None
@@ -294,12 +295,12 @@ class _PlaneWriter:
     def _outputs(self, plane: str, channel: str, indent: int, planes: int) -> str:
         """Blocks of all output channels of `planes` input channels."""
         m = self.shape.outputs // self.shape.channels
-        block = replace(self.block, planes=planes if m == 1 else 1, plane_bytes=self.plane.plane_bytes)
+        block = replace(self.block, planes=self.shape.planes if m == 1 else 1, plane_bytes=self.plane.plane_bytes)
         name = self._add(depthwise_function(self.prefix, block))
         pad, bytes_ = " " * indent, block.stream_bytes
         if m == 1:
-            step = bytes_ * planes
-            return f"{pad}{name}({plane}, stream, out + {channel}, (uint32_t)count);\n{pad}stream += {step};\n"
+            count = f"(uint32_t)count{f' | {rows_and_planes(block, 0, planes)}u' if block.planes > 1 else ''}"
+            return f"{pad}{name}({plane}, stream, out + {channel}, {count});\n{pad}stream += {bytes_ * planes};\n"
         return (
             f"{pad}for (int32_t m = 0; m < {planes * m}; ++m, stream += {bytes_})\n"
             f"{pad}  {name}((const uint8_t *){plane} + m / {m} * {self.plane.plane_bytes}, stream,"

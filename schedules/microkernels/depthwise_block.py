@@ -45,7 +45,7 @@ class DepthwiseBlock:
         Outputs computed together.
     dual_issue : bool
     planes, plane_bytes : int
-        Channels of one call: planes lie `plane_bytes` apart, parameters and outputs follow one another.
+        Channels of one call, at most: planes lie `plane_bytes` apart, parameters and outputs follow one another.
     copied : bool
         A channel's parameters are copied to the stack before its outputs: for flash that costs a wait at every read.
     together : int
@@ -117,21 +117,33 @@ def weight_pairs(taps: int, stride: int, dilation: int) -> tuple[tuple[int, int]
 
 
 def depthwise_function(prefix: str, block: DepthwiseBlock) -> CFunction:
-    """Emit `static void f(const void *plane, const void *w, int8_t *y, uint32_t rows)`: `rows` >= 1 output rows of one channel."""
+    """Emit `static void f(const void *plane, const void *w, int8_t *y, uint32_t rows)`: `rows` >= 1 output rows.
+
+    Of a block of several planes `rows` also says how many, in its upper half (`rows_and_planes`).
+    """
     name = function_name(prefix, "depthwise", block)
     parameters = ("const void *plane", "const void *w", "int8_t *y", "uint32_t rows")
     return naked_function(name, parameters, _assembly(block), _portable(block))
 
 
+def rows_and_planes(block: DepthwiseBlock, rows: int, planes: int) -> int:
+    """The last argument of a block function: below 65,536 rows of as many planes."""
+    return rows | planes << 16 if block.planes > 1 else rows
+
+
 @lru_cache(maxsize=256)
 def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
     frame = _STACK_COPY + block.stream_bytes if block.copied else _STACK_W
-    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{frame}", f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]"]
+    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{frame}", *_counts(block), f"str r2, [sp, #{_STACK_Y}]", f"str r3, [sp, #{_STACK_ROWS}]"]
     if block.planes > 1:
-        lines += [f"mov r4, #{block.planes}", f"str r4, [sp, #{_STACK_PLANES}]"]
         lines += [f"str r{i}, [sp, #{_STACK_START + 4 * n}]" for n, i in enumerate((0, 2, 3))]
     lines += ["3:", *copy_lines(block, _STACK_W, _STACK_COPY), *(_rows_together(block) if block.together > 1 else _rows_one_by_one(block))]
     return (*lines, *_next_plane(block), f"add sp, sp, #{frame}", "pop {r4-r11, pc}")
+
+
+def _counts(block: DepthwiseBlock) -> list[str]:
+    """Rows and planes apart."""
+    return ["lsr r4, r3, #16", "uxth r3, r3", f"str r4, [sp, #{_STACK_PLANES}]"] if block.planes > 1 else []
 
 
 def _rows_one_by_one(block: DepthwiseBlock) -> list[str]:
@@ -314,10 +326,11 @@ def _portable(block: DepthwiseBlock) -> str:
     (kh, kw), pairs = block.kernel, block.pairs
     where = ", ".join(f"{4 * i + 2 * pairs[i].index(tap)}" for tap in range(kw) for i in [next(j for j, p in enumerate(pairs) if tap in p)])
     constants = tuple(f"(int32_t)tiny_load(constants + {4 * i})" for i in range(block.requant.words))
+    counts = "  const uint32_t planes = rows >> 16;\n  rows &= 0xffff;\n" if block.planes > 1 else ""
     return (
         f"  static const uint8_t where[{kw}] = {{{where}}};\n"
-        f"  const uint8_t *weights = w;\n"
-        f"  for (uint32_t p = 0; p < {block.planes}u; ++p, weights += {block.stream_bytes}, ++y) {{\n"
+        f"  const uint8_t *weights = w;\n{counts}"
+        f"  for (uint32_t p = 0; p < {'planes' if block.planes > 1 else '1u'}; ++p, weights += {block.stream_bytes}, ++y) {{\n"
         f"    const uint8_t *constants = weights + {4 * (1 + kh * len(pairs))};\n"
         f"    const uint8_t *row = (const uint8_t *)plane + p * {block.plane_bytes}u;\n"
         f"    int8_t *to = y;\n"

@@ -63,7 +63,7 @@ class SharedWriter:
         half = layer.x_zero_point & 0xFFFF
         own = {"channels": shape.channels, "padding": half << 16 | half, "height": shape.height, "top": shape.padding[0]}
         fields = _table(found, function.name, block, plane, {**own, "window": shape.plane_rows(1), "strip": strip})
-        sizes = "+".join(f"1x{size}" for size in found.sizes)
+        sizes = "+".join(f"1x{size}" for size in found.sizes if size)
         return SharedWriter(shape, sizes, 4 * (plane.plane_bytes + words_beyond(found, block)), [function, spread, driver], fields)
 
     def form(self, name: str, *, rows: bool) -> CFunction:

@@ -24,7 +24,7 @@ def random_shared(name: str, rng: np.random.Generator, core: Core) -> tuple[Micr
     rows = rng.random() < 0.5
 
     def make(name: str, shape: DepthwiseShape, layer: LayerParameters, core: Core, *, choice: DepthwiseChoice | None) -> MicroKernel:
-        shared = replace(choice or DepthwiseChoice(), shared=True, fixed=layer.x_zero_point % 2 == 0)
+        shared = replace(choice or DepthwiseChoice(), shared=True, fixed=bool(rng.integers(2)))
         kernel = depthwise(name, shape, layer, core, choice=shared, row_form=rows)
         return by_rows(kernel, shape.stride[0], shape.padding[0], 2) if rows else kernel
 
@@ -59,7 +59,9 @@ def test_layers_of_different_size_share_everything_but_their_table(rng: np.rando
     assert sources[0] == sources[1] == sources[2]
 
 
-def of_width(name: str, width: int, kernel: int, stride: int, core: Core, rng: np.random.Generator) -> tuple[MicroKernel, np.ndarray]:
+def of_width(
+    name: str, width: int, kernel: int, stride: int, core: Core, rng: np.random.Generator, fitted: bool
+) -> tuple[MicroKernel, np.ndarray]:
     """A layer of `width` outputs a row, some of whose padding is to the left."""
     height, channels, left = int(rng.integers(1, 4)), int(rng.choice([4, 5, 7, 8])), int(rng.integers(0, kernel))
     size = [(n - 1) * stride + kernel for n in (height, width)]
@@ -67,16 +69,17 @@ def of_width(name: str, width: int, kernel: int, stride: int, core: Core, rng: n
     shape = DepthwiseShape(size[0], size[1] - padding[1], channels, channels, (kernel, kernel), (stride, stride), padding)
     layer = random_parameters(random_weights((kernel, kernel, channels), rng), True, rng)
     layer = replace(layer, x_zero_point=int(rng.choice([-128, 127, 3])))
-    made = depthwise(name, shape, layer, core, choice=DepthwiseChoice(shared=True))
+    made = depthwise(name, shape, layer, core, choice=DepthwiseChoice(shared=True, fixed=fitted))
     return made, random_input(made.input_shape, rng)
 
 
 @pytest.mark.qemu
 @pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4"])
 def test_rows_of_every_width(mcpu: str, rng: np.random.Generator, tmp_path: Path) -> None:
-    """Groups of both sizes, an output too many or none, words read beyond the last row, in both ways into planes."""
+    """Groups of both sizes or of one that fits, an output too many or none, words read beyond the last row, in both ways into planes."""
     geometry = [(width, kernel, stride) for kernel in (3, 5, 7) for stride in (1, 2) for width in (1, 2, 3, 5, 6, 7, 10, 11, 13)]
-    cases = [of_width(f"dw{i}", *each, Core.of(mcpu), rng) for i, each in enumerate(geometry)]
+    every = [(*each, fitted) for each in geometry for fitted in (False, True)]
+    cases = [of_width(f"dw{i}", *each[:3], Core.of(mcpu), rng, each[3]) for i, each in enumerate(every)]
     cases = [(kernel, x) for kernel, x in cases if kernel.choices["operand"] == "planes"]
     assert len(cases) > 20
     assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)
