@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -224,12 +224,26 @@ def named_by_content(functions: Sequence[CFunction]) -> tuple[list[CFunction], d
     renamed: dict[str, str] = {}
     result = []
     for function in functions:
-        text = _substitute(function.source, renamed)
-        stem = re.sub(r"_([0-9a-f]{8}|[0-9a-f]{10})$", "", function.name.removeprefix(PREFIX))
-        digest = hashlib.sha256(_substitute(text, {function.name: "@"}).encode()).hexdigest()[:10]
-        renamed[function.name] = f"{PREFIX}{stem}_{digest}"
-        result.append(CFunction(renamed[function.name], _substitute(text, renamed)))
+        used = tuple((name, renamed[name]) for name in _names(function.source) if name in renamed)
+        result.append(_named(function, used))
+        renamed[function.name] = result[-1].name
     return result, renamed
+
+
+@lru_cache(maxsize=4096)
+def _names(text: str) -> tuple[str, ...]:
+    """What a text names that is renamed, each once."""
+    return tuple(dict.fromkeys(re.findall(rf"\b{PREFIX}\w+", text)))
+
+
+@lru_cache(maxsize=4096)
+def _named(function: CFunction, used: tuple[tuple[str, str], ...]) -> CFunction:
+    """A function under the name of its text, in which other functions were renamed: (old, new)."""
+    text = _substitute(function.source, dict(used))
+    stem = re.sub(r"_([0-9a-f]{8}|[0-9a-f]{10})$", "", function.name.removeprefix(PREFIX))
+    digest = hashlib.sha256(_substitute(text, {function.name: "@"}).encode()).hexdigest()[:10]
+    name = f"{PREFIX}{stem}_{digest}"
+    return CFunction(name, _substitute(text, {**dict(used), function.name: name}))
 
 
 def _substitute(text: str, names: Mapping[str, str]) -> str:

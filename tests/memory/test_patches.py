@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +24,7 @@ from tvm_tiny.memory.patches import (
     check_patch_stage,
     has_empty_tiles,
     patch_stage,
+    patch_stages,
     stage_distance,
     tile_distance,
     tile_plan,
@@ -206,3 +207,18 @@ def stage_is_safe(graph: RowGraph, stage: PatchStage, distance: int) -> bool:
         for number, rows in enumerate(stage.rows)
         for later in stage.rows[number:]
     )
+
+
+def test_all_grids_at_once_are_those_made_one_by_one() -> None:
+    graph = RowGraph(
+        {"x": RowTensor("x", 11, 7, 3), "a": RowTensor("a", 11, 7, 4), "y": RowTensor("y", 6, 4, 5)},
+        (
+            RowOp("conv", "window", ("x",), "a", rows=Axis(3, 1, 1), columns=Axis(3, 1, 1), macs=900),
+            RowOp("pool", "window", ("a",), "y", rows=Axis(3, 2, 1), columns=Axis(3, 2, 1), macs=300),
+        ),
+        ("x",),
+        ("y",),
+    )
+    one_by_one = [patch_stage(graph, 0, 2, (down, across)) for down in range(1, 9) for across in range(1, 9)]
+    assert list(patch_stages(graph, 0, 2, 8)) == list({stage.grid: stage for stage in one_by_one}.values())
+    assert list(patch_stages(replace(graph, outputs=("a", "y")), 0, 2, 8)) == []

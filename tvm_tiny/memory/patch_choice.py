@@ -19,6 +19,7 @@ from tvm_tiny.memory.patches import (
     can_patch,
     has_empty_tiles,
     patch_stage,
+    patch_stages,
     stage_distance,
     tile_plan,
 )
@@ -220,17 +221,9 @@ def _stages(rows: TinyRows, max_overhead: float, *, fetch: bool) -> Iterator[Pat
     for last in range(first + 1, len(graph.ops) + 1):
         if graph.ops[last - 1].kind not in ("window", "rows"):
             return
-        if not can_patch(graph, first, last):
-            continue
-        seen = set()
-        for down in range(1, _MOST_TILES + 1):
-            for across in range(1, _MOST_TILES + 1):
-                stage = patch_stage(graph, first, last, (down, across))
-                if stage.grid in seen or stage.grid == (1, 1):
-                    continue
-                seen.add(stage.grid)
-                if stage.macs - stage.whole_macs <= max_overhead * total and not has_empty_tiles(graph, stage):
-                    yield stage
+        for stage in patch_stages(graph, first, last, _MOST_TILES):
+            if stage.grid != (1, 1) and stage.macs - stage.whole_macs <= max_overhead * total and not has_empty_tiles(graph, stage):
+                yield stage
 
 
 class _LayerWork:

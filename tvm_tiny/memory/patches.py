@@ -100,12 +100,33 @@ def patch_stage(graph: RowGraph, first: int, last: int, grid: tuple[int, int]) -
     """
     if not can_patch(graph, first, last):
         raise ValueError(f"operators {first}..{last - 1} can't be computed in patches")
+    out = graph.tensors[graph.ops[last - 1].output]
+    rows = _cut(graph, first, last, _tiles(out.height, grid[0]), True)
+    return _stage(graph, first, last, rows, _cut(graph, first, last, _tiles(out.width, grid[1]), False))
+
+
+def patch_stages(graph: RowGraph, first: int, last: int, most: int) -> Iterator[PatchStage]:
+    """`patch_stage` of every grid of up to `most` tiles down and across, each once; nothing where there is none."""
+    if not can_patch(graph, first, last):
+        return
+    out = graph.tensors[graph.ops[last - 1].output]
+    cuts: list[list[tuple[Spans, ...]]] = []
+    for along_rows, size in ((True, out.height), (False, out.width)):  # as many tiles are the same tiles
+        tiles = {len(t): t for t in (_tiles(size, count) for count in range(1, most + 1))}
+        cuts.append([_cut(graph, first, last, t, along_rows) for t in tiles.values()])
+    for rows in cuts[0]:
+        for columns in cuts[1]:
+            yield _stage(graph, first, last, rows, columns)
+
+
+def _cut(graph: RowGraph, first: int, last: int, tiles: Sequence[Interval], along_rows: bool) -> tuple[Spans, ...]:
+    return tuple(_spans(graph, graph.ops[first:last], tile, along_rows) for tile in tiles)
+
+
+def _stage(graph: RowGraph, first: int, last: int, rows: tuple[Spans, ...], columns: tuple[Spans, ...]) -> PatchStage:
     ops = graph.ops[first:last]
-    out = graph.tensors[ops[-1].output]
-    rows = tuple(_spans(graph, ops, tile, True) for tile in _tiles(out.height, grid[0]))
-    columns = tuple(_spans(graph, ops, tile, False) for tile in _tiles(out.width, grid[1]))
     macs = sum(patched_macs(graph, op, rows, columns) for op in ops)
-    return PatchStage(first, last, out.name, rows, columns, macs, sum(op.macs for op in ops))
+    return PatchStage(first, last, ops[-1].output, rows, columns, macs, sum(op.macs for op in ops))
 
 
 def _tiles(size: int, count: int) -> list[Interval]:
