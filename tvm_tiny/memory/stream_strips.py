@@ -116,7 +116,8 @@ class _Cut:
             ops, nodes = self.paired.graph.ops[part.first : part.last], self.rows.nodes[part.first : part.last]
             layers = self.costs.layers_work(self.paired.graph, ops, nodes)
             direct = self.costs.layers_work(self.rows.graph, self.rows.graph.ops[part.first : part.last], nodes)
-            extra = {id(r): self.work(r) / (direct if isinstance(r.segment, StripSegment) else layers) - 1 for r in found}
+            # Poolings of one element are no work at all.
+            extra = {id(r): self.work(r) / ((direct if isinstance(r.segment, StripSegment) else layers) or 1.0) - 1 for r in found}
             found = [r for r in found if extra[id(r)] <= allowed] or [min(found, key=lambda r: extra[id(r)])]
         return min(found, key=lambda r: r.bytes)
 
