@@ -109,3 +109,18 @@ def test_a_stream_without_work_is_built() -> None:
     model = tvm_tiny.build(mod, "c", name="net", optimize="sram")
     image = np.arange(832).astype(np.int8).reshape(1, 8, 13, 8)
     np.testing.assert_array_equal(HostModel(model)(image)[0], image)
+
+
+@pytest.mark.parametrize("dilation", [120, 130])
+def test_windows_taller_than_tables_can_say_are_not_streamed(dilation: int, rng: np.random.Generator) -> None:
+    """Dilated windows over time: a row of the output reads 241 rows of the input, or 261."""
+    b = TinyBuilder((1, 700, 1, 4))
+    x = b.conv(b.x, 8)
+    weight = b.rng.integers(-127, 128, (8, 3, 1, 8)).astype(np.int8)
+    x = b.conv(x, 8, weight=weight, dilation=[dilation, 1], padding=[0, 0, 0, 0])
+    mod = b.finish(b.conv(x, 4))
+    kinds = {op.kind for op in rows_of(mod).graph.ops}
+    assert ("whole" in kinds) == (2 * dilation + 1 > 255)
+    model = tvm_tiny.build(mod, "c", name="net", optimize="sram")
+    image = rng.integers(-128, 128, (1, 700, 1, 4)).astype(np.int8)
+    np.testing.assert_array_equal(HostModel(model)(image)[0], evaluate(mod, image)[0])

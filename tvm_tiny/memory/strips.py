@@ -26,6 +26,8 @@ from tvm_tiny.memory.rows import RowGraph, RowOp
 from tvm_tiny.memory.stream_scratch import Freed, Part, Use
 from tvm_tiny.memory.streams import SUM_BYTES
 
+MOST_OPERATORS = 254  # the tables in C number them with a byte, and 255 is none (`tvm_tiny.schedules.strips`)
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -138,7 +140,7 @@ class StripSegment:
 def in_strips(
     graph: RowGraph, ops: Sequence[RowOp], outputs: Sequence[str], rows: int, *, late: bool = False, over: Collection[int] = ()
 ) -> StripSegment | None:
-    """Operators `ops` in strips of `rows` rows of the first one's output; None where they keep no common pace.
+    """Operators `ops` in strips of `rows` rows of the first one's output; None where they keep no common pace, or are too many.
 
     Parameters
     ----------
@@ -152,7 +154,7 @@ def in_strips(
     """
     ops = tuple(replace(op, group=1) for op in ops)
     shifts = _shifts(graph, ops, late)
-    if shifts is None:
+    if shifts is None or len(ops) > MOST_OPERATORS:
         return None
     divides, first = [divide for divide, _ in shifts], shifts[0][1]
     step = rows * divides[0]

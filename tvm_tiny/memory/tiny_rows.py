@@ -2,7 +2,8 @@
 """Rows of a network in tiny form: every `tiny.*` node as an operator on rows (`tvm_tiny.memory.rows`), where it is one.
 
 A tensor (1, H, W, C) in NHWC is H rows of W pixels; any other is one row. `tiny.reshape` is another name of the same tensor. What can't
-be computed row by row (dense layers, softmax, float islands, other layouts, broadcasts that are not per channel) is of kind "whole".
+be computed row by row (dense layers, softmax, float islands, other layouts, broadcasts that are not per channel, windows and tensors taller
+than the tables in the generated C can say) is of kind "whole".
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tvm_tiny.ops.registry import TensorInfo
 ALIASES = frozenset({"reshape"})
 _KERNEL_AXES = {"conv2d": 1, "depthwise_conv2d": 0}  # where (kh, kw) stand in the shape of the weights
 _ELEMENTWISE = frozenset({"add", "lookup", "maximum", "minimum", "mul", "prelu", "requantize"})
+_MOST_READ = 255  # rows a window spans, and from one window to the next: bytes in C (`tvm_tiny.schedules.stream`, `strips`)
+_MOST_HEIGHT = 65535  # rows are counted with 16 bits there
 _WITH_CONSTANT = frozenset({"maximum", "minimum", "mul", "prelu"})  # that take one number a channel, known beforehand
 
 
@@ -94,10 +97,16 @@ def _op(tiny: TinyGraph, node: Node, names: Mapping[relax.Var, str], tensors: Ma
     if node.op and agree and len(set(inputs)) == len(inputs):
         infos = [TensorInfo(tiny.shape(a), str(a.ty.dtype)) for a in node.args]
         found = row_op(name, node.op, node.attrs, infos, inputs, output, [isinstance(a, relax.Var) for a in node.args])
-        if found is not None:
+        if found is not None and _can_be_counted(found, tensors):
             return found
     macs = registry.get(node.op).macs([tiny.shape(a) for a in node.args], node.attrs) if node.op else 0
     return RowOp(name, "whole", tuple(dict.fromkeys(inputs)), output, macs=macs)
+
+
+def _can_be_counted(op: RowOp, tensors: Mapping[str, RowTensor]) -> bool:
+    """Whether its numbers fit the tables of the generated C."""
+    window = max(op.rows.extent, op.rows.stride) if op.kind == "window" else 0
+    return window <= _MOST_READ and all(tensors[t].height <= _MOST_HEIGHT for t in (*op.inputs, op.output))
 
 
 def _shape_of(tensor: RowTensor) -> tuple[int, int, int]:
