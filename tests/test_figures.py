@@ -40,6 +40,11 @@ def test_the_pictures_are_those_of_the_kept_figures(tmp_path: Path) -> None:
     assert all("<svg" in text for text in drawn.values())
 
 
+def test_goals_take_no_more_memory_than_those_that_want_less() -> None:
+    for row in figures.read()[1]:
+        assert row.arena["sram"] <= row.arena["balanced"] <= row.arena["speed"], row.model
+
+
 @needs_shared
 @pytest.mark.qemu
 def test_the_kept_figures_are_what_is_measured() -> None:

@@ -217,10 +217,11 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
 
 
 def _heights(design: Design, goal: str) -> list[Design]:
-    """Streams in strips: of the fewest bytes, and of those that keep within the work allowed; otherwise as tall as the arena allows."""
+    """Streams as tall as the arena allows, rings where those are better; for the least arena also strips of the fewest bytes, and of those
+    that keep within the work allowed."""
     if not design.segments:
         return [design]
-    return [replace(design, strips=strips) for strips in (("within", "least") if goal == "sram" else ("tall",))]
+    return [replace(design, strips=strips) for strips in (("within", "least", "tall") if goal == "sram" else ("tall",))]
 
 
 def _point(design: Design, module: tvm.IRModule) -> Point:
@@ -257,14 +258,19 @@ def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) ->
 
 
 def _least(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
-    """The least arena, of those at which streams take no more than `max_overhead` longer, unless that doubles it."""
+    """The least arena, of those that `_spends_little`, unless that doubles it."""
     points = [p for p in points if options.budget is None or p.arena_bytes <= options.budget] or points
     best, reason = pick(_sorted(points), options)
-    within = [p for p in points if p.streaming <= options.max_overhead and p.arena_bytes <= _DOUBLE * best.arena_bytes]
-    if best.streaming <= options.max_overhead or not within:
+    within = [p for p in points if _spends_little(p, options) and p.arena_bytes <= _DOUBLE * best.arena_bytes]
+    if _spends_little(best, options) or not within:
         return best, reason
     best, reason = pick(_sorted(within), options)
     return best, f"{reason} at which streams take at most {options.max_overhead:.0%} longer"
+
+
+def _spends_little(p: Point, options: StreamOptions) -> bool:
+    """Streams take no more than `max_overhead` longer than their kernels layer by layer, or the network no more than layer by layer."""
+    return min(p.streaming, p.overhead) <= options.max_overhead
 
 
 def _tell(points: Sequence[Point], best: Point, reason: str) -> None:
