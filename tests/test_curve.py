@@ -107,11 +107,13 @@ def test_a_design_survives_json() -> None:
 
 @needs_shared
 def test_sram_takes_no_more_than_balanced() -> None:
-    """Streams are built in strips of the fewest bytes, and of those that keep within the work allowed."""
+    """Streams are built as under balanced, in strips of the fewest bytes, and in those that keep within the work allowed."""
     path = SHARED / "models/tflite/person_detect.tflite"
     sram, balanced = (tvm_tiny.build(path, "c -mcpu=cortex-m7", name="net", optimize=goal) for goal in ("sram", "balanced"))
     assert sram.workspace_size <= balanced.workspace_size
-    assert {p["strips"] for p in sram.report.decisions["curve"]["curve"] if p["segments"]} == {"within", "least"}
+    tried = {p["strips"] for p in sram.report.decisions["curve"]["curve"] if p["segments"]}
+    assert len(tried) > 1
+    assert tried <= {"within", "least", "tall"}
 
 
 def test_only_what_may_win_is_built() -> None:

@@ -200,3 +200,12 @@ def test_step_names_are_distinct() -> None:
     buffers, steps = chain(4, 3, 5)
     with pytest.raises(ValueError, match="step names must be distinct"):
         plan_memory(buffers, [Step("op", s.reads, s.writes) for s in steps])
+
+
+def test_bytes_lost_to_alignment_are_no_bound_where_there_are_several_memories() -> None:
+    """Two single bytes at even offsets: three bytes in one memory, two in two."""
+    buffers = [Buffer("x", 1, "input", align=2, keep=True), Buffer("y", 1, "output", align=2)]
+    steps = [Step("s", ("x",), ("y",))]
+    assert plan_memory(buffers, steps).lower_bound == 3
+    plan = plan_memory(buffers, steps, (Region("tcm", 1, cost=1), Region("sram", 8, cost=3)))
+    assert (plan.arena_bytes, plan.lower_bound, plan.optimal) == (2, 2, True)

@@ -65,13 +65,13 @@ def _shared_span(right: Right, out: int, inp: int, grain: int) -> int:
     return max(out, inp)
 
 
-def lower_bound(buffers: Sequence[Buffer], steps: Sequence[Step], pairs: Sequence[Pair]) -> int:
+def lower_bound(buffers: Sequence[Buffer], steps: Sequence[Step], pairs: Sequence[Pair], regions: int = 1) -> int:
     """Bytes no plan can go below: for each step, the live bytes less the most that its rights let coincide.
 
     All offsets are multiples of the smallest alignment there is, so of the buffers that lie one above the other all but the
-    topmost take up multiples of it.
+    topmost take up multiples of it: in one region, as each of several has a topmost of its own.
     """
-    grain = min((b.align if b.offset is None else 1 for b in buffers), default=1)
+    grain = min((b.align if b.offset is None else 1 for b in buffers), default=1) if regions == 1 else 1
     shared: dict[int, list[Pair]] = {}
     for pair in pairs:
         if pair.rights:

@@ -65,7 +65,7 @@ def _best_plan(buffers: tuple[Buffer, ...], steps: tuple[Step, ...], regions: tu
             used = {r.name: alone.used.get(r.name, 0) for r in regions}
             return replace(alone, regions=regions, used=used)
     pairs = conflicts(buffers, steps)
-    floor = lower_bound(buffers, steps, pairs)
+    floor = lower_bound(buffers, steps, pairs, len(regions))
     load = traffic(buffers, steps)
     start = greedy.place(buffers, pairs, regions, load)
     if sum(greedy.used_bytes(buffers, start, regions).values()) == floor and len(regions) == 1:
