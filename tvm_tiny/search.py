@@ -188,7 +188,7 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
     points: list[Point] = []
     built: dict[Design, tuple[tvm.IRModule, Trail, dict[Decision, None]]] = {}
     failed: list[MemoryDoesNotFitError] = []
-    for design in [d for each in designs(mod, options, allowed) for d in _heights(each, options.goal)]:
+    for design in [d for each in designs(mod, options, allowed) for d in heights(each, options.goal)]:
         for variant in (design, replace(design, planar=False)):
             try:
                 with collecting() as told:
@@ -216,7 +216,7 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
     return module.with_attr(CURVE_ATTR, json.dumps(text)), trail
 
 
-def _heights(design: Design, goal: str) -> list[Design]:
+def heights(design: Design, goal: str) -> list[Design]:
     """Streams as tall as the arena allows, rings where those are better; for the least arena also strips of the fewest bytes, and of those
     that keep within the work allowed."""
     if not design.segments:

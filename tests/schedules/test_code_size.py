@@ -83,7 +83,8 @@ def test_what_layers_lose(core: Core) -> None:
     each = [layer("tiny.conv2d", *short), layer("tiny.conv2d", *long), layer("tiny.conv2d", *short, short=True)]
     per_mac = [lost_cycles(one, "conv2d", core) / one.macs for one in each]
     assert [one.macs for one in each[:2]] == [8 * 16 * 64, 64 * 16 * 64]
-    assert per_mac[1] < 0.25 < per_mac[2] < per_mac[0]
+    most = 0.2 if core.dual_issue else 0.25  # on a Cortex-M4 sums of up to 64 have blocks of more pixels in code of their own
+    assert per_mac[1] < most < per_mac[2] < per_mac[0]
     assert lost_cycles(layer("tiny.conv2d", *odd), "conv2d", core) > lost_cycles(each[1], "conv2d", core)
     assert lost_cycles(replace(each[0], small_code=frozenset()), "conv2d", core) == 0
     assert lost_cycles(layer("tiny.depthwise_conv2d", (1, 8, 8, 64), (3, 3, 64), (1, 8, 8, 64)), "depthwise", core) > 0
