@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,17 +19,29 @@ if TYPE_CHECKING:
 
 
 def _addition(cv: Converter, expr: relax.Expr, result: Result) -> relax.Expr | None:
+    return _of_two(cv, "tiny.add" if op_name(expr) == "relax.add" else "tiny.sub", add.quantize_params, expr, result)
+
+
+def _product(cv: Converter, expr: relax.Expr, result: Result) -> relax.Expr | None:
+    return _of_two(cv, "tiny.mul", mul.quantize_params, expr, result)
+
+
+def _squared_difference(cv: Converter, expr: relax.Expr, result: Result) -> relax.Expr | None:
+    difference = cv.view.definition(expr.args[0])
+    if op_name(difference) != "relax.subtract":
+        return None
+    return _of_two(cv, "tiny.squared_difference", squared_difference.quantize_params, difference, result)
+
+
+def _of_two(
+    cv: Converter, name: str, quantize_params: Callable[[float, float, float], dict[str, int]], expr: relax.Call, result: Result
+) -> relax.Expr | None:
+    """The operator `name` on the two arguments of `expr`; with one constant number it has 256 results, which are a table."""
     a, b = (cv.activation(arg) for arg in expr.args)
     if a is None or b is None:
         return None
-    params = add.quantize_params(a.quant.real_scale, b.quant.real_scale, result.quant.real_scale)
-    name = "tiny.add" if op_name(expr) == "relax.add" else "tiny.sub"
-    zero_points = {"a_zp": a.quant.zp, "b_zp": b.quant.zp, "rounding": cv.rounding}
-    return _of_two(cv, name, a, b, {**zero_points, **params, **result.attrs()})
-
-
-def _of_two(cv: Converter, name: str, a: Dequantized, b: Dequantized, attrs: dict[str, object]) -> relax.Expr:
-    """An operator on two values; with one constant number it has 256 results, which are a table."""
+    params = quantize_params(a.quant.real_scale, b.quant.real_scale, result.quant.real_scale)
+    attrs = {"a_zp": a.quant.zp, "b_zp": b.quant.zp, "rounding": cv.rounding, **params, **result.attrs()}
     for value, number in ((a, b), (b, a)):
         if not is_constant(number.value) or constant(number.value).size > 1 or is_constant(value.value):
             continue
@@ -39,27 +52,6 @@ def _of_two(cv: Converter, name: str, a: Dequantized, b: Dequantized, attrs: dic
         scales = {"x_scale": value.quant.real_scale, "y_scale": attrs["y_scale"], "source": attrs["source"]}
         return registry.call("tiny.lookup", cv.value(value.value), relax.const(registry.get(name).numpy(*operands, **attrs)), **scales)
     return registry.call(name, cv.value(a.value), cv.value(b.value), **attrs)
-
-
-def _product(cv: Converter, expr: relax.Expr, result: Result) -> relax.Expr | None:
-    a, b = (cv.activation(arg) for arg in expr.args)
-    if a is None or b is None:
-        return None
-    params = mul.quantize_params(a.quant.real_scale, b.quant.real_scale, result.quant.real_scale)
-    zero_points = {"a_zp": a.quant.zp, "b_zp": b.quant.zp, "rounding": cv.rounding}
-    return _of_two(cv, "tiny.mul", a, b, {**zero_points, **params, **result.attrs()})
-
-
-def _squared_difference(cv: Converter, expr: relax.Expr, result: Result) -> relax.Expr | None:
-    difference = cv.view.definition(expr.args[0])
-    if op_name(difference) != "relax.subtract":
-        return None
-    a, b = (cv.activation(arg) for arg in difference.args)
-    if a is None or b is None:
-        return None
-    params = squared_difference.quantize_params(a.quant.real_scale, b.quant.real_scale, result.quant.real_scale)
-    zero_points = {"a_zp": a.quant.zp, "b_zp": b.quant.zp, "rounding": cv.rounding}
-    return _of_two(cv, "tiny.squared_difference", a, b, {**zero_points, **params, **result.attrs()})
 
 
 def _prelu(cv: Converter, expr: relax.Expr, result: Result) -> relax.Expr | None:
