@@ -86,18 +86,25 @@ class ApplySchedules:
         Bytes that code (estimated) and constants may take together; met the same way.
     records : Records, optional
         Tuning records; where one fits a layer and the memory beside it, it decides the kernel.
+    arena : int, optional
+        What no kernel's scratch should make the arena exceed; where it is None, what streams or patches were chosen for.
     """
 
     def __init__(
-        self, target: str | TinyTarget = "c", code_budget: int | None = None, records: Records | None = None, flash: int | None = None
+        self,
+        target: str | TinyTarget = "c",
+        code_budget: int | None = None,
+        records: Records | None = None,
+        flash: int | None = None,
+        arena: int | None = None,
     ) -> None:
         self.target = parse_target(target)
         self.records = records if records is not None else Records()
-        self.code_budget, self.flash = code_budget, flash
+        self.code_budget, self.flash, self.arena = code_budget, flash, arena
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Schedule every function that `main` calls."""
-        chosen = _Schedules(mod, self.target, self.records)
+        chosen = _Schedules(mod, self.target, self.records, self.arena)
         decision = chosen.keep_to(self.code_budget, self.flash)
         chosen.explain()
         rewriter = _Rewriter(mod, chosen)
@@ -113,10 +120,10 @@ class ApplySchedules:
 class _Schedules:
     """The schedule of every call, by the name of its result; remembered, since some take a while to make."""
 
-    def __init__(self, mod: tvm.IRModule, target: TinyTarget, records: Records) -> None:
+    def __init__(self, mod: tvm.IRModule, target: TinyTarget, records: Records, arena: int | None = None) -> None:
         self.target = target
         self.records = records
-        arena = _planned_arena(mod)
+        arena = _planned_arena(mod) if arena is None else arena
         self.room, self.binds = step_room(mod["main"], arena), arena is not None
         self.last_readers = last_readers(mod["main"])
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]

@@ -38,7 +38,34 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
         return None
     if tunable:
         return space_of(shape).sample(func)
-    return gemm(func, layer, shape, default_choice(shape, Core.of(target.mcpu), layer.scratch_room), target, "conv2d")
+    choice = keep_within(layer, shape, default_choice(shape, Core.of(target.mcpu), layer.scratch_room))
+    return gemm(func, layer, shape, choice, target, "conv2d")
+
+
+def keep_within(layer: Layer, shape: Conv2DShape, choice: BlockChoice) -> BlockChoice:
+    """`choice`, or the block of most pixels whose columns keep to the chosen peak; where none does, of one pixel."""
+    if layer.step_room is None or choice.tile > 1 or choice.weights != "flash":
+        return choice
+    fitting = (p for p in range(choice.pixels, 1, -1) if p * column_bytes(shape) <= room_by_sharing(layer, shape, p))
+    return replace(choice, pixels=next(fitting, 1))
+
+
+def room_by_sharing(layer: Layer, shape: Conv2DShape, group: int) -> int:
+    """Bytes of scratch within the chosen peak when the output lies over the input as far as it may, groups of so many pixels together."""
+    room = layer.step_room or 0
+    if not layer.last_reader:
+        return room
+    starts = window_starts((shape.height, shape.width), (shape.out_height, shape.out_width), shape.stride, shape.padding) * shape.channels
+    before, after = shape.height * shape.width * shape.channels, starts.size * shape.outputs
+    edges = np.arange(0, starts.size, group)
+    ends = np.minimum(edges + group, starts.size) * shape.outputs
+    apart = max(0, ascending_distance(np.minimum.reduceat(starts, edges), ends))
+    return before + after + room - max(after, min(apart, after) + before)
+
+
+def column_bytes(shape: Conv2DShape) -> int:
+    """Scratch of a pixel: widened, and beside that gathered, where it is put together from bytes."""
+    return 4 * -(-shape.k // 4) * (3 if is_gathered(shape) else 2)
 
 
 def gemm(func: tirx.PrimFunc, layer: Layer, shape: Conv2DShape, choice: BlockChoice, target: TinyTarget, rule: str) -> Schedule:

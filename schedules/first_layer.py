@@ -7,19 +7,16 @@ short sums are kept as int16, which the loop need not widen.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.conv2d import block_of, gemm, is_gathered, shape_of, space_of
+from tvm_tiny.schedules.conv2d import block_of, gemm, is_gathered, keep_within, room_by_sharing, shape_of, space_of
 from tvm_tiny.schedules.microkernels import Conv2DShape, Core
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
-from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.target import TinyTarget
 
@@ -39,6 +36,7 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     if (room := _room_by_sharing(layer, shape, choice)) > layer.scratch_room:
         roomy = default_choice(shape, core, room)
         choice = roomy if roomy.tile == choice.tile else choice  # whose output may lie as far over the input
+    choice = keep_within(layer, shape, choice)
     if core.dual_issue and shape.k <= _FEW_TAPS:
         choice = replace(choice, operand="w16")
     return gemm(func, layer, shape, choice, target, "first_layer")
@@ -48,13 +46,8 @@ def _room_by_sharing(layer: Layer, shape: Conv2DShape, choice: BlockChoice) -> i
     """Bytes of widened columns and weights within the chosen peak when the output lies over the input as far as it may."""
     if layer.step_room is None or not layer.last_reader or choice.tile > 1:
         return 0
-    out, group = (shape.out_height, shape.out_width), choice.pixels
-    starts = window_starts((shape.height, shape.width), out, shape.stride, shape.padding) * shape.channels
-    before, after = shape.height * shape.width * shape.channels, math.prod(out) * shape.outputs
-    ends = np.minimum(np.arange(0, starts.size, group) + group, starts.size) * shape.outputs
-    apart = max(0, ascending_distance(np.minimum.reduceat(starts, np.arange(0, starts.size, group)), ends))
-    gathered = 4 * -(-shape.k // 4) * group  # bytes beside the widened ones
-    return before + after + layer.step_room - max(after, min(apart, after) + before) - gathered
+    gathered = 4 * -(-shape.k // 4) * choice.pixels  # bytes beside the widened ones
+    return room_by_sharing(layer, shape, choice.pixels) - gathered
 
 
 def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:

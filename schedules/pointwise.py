@@ -15,7 +15,7 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
-from tvm_tiny.schedules.conv2d import block_of, distance, parameters_of, shape_of, space_of, stores
+from tvm_tiny.schedules.conv2d import block_of, distance, keep_within, parameters_of, shape_of, space_of, stores
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.nests.gemm import gemm_nest
@@ -36,8 +36,9 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     if tunable:
         return _space(shape).sample(func)
     core = Core.of(target.mcpu)
-    choice = default_choice(shape, core, layer.scratch_room)
-    if layer.small_code:
+    usual = default_choice(shape, core, layer.scratch_room)
+    choice = keep_within(layer, shape, usual)
+    if layer.small_code and choice == usual:  # shared code computes three pixels together
         with contextlib.suppress(RegisterPressureError):  # the shared form needs more registers; wide blocks keep code of their own
             shared = shared_choice(shape, core, choice, layer.scratch_room, fixed=bool(layer.short_code))
             return _schedule_of(func, shape, _kernel(layer, shape, shape.height, shared, target), shape.height)

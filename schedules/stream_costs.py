@@ -39,6 +39,9 @@ _CYCLES = {True: {1: 1.30, 2: 1.035, 3: 1.0, 4: 1.055}, False: {1: 1.58, 2: 1.13
 """Cycles of a pixel in blocks of two channels by 1 to 4 pixels against three: of cores that issue two instructions at once (measured on the
 emulated Cortex-M7), and of others (Cortex-M4, waiting for weights in the flash)."""
 
+USUAL_PIXELS = 3
+"""Pixels that a block of a whole layer computes together where nothing is short."""
+
 CACHE_BYTES, LINE_BYTES, LINE_CYCLES = 16_384, 32, 12
 """The data cache before a flash, as of the board term stm32h7a3@280 (`tvm_tiny.profiler.board_terms`)."""
 
@@ -207,7 +210,7 @@ def scratch_bytes(node: Node, streamed: bool, dual_issue: bool = True) -> int:
         if streamed:
             cut = row_block(_out_width(node), k, shapes[1][0], by_words=by_words, dual_issue=dual_issue)
             return cut.scratch(k, shapes[1][0], by_words=by_words)
-        return 3 * column_bytes(k, by_words=by_words)
+        return min(USUAL_PIXELS, _pixels(node)) * column_bytes(k, by_words=by_words)
     if op == "depthwise_conv2d":
         shape = _depthwise_shape(node)
         if streamed:
@@ -215,6 +218,20 @@ def scratch_bytes(node: Node, streamed: bool, dual_issue: bool = True) -> int:
         rows = shape.out_height if runs_in_place(node) else default_strip(shape, DepthwiseChoice().scratch_limit)
         return plane_bytes(shape, rows)
     return 0
+
+
+def fewer_pixels(node: Node, pixels: int, dual_issue: bool = True) -> tuple[int, float] | None:
+    """Bytes of scratch of a whole convolution by blocks of so many pixels instead of three, and its cycles against those."""
+    if node.op not in ("conv2d", "dense"):
+        return None
+    shape, weights = node.shapes[:2]
+    if _pixels(node) < USUAL_PIXELS:
+        return None
+    return pixels * column_bytes(int(np.prod(weights[1:])), by_words=shape[-1] % 4 == 0), _CYCLES[dual_issue][pixels]
+
+
+def _pixels(node: Node) -> int:
+    return int(np.prod([int(d) for d in node.var.ty.shape.values[:-1]]))
 
 
 def fetch_scratch(shape: Sequence[int], dtype: str) -> int:
@@ -361,7 +378,8 @@ def costs_of(*, dual_issue: bool) -> Costs:
     core = Core.of("cortex-m7" if dual_issue else "cortex-m4")
     constants = (constant_bytes, constant_reads, read_again)
     strip, over = partial(strip_scratch, dual_issue=dual_issue), partial(may_write_over, core=core)
-    return Costs(scratch, streaming_work, runs_in_place, paired_scratch, roomy_scratch, *constants, CYCLES, strip, over)
+    fewer = partial(fewer_pixels, dual_issue=dual_issue)
+    return Costs(scratch, streaming_work, runs_in_place, paired_scratch, roomy_scratch, *constants, CYCLES, strip, over, fewer=fewer)
 
 
 COSTS = costs_of(dual_issue=True)

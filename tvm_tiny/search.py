@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import tvm
@@ -32,7 +33,7 @@ from tvm_tiny.memory.stream_choice import (
 )
 from tvm_tiny.memory.streams import StreamedSegment
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
-from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.ops.graph import Node, TinyGraph
 from tvm_tiny.passes.apply_schedules import CODE_ATTR, CYCLES_ATTR
 from tvm_tiny.passes.patch_inference import PATCH_ATTR, in_patches
 from tvm_tiny.passes.plan_memory import plan_of
@@ -48,6 +49,8 @@ _SURE = 0.8  # of the extra cycles allowed, what the estimate may be: it is some
 _OFF = 1.05  # of its estimate, what a built arena may take
 _DOUBLE = 2  # times the least arena: what is spent at most under "sram" to keep streams within the work allowed
 _HEADS = 4  # in patches, each with streams after it
+_FEWER = (2, 1)  # pixels that layers compute together where scratch is dear
+_LOWER = 0.98  # of the least peak, what fewer pixels must make of it
 _FLOOR = 0.7  # of the least arena that streams alone reach: a head below need not be smaller
 
 
@@ -67,9 +70,10 @@ def designs(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed) -> list
     rows = tiny_rows(tiny)
     if options.goal == "speed" or rows is None or len(rows.graph.ops) < 2:
         return [Design()]
-    found = [e for v in _variants(tiny, rows, options, allowed) for e in _estimates(v, options, allowed)]
+    ways = (_estimates, _with_fewer)
+    found = [e for v in _variants(tiny, rows, options, allowed) for way in ways for e in way(v, options, allowed)]
     kept = worth_building(found, options.goal, options.budget, options.max_overhead, MOST_BUILT)
-    return [Design(), *(e.design for e in kept if not e.design.layerwise)]
+    return [Design(), *(e.design for e in kept)]
 
 
 def _variants(tiny: TinyGraph, rows: TinyRows, options: StreamOptions, allowed: Allowed) -> list[Variant]:
@@ -111,6 +115,49 @@ def _estimates(variant: Variant, options: StreamOptions, allowed: Allowed) -> It
         for c in _streams(with_rights(after, allowed.costs), options, allowed):
             design = Design((), (stage.first, stage.last, stage.grid), _segments(c), _in_pairs(c))
             yield estimate(design, c.arena_bytes, work + c.overhead * (1 + work), (stage.macs - stage.whole_macs) / total)
+
+
+def _with_fewer(variant: Variant, options: StreamOptions, allowed: Allowed) -> Iterator[Estimate]:
+    """Designs without patches whose layers compute fewer pixels together, where their scratch decides the least peak."""
+    rows = tiny_rows(TinyGraph(variant.func))
+    assert rows is not None
+    rows = with_rights(rows, allowed.costs)
+    least = _peaks(rows, allowed)
+    for pixels in _FEWER:
+        costs = replace(allowed.costs, scratch=partial(_scratch_of_fewer, allowed.costs, pixels), roomy=lambda node: 0)
+        tight = replace(allowed, costs=costs)
+        peaks = _peaks(rows, tight)
+        if all(peak > before * _LOWER for peak, before in zip(peaks, least, strict=True)):
+            continue
+        least = peaks
+        for c in _streams(rows, options, tight):
+            work = variant.extra_macs + (c.overhead + _slower(rows, c, allowed.costs, pixels)) * (1 + variant.extra_macs)
+            design = Design(variant.readers, None, _segments(c), _in_pairs(c), arena_bytes=c.arena_bytes)
+            yield Estimate(design, c.arena_bytes, work, variant.extra_macs)
+
+
+def _peaks(rows: TinyRows, allowed: Allowed) -> tuple[int, int]:
+    """The least peak layer by layer, and with streams where they are allowed."""
+    cutter = cutter_of(rows, allowed.costs)
+    layers = least_peak(cutter, lambda first, last: last == first + 1) or 0
+    return layers, (least_peak(cutter) or 0) if allowed.rows else layers
+
+
+def _scratch_of_fewer(costs: Costs, pixels: int, node: Node, streamed: bool) -> int:
+    usual, fewer = costs.scratch(node, streamed), costs.fewer(node, pixels)
+    return usual if streamed or fewer is None else min(usual, fewer[0])
+
+
+def _slower(rows: TinyRows, candidate: Candidate, costs: Costs, pixels: int) -> float:
+    """Estimated extra work, as a fraction, of layers that do not fit the candidate's arena otherwise."""
+    graph, cutter = rows.graph, cutter_of(rows, costs)
+    whole = [costs.work(graph, op, node)[0] for op, node in zip(graph.ops, rows.nodes, strict=True)]
+    extra = 0.0
+    for i in (r.first for r in candidate.partition.ranges if not r.streamed):
+        usual, fewer = cutter.range(i, i + 1), costs.fewer(rows.nodes[i], pixels)
+        if fewer is not None and usual is not None and usual.bytes > candidate.arena_bytes:
+            extra += whole[i] * (fewer[1] - 1)
+    return extra / (sum(whole) or 1.0)
 
 
 def _may_win(need: int, work: float, streams: Sequence[Candidate]) -> bool:
@@ -186,9 +233,11 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
         No design fits the memories of the board; the one that lacks least tells.
     """
     points: list[Point] = []
-    built: dict[Design, tuple[tvm.IRModule, Trail, dict[Decision, None]]] = {}
+    built: dict[int, tuple[tvm.IRModule, Trail, dict[Decision, None]]] = {}
     failed: list[MemoryDoesNotFitError] = []
     for design in [d for each in designs(mod, options, allowed) for d in heights(each, options.goal)]:
+        if _met(design, points):
+            continue
         for variant in (design, replace(design, planar=False)):
             try:
                 with collecting() as told:
@@ -199,7 +248,7 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
             point = _point(variant, module)
             if any((p.arena_bytes, p.cycles) == (point.arena_bytes, point.cycles) for p in points):
                 continue
-            built[variant] = module, trail, told
+            built[len(points)] = module, trail, told
             points.append(point)
             if design.arena_bytes is None or point.arena_bytes <= _OFF * design.arena_bytes:
                 break  # else planes between layers may be to blame: once more without
@@ -208,12 +257,18 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
     layers = next((p.cycles for p in points if p.design.layerwise), min(p.cycles for p in points))
     points = [replace(p, overhead=p.cycles / (layers or 1.0) - 1) for p in points]
     best, reason = _pick(points, options, flash)
-    module, trail, told = built[best.design]
+    module, trail, told = built[next(i for i, p in enumerate(points) if p is best)]
     adopt(told)
     _tell(points, best, reason)
     curve = [p for p in _sorted(points) if p is best or not _beaten(p, points)]
     text = {"goal": options.goal, "reason": reason, "chosen": best.to_dict(), "curve": [p.to_dict() for p in curve]}
     return module.with_attr(CURVE_ATTR, json.dumps(text)), trail
+
+
+def _met(design: Design, points: Sequence[Point]) -> bool:
+    """Layer by layer within an arena that the kernels of the least work have met."""
+    bound = design.arena_bytes
+    return design.layerwise and bound is not None and any(p.design.layerwise and p.arena_bytes <= bound for p in points)
 
 
 def heights(design: Design, goal: str) -> list[Design]:

@@ -17,10 +17,10 @@ from tvm_tiny.ops.graph import TinyGraph
 class TinyBuilder:
     """Builds `main` operator by operator: `b = TinyBuilder((1, 8, 8, 4)); y = b.conv(b.x, …); mod = b.finish(y)`."""
 
-    def __init__(self, *shapes: tuple[int, ...], seed: int = 0) -> None:
+    def __init__(self, *shapes: tuple[int, ...], seed: int = 0, dtype: str = "int8") -> None:
         self.rng = np.random.default_rng(seed)
         self.dead = 0.0  # share of channels that a bias no input outweighs makes constant
-        self.params = [relax.Var(f"x{i}" if i else "x", relax.TensorType(s, "int8")) for i, s in enumerate(shapes)]
+        self.params = [relax.Var(f"x{i}" if i else "x", relax.TensorType(s, dtype)) for i, s in enumerate(shapes)]
         self.builder = relax.BlockBuilder()
         self.steps: list[tuple[str, list[Any], dict[str, Any]]] = []
         self._scope = [self.builder.function("main", self.params), self.builder.dataflow()]

@@ -102,11 +102,13 @@ def worth_building(found: Sequence[Estimate], goal: str, budget: int | None, max
     """The estimates that may turn out to be the choice, at most `most`, smallest arena first.
 
     Estimates are some per cent off, so one is left out only where another is clearly better in bytes and no worse in work, or the
-    other way round; under "sram" also where it is clearly larger than the smallest. The smallest is always among them.
+    other way round; under "sram" also where it is clearly larger than the smallest. The smallest is always among them. The work of single
+    layers is known best: no other design comes before them.
     """
     kept: list[Estimate] = []
     for e in sorted(found, key=lambda e: (e.arena_bytes, e.overhead)):
-        if any(k.arena_bytes <= e.arena_bytes and k.overhead <= e.overhead for k in kept):
+        rivals = [k for k in kept if k.design.layerwise] if e.design.layerwise else kept
+        if any(k.arena_bytes <= e.arena_bytes and k.overhead <= e.overhead for k in rivals):
             continue
         kept.append(e)
     if not kept:

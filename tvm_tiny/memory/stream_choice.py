@@ -96,7 +96,8 @@ class Costs:
     """What the kernels cost: `scratch(node, streamed)` bytes; `work(graph, op, node)` instructions as a whole layer and as a stream.
 
     `paired(node)` is the scratch of a form that makes two rows at once in a stream, for less work; 0 where there is none.
-    `roomy(node)` is the scratch without which a whole layer takes more work than `work` says.
+    `roomy(node)` is the scratch without which a whole layer takes more work than `work` says. `fewer(node, pixels)` is the scratch of a
+    whole layer whose kernel computes only so many pixels together, and its work against that of the usual number; None where that is none.
     `constants(node)` is the bytes of a layer's constants, `reads(graph, op, node)` how often a stream reads them, and the bytes of each;
     `again` the instructions' worth of reading them again where operators take turns row by row; `cycles` those of an instruction.
     `in_place(node)` tells whether the whole-layer kernel of a window writes over its input.
@@ -119,6 +120,7 @@ class Costs:
     strip_work: Callable[[RowGraph, StripSegment, Sequence[Node]], float] = lambda graph, segment, nodes: 0.0
     layers_work: Callable[[RowGraph, Sequence[RowOp], Sequence[Node]], float] = lambda graph, ops, nodes: 0.0
     ring_work: Callable[[RowGraph, Sequence[RowOp], Sequence[Node]], float] = lambda graph, ops, nodes: 0.0
+    fewer: Callable[[Node, int], tuple[int, float] | None] = lambda node, pixels: None
 
 
 def cutter_of(rows: TinyRows, costs: Costs) -> Cutter:

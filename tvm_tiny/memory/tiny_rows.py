@@ -23,6 +23,7 @@ from tvm_tiny.ops.registry import TensorInfo
 ALIASES = frozenset({"reshape"})
 _KERNEL_AXES = {"conv2d": 1, "depthwise_conv2d": 0}  # where (kh, kw) stand in the shape of the weights
 _ELEMENTWISE = frozenset({"add", "lookup", "maximum", "minimum", "mul", "prelu", "requantize"})
+_OVER = frozenset({"flip_sign"})  # of tensors as a whole, over what they read
 _MOST_READ = 255  # rows a window spans, and from one window to the next: bytes in C (`tvm_tiny.schedules.stream`, `strips`)
 _MOST_HEIGHT = 65535  # rows are counted with 16 bits there
 _WITH_CONSTANT = frozenset({"maximum", "minimum", "mul", "prelu"})  # that take one number a channel, known beforehand
@@ -100,7 +101,7 @@ def _op(tiny: TinyGraph, node: Node, names: Mapping[relax.Var, str], tensors: Ma
         if found is not None and _can_be_counted(found, tensors):
             return found
     macs = registry.get(node.op).macs([tiny.shape(a) for a in node.args], node.attrs) if node.op else 0
-    return RowOp(name, "whole", tuple(dict.fromkeys(inputs)), output, macs=macs)
+    return RowOp(name, "whole", tuple(dict.fromkeys(inputs)), output, macs=macs, in_place=(0,) if node.op in _OVER else ())
 
 
 def _can_be_counted(op: RowOp, tensors: Mapping[str, RowTensor]) -> bool:
