@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import tvm_tiny
 from benchmarks import curve
@@ -74,7 +74,7 @@ def test_patches_and_streams_in_one_network_are_exact(rng: np.random.Generator) 
 
 
 @pytest.mark.host_cc
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None)
 @given(tiny_chains())
 def test_every_point_of_random_networks_is_exact_and_as_large_as_said(mod: tvm.IRModule) -> None:
     for point in tvm_tiny.build(mod, "c", name="net", max_overhead=1.0).report.decisions["curve"]["curve"]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from tests.support.memory_simulator import Simulator
 from tests.support.random_graphs import Problem, problems
@@ -17,7 +17,7 @@ from tvm_tiny.memory.pairs import conflicts, lower_bound
 from tvm_tiny.memory.plan import Buffer, MemoryPlan, Region, Right, Step
 from tvm_tiny.memory.planner import plan_memory
 
-RANDOM = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RANDOM = settings(max_examples=80, deadline=None)
 
 
 def chain(*sizes: int) -> tuple[list[Buffer], list[Step]]:
@@ -46,7 +46,7 @@ def test_several_regions_are_legal_too(problem: Problem) -> None:
     assert plan.used["tcm"] <= regions[0].nbytes
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None)
 @given(problems(max_steps=3, max_bytes=4))
 def test_optimal_is_optimal(problem: Problem) -> None:
     buffers = with_lifetimes(problem.buffers, problem.steps)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.random_rows import row_graphs
@@ -66,7 +66,7 @@ class Bytes:
         where[:] = self._tag(what)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None)
 @given(row_graphs(), st.sampled_from(FIRING), st.integers(0, 3), st.sampled_from([1, 4]))
 def test_nothing_that_is_needed_is_overwritten(graph: RowGraph, firing: str, most: int, align: int) -> None:
     last = len(graph.ops) - 1 if graph.ops[-1].kind == "whole" else len(graph.ops)

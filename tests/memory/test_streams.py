@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.random_rows import row_graphs
@@ -16,7 +16,7 @@ from tvm_tiny.memory.segments import Cutter, Options, best_partition, least_aren
 from tvm_tiny.memory.stream_check import check_segment
 from tvm_tiny.memory.streams import FIRING, Dataflow, compress, reordered, schedule
 
-RANDOM = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RANDOM = settings(max_examples=150, deadline=None)
 
 
 def streamable_length(graph: RowGraph) -> int:
@@ -35,7 +35,7 @@ def test_every_program_is_legal(graph: RowGraph, pixel: bool, fetched: bool, fir
         check_segment(graph, reordered(graph, segment, other))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None)
 @given(row_graphs(max_blocks=3), st.booleans())
 def test_rings_are_minimal(graph: RowGraph, pixel: bool) -> None:
     """No cheaper combination of ring heights (up to two rows below each) can run, whatever the heights of the others."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.random_tiny import tiny_chains
@@ -86,7 +86,7 @@ class Replay:
             self.write(tensor, row, to(tensor, row))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None)
 @given(tiny_chains(), st.integers(1, 5), st.booleans(), st.booleans())
 def test_every_row_is_there_when_it_is_read(mod: tvm.IRModule, rows: int, late: bool, over: bool) -> None:
     found = tiny_rows(TinyGraph(mod["main"]))

@@ -9,7 +9,7 @@ import logging
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import tvm_tiny
 from tests.support.random_tiny import tiny_chains
@@ -115,7 +115,7 @@ def test_operators_that_need_whole_tensors_are_refused() -> None:
         PatchInference(stage=(0, 2, (2, 2)))(mod)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None)
 @given(tiny_chains())
 def test_random_networks_keep_their_meaning(mod: tvm.IRModule) -> None:
     after = PatchInference("sram", max_overhead=1.0, rows=False)(mod)

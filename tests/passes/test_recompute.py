@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import tvm_tiny
 from tests.support.guarded import GuardedModel
@@ -84,7 +84,7 @@ def test_built_it_is_exact_and_as_small_as_promised() -> None:
 
 
 @pytest.mark.host_cc
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, deadline=None)
 @given(tiny_chains(2, 5, ("squeeze", "squeeze", "squeeze")))
 def test_random_networks_are_exact(mod: tvm.IRModule) -> None:
     library = GuardedModel(tvm_tiny.build(mod, "c", name="net", optimize="sram", max_overhead=2.0))

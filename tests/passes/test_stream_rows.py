@@ -9,7 +9,7 @@ import logging
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from tests.support.random_tiny import tiny_chains
 from tests.support.tiny_builder import TinyBuilder, assert_same_meaning, op_names
@@ -93,7 +93,7 @@ def test_ranges_that_need_whole_tensors_are_refused() -> None:
         StreamRows(segments=[(0, 2)])(mod)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None)
 @given(tiny_chains())
 def test_random_networks_keep_their_meaning(mod: tvm.IRModule) -> None:
     rows = tiny_rows(TinyGraph(mod["main"]))

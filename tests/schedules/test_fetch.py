@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import tvm_tiny
 from tests.support.demo import MODEL, demo_samples
@@ -151,7 +151,7 @@ def test_the_projects_hand_over_what_they_received(transport: str, by_rows: tupl
     np.testing.assert_array_equal(out, evaluate(wide_image(), image)[0])
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, deadline=None)
 @given(tiny_chains())
 def test_random_chains_are_exact(mod: tvm.IRModule) -> None:
     fetched = FetchRows(True)(mod)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -40,7 +40,7 @@ def drawn(space: Space, rng: np.random.Generator) -> dict[str, int | str]:
     return {"rule": space.rule, **{name: values[int(rng.integers(len(values)))] for name, values in space.decisions.items()}}
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_layer_with_any_decisions(seed: int) -> None:
     """Compiled by TVM, what is scheduled gives the bytes the operator means."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tvm_tiny
@@ -60,7 +60,7 @@ def run_guarded(model: CompiledModel, library: HostModel, x: np.ndarray, fill: i
     return out
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None)
 @given(tiny_chains(), st.booleans())
 def test_random_chains_are_exact_and_stay_in_their_arena(mod: tvm.IRModule, fused: bool) -> None:
     mod = FuseOps()(mod) if fused else mod

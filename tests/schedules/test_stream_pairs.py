@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tvm_tiny
@@ -62,7 +62,7 @@ def streamed(mod: tvm.IRModule) -> tvm.IRModule:
     return StreamRows(segments=[(0, len(rows.graph.ops))])(mod)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None)
 @given(pairs_of_rows(), st.booleans())
 def test_random_pairs_are_exact_and_stay_in_their_arena(mod: tvm.IRModule, fused: bool) -> None:
     model = tvm_tiny.build(streamed(FuseOps()(mod) if fused else mod), "c", disable=["remove-constant-channels"], optimize="speed")

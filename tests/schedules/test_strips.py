@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import tvm
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tvm_tiny
@@ -47,7 +47,7 @@ def rows_of(mod: tvm.IRModule) -> TinyRows:
     return rows
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None)
 @given(tiny_chains(), st.integers(1, 5), st.booleans())
 def test_random_chains_are_exact_and_stay_in_their_arena(mod: tvm.IRModule, rows: int, fused: bool) -> None:
     mod = FuseOps()(mod) if fused else mod
