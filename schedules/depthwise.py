@@ -20,6 +20,7 @@ from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
 from tvm_tiny.schedules.microkernels.depthwise import default_strip
+from tvm_tiny.schedules.nests.depthwise import depthwise_nest
 from tvm_tiny.schedules.nests.planes import strips
 from tvm_tiny.schedules.overlap import element_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
@@ -46,7 +47,12 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
         kernel = in_place if in_place.choices["operand"] == "planes" else kernel
     if layer.step_room is not None:
         kernel = _within(layer, shape, kernel, make)
-    return tensorized(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
+    return _tensorized(kernel, func, layer, shape)
+
+
+def _tensorized(kernel: MicroKernel, func: tirx.PrimFunc, layer: Layer, shape: DepthwiseShape) -> Schedule:
+    nest = depthwise_nest(f"{PREFIX}depthwise", shape, parameters_of(layer), kernel, layer.shapes)
+    return tensorized(kernel, func, "depthwise", nest=nest, rights=_rights(layer, shape, kernel))
 
 
 def _within(layer: Layer, shape: DepthwiseShape, kernel: MicroKernel, make: Callable[[int], MicroKernel]) -> MicroKernel:
@@ -123,7 +129,7 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     kernel = depthwise(f"{PREFIX}depthwise", shape, parameters_of(layer), Core.of(target.mcpu), choice=wanted)
     if kernel.choices["operand"] != "planes":
         return None
-    return tensorized(kernel, func, "depthwise", rights=_rights(layer, shape, kernel))
+    return _tensorized(kernel, func, layer, shape)
 
 
 def shape_of(layer: Layer) -> DepthwiseShape:

@@ -69,11 +69,14 @@ class Block:
     intrinsic : str
         Name of the `TensorIntrin`.
     meaning : Meaning
+    before : tuple of CFunction
+        What is called before it.
     """
 
     function: CFunction
     intrinsic: str
     meaning: Meaning
+    before: tuple[CFunction, ...] = ()
 
     @property
     def description(self) -> tirx.PrimFunc:
@@ -86,14 +89,20 @@ class Block:
         return TensorIntrin.get(self.intrinsic).impl
 
 
-def block(function: CFunction, meaning: Meaning, arguments: Callable[..., Sequence[Any]]) -> Block:
-    """Register the intrinsic that means `meaning` and calls `function` with `arguments(*operands)`. Equal ones are one intrinsic."""
+Arguments = Callable[..., Sequence[Any]]
+
+
+def block(function: CFunction, meaning: Meaning, arguments: Arguments, before: Sequence[tuple[CFunction, Arguments]] = ()) -> Block:
+    """Register the intrinsic that means `meaning` and calls `function` with `arguments(*operands)`. Equal ones are one intrinsic.
+
+    `before` are further functions with their arguments, called in this order before `function`.
+    """
     description, call = meaning.prim_func(), [_fresh(b) for b in meaning.operands]
     name = f"tvm_tiny.{function.name.removeprefix(PREFIX)}.{structural_hash(description) & 0xFFFFFFFFFFFFFFFF:016x}"
     if TensorIntrin.get(name, allow_missing=True) is None:
-        extern = tirx.Evaluate(tirx.call_extern("int32", function.name, *arguments(*call)))
-        TensorIntrin.register(name, description, meaning.prim_func(extern, call))
-    return Block(function, name, meaning)
+        calls = [tirx.Evaluate(tirx.call_extern("int32", f.name, *given(*call))) for f, given in (*before, (function, arguments))]
+        TensorIntrin.register(name, description, meaning.prim_func(calls[0] if len(calls) == 1 else tirx.SeqStmt(calls), call))
+    return Block(function, name, meaning, tuple(f for f, _ in before))
 
 
 def address(buffer: tirx.Var, *at: int) -> tvm.ir.Expr:

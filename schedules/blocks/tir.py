@@ -11,12 +11,14 @@ from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
+from tvm.ir.expr import TensorRegion
 
 from tvm_tiny.schedules.layer_form import whole
 from tvm_tiny.schedules.microkernels.requantize import RequantShape
 from tvm_tiny.schedules.requantize_forms import Form
 
 Body = Callable[..., list[tirx.Stmt]]
+Reads = Callable[..., TensorRegion]
 
 
 def operand(name: str, shape: Sequence[int], dtype: str, strides: Sequence[int] | None = None) -> tirx.Var:
@@ -47,26 +49,34 @@ def sequence(statements: Sequence[tirx.Stmt]) -> tirx.Stmt:
     return statements[0] if len(statements) == 1 else tirx.SeqStmt(list(statements))
 
 
-def nest(name: str, axes: dict[str, int], buffers: Sequence[tirx.Var], body: Body) -> tirx.Stmt:
+def nest(name: str, axes: dict[str, int], buffers: Sequence[tirx.Var], body: Body, reads: Reads | None = None) -> tirx.Stmt:
     """Loops over `axes` around one block that reads and writes `buffers`; `body(*axes)` makes its statements.
 
-    Axes of length one have no loop, as TVM leaves none when it simplifies a description.
+    Axes of length one have no loop, as TVM leaves none when it simplifies a description. What statements read is found from them, unless
+    `reads(*axes)` says what an element reads of a buffer, which may be more: functions load words.
     """
     long = [axis for axis, extent in axes.items() if extent > 1]
     inner = {axis: tirx.IterVar(tvm.ir.Range(0, axes[axis]), tirx.Var(f"v_{axis}", "int32"), tirx.IterVar.DataPar) for axis in long}
-    statements = sequence(body(*(inner[axis].var if axis in inner else tirx.const(0, "int32") for axis in axes)))
+    at = [inner[axis].var if axis in inner else tirx.const(0, "int32") for axis in axes]
+    statements = sequence(body(*at))
     iterators = [inner[axis] for axis in long]
     bare = s_tir.SBlock(iterators, [], [], name, statements)
-    reads, writes = s_tir.analysis.get_sblock_read_write_region(bare, {b: b for b in buffers})
-    written = [w.source for w in writes]
-    reads = [r for r in reads if not any(r.source.same_as(w) for w in written)]
-    told = [*written, *(r.source for r in reads)]
-    reads += [whole(b) for b in buffers if not any(b.same_as(t) for t in told)]  # the function reads it all the same
+    found, writes = s_tir.analysis.get_sblock_read_write_region(bare, {b: b for b in buffers})
+    written, said = [w.source for w in writes], [] if reads is None else [reads(*at)]
+    found = [next((s for s in said if s.source.same_as(r.source)), r) for r in found]
+    found = [r for r in found if not any(r.source.same_as(w) for w in written)]
+    told = [*written, *(r.source for r in found)]
+    found += [whole(b) for b in buffers if not any(b.same_as(t) for t in told)]  # the function reads it all the same
     loops = [tirx.Var(axis, "int32") for axis in long]
-    stmt: tirx.Stmt = s_tir.SBlockRealize(loops, True, s_tir.SBlock(iterators, reads, writes, name, statements))
+    stmt: tirx.Stmt = s_tir.SBlockRealize(loops, True, s_tir.SBlock(iterators, found, writes, name, statements))
     for var, axis in reversed(list(zip(loops, long, strict=True))):
         stmt = tirx.For(var, 0, axes[axis], tirx.ForKind.SERIAL, stmt)
     return stmt
+
+
+def region(buffer: tirx.Var, *places: tuple[Any, int]) -> TensorRegion:
+    """Part of a buffer: first and extent of every axis."""
+    return tirx.BufferRegion(buffer, [tvm.ir.Range.from_min_extent(first, extent) for first, extent in places])
 
 
 def sums_of(axes: dict[str, int], count: int = 1) -> tirx.Var:

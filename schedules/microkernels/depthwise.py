@@ -15,13 +15,13 @@ import numpy as np
 
 from ..requantize_forms import Form, find_form
 from . import reference
-from .c_source import CFunction, function_name
+from .c_source import CFunction
 from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy, may_go_together, rows_and_planes
 from .depthwise_shared import SharedWriter
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
 from .plane_lines import PlaneLines, plane_lines_function
-from .planes import PlaneRow, plane_row_function
+from .planes import PlaneRow, blank_function, plane_row_function
 from .requantize import RequantShape, constant_words
 from .window import WindowShape
 
@@ -146,6 +146,7 @@ def depthwise(
             "requantise": requant.form.value + ("" if requant.shift is not None else " per channel"),
         },
         row_name=f"{name}_rows" if row_form else None,
+        planes=(writer.block, plane, strip) if isinstance(writer, _PlaneWriter) and shape.planes == 4 else None,
     )
 
 
@@ -265,7 +266,7 @@ class _PlaneWriter:
         """The rows of the planes that lie outside the image, for all channels of the strip."""
         half = self.layer.x_zero_point & 0xFFFF
         padding = f"0x{half << 16 | half:08x}u"
-        blank = self._add(_blank_function(self.prefix, self.plane, planes))
+        blank = self._add(blank_function(self.prefix, self.plane, planes))
         return (
             f"    const int32_t skipped = top < 0 ? -top : 0, first = skipped < height ? skipped : height;\n"
             f"    const int32_t inside = {self.shape.height} - top, last = inside < height ? inside : height;\n"
@@ -322,17 +323,6 @@ class _PlaneWriter:
             f"{self._outputs('scratch', 'channel', 6, planes=1)}"
             f"    }}\n"
         )
-
-
-def _blank_function(prefix: str, plane: PlaneRow, planes: int) -> CFunction:
-    """Rows [first, last) of all planes become padding."""
-    name = function_name(prefix, "blank", (plane, planes))
-    source = (
-        f"static void {name}(uint8_t *planes, uint32_t padding, int32_t first, int32_t last) {{\n"
-        f"  for (int32_t p = 0; p < {planes}; ++p, planes += {plane.plane_bytes})\n"
-        f"    for (int32_t at = first * {plane.row_bytes}; at < last * {plane.row_bytes}; at += 4) tiny_store(planes + at, padding);\n}}\n"
-    )
-    return CFunction(name, source)
 
 
 class _PlainWriter:

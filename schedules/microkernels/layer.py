@@ -13,7 +13,9 @@ from ..requantize_forms import Requantization
 from .c_source import CFunction, merge
 
 if TYPE_CHECKING:
+    from .depthwise_block import DepthwiseBlock
     from .gemm_layer import BlockChoice, PackedMatrix
+    from .planes import PlaneRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,8 @@ class MicroKernel:
         Input pointers of the function; the bytes of two inputs follow each other in `reference`'s one.
     packing : tuple, optional
         Of a GEMM layer: the block (`BlockChoice`) and the packed weights (`PackedMatrix`) that the function is made from.
+    planes : tuple, optional
+        Of a depthwise layer that goes through planes of four channels: block, way into the planes, and output rows of a strip.
     """
 
     name: str
@@ -106,6 +110,7 @@ class MicroKernel:
     row_name: str | None = None
     inputs: int = 1
     packing: tuple[BlockChoice, PackedMatrix] | None = None
+    planes: tuple[DepthwiseBlock, PlaneRow, int] | None = None
 
     @property
     def c_source(self) -> str:

@@ -146,3 +146,14 @@ def _portable(row: PlaneRow) -> str:
         f"    }}\n"
         f"  }}\n"
     )
+
+
+def blank_function(prefix: str, plane: PlaneRow, planes: int) -> CFunction:
+    """Emit `static void f(uint8_t *planes, uint32_t padding, int32_t first, int32_t last)`: rows [first, last) of all planes are padded."""
+    name = function_name(prefix, "blank", (plane, planes))
+    source = (
+        f"static void {name}(uint8_t *planes, uint32_t padding, int32_t first, int32_t last) {{\n"
+        f"  for (int32_t p = 0; p < {planes}; ++p, planes += {plane.plane_bytes})\n"
+        f"    for (int32_t at = first * {plane.row_bytes}; at < last * {plane.row_bytes}; at += 4) tiny_store(planes + at, padding);\n}}\n"
+    )
+    return CFunction(name, source)

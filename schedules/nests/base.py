@@ -11,7 +11,7 @@ import numpy as np
 import tvm
 from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_equal, structural_map, structural_walk
 
 from tvm_tiny.schedules.layer_form import substitute
 from tvm_tiny.schedules.microkernels import CFunction
@@ -117,8 +117,8 @@ def statements(func: tirx.PrimFunc, places: Mapping[str, Place], scratch: tirx.V
 def _address(place: Place, load: TensorLoad) -> tvm.ir.Call:
     """The address of an element of an operand as that of an element of the layer's buffer, counted in its last axis."""
     element, at = np.dtype(str(load.source.ty.dtype)).itemsize, tirx.const(0, "int32")
-    for extent, index in zip(load.source.ty.shape, load.indices, strict=True):
-        at = at * extent + index
+    for stride, index in zip(_strides(load.source), load.indices, strict=True):
+        at = at + index * stride
     unit = np.dtype(str(place.buffer.ty.dtype)).itemsize
     at = at * (element // unit) + place.offset // unit
     return tirx.address_of(tirx.BufferLoad(place.buffer, [*[0] * (len(place.buffer.ty.shape) - 1), at]))
@@ -158,9 +158,61 @@ def aligned(nbytes: int) -> int:
 
 
 def _nbytes(buffer: tirx.Var) -> int:
-    return math.prod(int(d) for d in buffer.ty.shape) * np.dtype(str(buffer.ty.dtype)).itemsize
+    return int(buffer.ty.shape[0]) * _strides(buffer)[0] * np.dtype(str(buffer.ty.dtype)).itemsize
+
+
+def _strides(buffer: tirx.Var) -> list[int]:
+    """Elements from each index to the next, axis by axis."""
+    if buffer.ty.strides:
+        return [int(n) for n in buffer.ty.strides]
+    shape = [int(d) for d in buffer.ty.shape]
+    return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
 
 
 def joined(bodies: Sequence[tirx.Stmt]) -> tirx.Stmt:
     """Statements one after the other."""
     return bodies[0] if len(bodies) == 1 else tirx.SeqStmt(list(bodies))
+
+
+def hoisted(body: tirx.Stmt, functions: frozenset[str]) -> tirx.Stmt:
+    """Calls of `functions` at the start of a loop on which none of their arguments depends, before it: each does what it did the last time.
+
+    That nothing else in the loop writes what they write is for the caller to know.
+    """
+
+    def moved(loop: tirx.For) -> tirx.Stmt:
+        first, rest = _leading_calls(loop.body, functions)
+        if not first or any(_uses(call, loop.loop_var) for call in first):
+            return loop
+        return tirx.SeqStmt([*first, tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, joined(rest))])
+
+    return structural_map(body, [(tirx.For, moved)])
+
+
+def without_repeats(bodies: Sequence[tirx.Stmt], functions: frozenset[str]) -> list[tirx.Stmt]:
+    """Statements one after the other without calls of `functions` that the one just before begins with as well."""
+    found: list[tirx.Stmt] = []
+    before: list[tirx.Stmt] = []
+    for body in bodies:
+        first, rest = _leading_calls(body, functions)
+        found.append(joined(rest if first and len(first) == len(before) and all(map(structural_equal, first, before)) else [*first, *rest]))
+        before = first
+    return found
+
+
+def _leading_calls(body: tirx.Stmt, functions: frozenset[str]) -> tuple[list[tirx.Stmt], list[tirx.Stmt]]:
+    """The calls of `functions` that a body begins with, and what follows them."""
+    each = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+    count = next((i for i, stmt in enumerate(each) if not _is_call_of(stmt, functions)), len(each))
+    return each[:count], each[count:]
+
+
+def _is_call_of(stmt: tirx.Stmt, functions: frozenset[str]) -> bool:
+    call = stmt.value if isinstance(stmt, tirx.Evaluate) else None
+    return isinstance(call, tvm.ir.Call) and call.op.name == "tirx.call_extern" and str(call.args[0].value) in functions
+
+
+def _uses(stmt: tirx.Stmt, var: tirx.Var) -> bool:
+    found: list[tirx.Var] = []
+    structural_walk(stmt, [(tvm.ir.Var, found.append)])
+    return any(var.same_as(v) for v in found)

@@ -78,16 +78,14 @@ def test_depthwise(seed: int) -> None:
         shape.out_width, shape.kernel, shape.stride, shape.dilation, shape.row_bytes, 8, requant, min(4, shape.out_width), True, 4,
         rows * shape.row_bytes,
     )  # fmt: skip
-    inside = min(shape.height, rows - top)
+    image = planes_blocks.Rows(rows, top, min(rows, top + shape.height))
     spread = PlaneRow(shape.width, shape.padding[1], shape.row_bytes // 4, 8, rows * shape.row_bytes, shape.width * 8)
-    filled = planes_blocks.plane_rows("k", spread, inside, layer.x_zero_point)
+    filled = planes_blocks.plane_rows("k", spread, image, layer.x_zero_point)
     outputs = depthwise_blocks.depthwise("k", block, shape.out_height)
     x, stream = random_input(kernel.input_shape, rng), np.frombuffer(kernel.packed, np.int32).reshape(8, -1)
     y = np.zeros(kernel.output_shape, np.int8)
     for channel in (0, 4):
-        planes = np.full((4, rows, shape.row_bytes // 2), layer.x_zero_point, np.int16)
-        planes[:, top : top + inside] = described(filled, "planes", x=np.roll(x, -channel, axis=2)[:inside])[:, :inside]
-        planes = planes.astype(np.int16)
+        planes = described(filled, "planes", x=np.roll(x, -channel, axis=2)[: image.last - image.first])
         made = described(outputs, "y", planes=planes, stream=stream[channel : channel + 4])
         y[..., channel : channel + 4] = made.reshape(shape.out_height, shape.out_width, -1)[..., :4]
     np.testing.assert_array_equal(y, kernel.reference(x))

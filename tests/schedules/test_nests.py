@@ -20,8 +20,9 @@ from tests.support.tiny_builder import TinyBuilder
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.ops import registry
 from tvm_tiny.schedules import conv2d as rule
+from tvm_tiny.schedules import depthwise as depthwise_rule
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.microkernels import BlockChoice, Core, RegisterPressureError, conv2d
+from tvm_tiny.schedules.microkernels import BlockChoice, Core, DepthwiseChoice, RegisterPressureError, conv2d, depthwise
 from tvm_tiny.schedules.nests.gemm import gemm_nest
 from tvm_tiny.target import parse_target
 
@@ -46,6 +47,33 @@ def test_every_order_and_tile_of_convolutions(seed: int, tmp_path_factory: pytes
     want = op.numpy(x, *(layer.constants[i] for i in range(1, 5)), **layer.attrs)
     np.testing.assert_array_equal(Generated(scheduled, tmp_path_factory.mktemp("nest"))([x], want), want)
     assert sum(int(n) for n in scheduled.mod["main"].attrs.get("tiny.scratch", [])) <= whole.scratch_bytes
+
+
+@pytest.mark.host_cc
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_every_strip_of_depthwise_layers(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Windows, paddings, strides and channels left over; in the bytes of scratch and the code blocks of the C function."""
+    rng = np.random.default_rng(seed)
+    kernel, strides = int(rng.choice([1, 3, 3, 5])), tuple(int(s) for s in rng.choice([1, 1, 2], 2))
+    height, width = (int(n) for n in rng.integers(max(1, kernel - 2), 12, 2))
+    b = TinyBuilder((1, height, width, int(rng.choice([4, 5, 7, 8, 13]))))
+    zero_points = {"x_zp": int(rng.choice([-128, 127, 0, 5])), "y_zp": int(rng.choice([-128, 127, 3]))}
+    padding = [int(p) for p in rng.integers(0, (kernel + 1) // 2 + 1, 4)]
+    if min(height + padding[0] + padding[2], width + padding[1] + padding[3]) < kernel:
+        return
+    (func,) = layers_of(b, b.depthwise(b.x, kernel, strides=list(strides), padding=padding, **zero_points))
+    layer, target = Layer.of(func), parse_target(TARGETS[seed % 3])
+    shape, op = depthwise_rule.shape_of(layer), registry.get(layer.op)
+    strip = int(rng.choice([1, 2, 3, shape.out_height, shape.out_height]))
+    made = depthwise_rule.realise(func, target, {"rule": "depthwise", "pixels": int(rng.choice([2, 4, 6])), "strip": strip})
+    if made is None:
+        return
+    x = int8s(rng, layer.shapes[0])
+    want = op.numpy(x, *(layer.constants[i] for i in range(1, 5)), **layer.attrs)
+    np.testing.assert_array_equal(Generated(made, tmp_path_factory.mktemp("nest"))([x], want), want)
+    whole = depthwise("whole", shape, depthwise_rule.parameters_of(layer), Core.of(target.mcpu), choice=DepthwiseChoice(strip=strip))
+    assert sum(int(n) for n in made.mod["main"].attrs.get("tiny.scratch", [])) == whole.scratch_bytes
 
 
 def _nest(b: TinyBuilder, y: object, choice: BlockChoice) -> tuple[Layer, tirx.PrimFunc]:

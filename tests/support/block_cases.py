@@ -100,7 +100,7 @@ class BlockCase:
         body = f"{signature};\n{signature} {{\n  (void)in;\n  (void)packed;\n  (void)scratch;\n  {name}_call({', '.join(passed)});\n}}\n"
         want = np.frombuffer(result, np.int8)
         x = np.frombuffer(source, np.int8)
-        functions = (self.block.function, CFunction(name, call + body))
+        functions = (*self.block.before, self.block.function, CFunction(name, call + body))
         return MicroKernel(name, functions, b"", 0, x.shape, want.shape, 0, lambda _x: want), x
 
 
@@ -193,11 +193,13 @@ def copy_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
 
 
 def plane_rows_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
-    """Four channels of some rows."""
+    """Four channels of some rows, and rows outside the image."""
     width, left, right = (int(rng.integers(low, high)) for low, high in ((1, 20), (0, 3), (0, 3)))
     count, rows, channels = (left + width + right + 1) // 2, int(rng.integers(1, 4)), int(rng.choice([4, 5, 8, 13]))
-    shape = PlaneRow(width, left, count, channels, 4 * count * (rows + int(rng.integers(2))), width * channels, dual_issue)
-    made = planes.plane_rows(f"{PREFIX}depthwise", shape, rows, int(rng.choice(ZERO_POINTS)))
+    top, bottom = (int(rng.choice([0, 0, 1, 2])) for _ in range(2))
+    height = top + rows + bottom
+    shape = PlaneRow(width, left, count, channels, 4 * count * (height + int(rng.integers(2))), width * channels, dual_issue)
+    made = planes.plane_rows(f"{PREFIX}depthwise", shape, planes.Rows(height, top, top + rows), int(rng.choice(ZERO_POINTS)))
     return BlockCase(made, {"x": _array(made, "x", lambda s: random_input(s, rng))})
 
 
