@@ -5,10 +5,12 @@
     python -m benchmarks.records --ship [--work DIR]
     python -m benchmarks.records FOLDER --check
 
-Everything measured is kept in the work folder, a file a board, and of each layer what is to be shipped in a file of its own: the default,
-and candidates that take at least 1 % fewer cycles and no more flash. Run again, only what has changed is measured: a candidate whose C is
-generated as before keeps its figures, and a layer that was searched is not searched again; its default and its best candidates are
-measured. `--ship` writes schedules/records/ from these files. `--check` says of how many shipped records the C is still what was measured.
+What is measured is kept in the work folder: the figures of every candidate, in a file a board, and what one search of a layer came upon, in
+a file a layer. The search begins at the same seed and looks figures up before it measures, so a folder that was filled step by step, over
+many versions of the kernels, ends with the same files as an empty one: a layer whose candidates all give the C they gave is left alone,
+any other is searched from the start. `--ship` writes schedules/records/ from the layers' files alone: the default, and candidates that
+take at least 1 % fewer cycles, unless a faster one needs neither more scratch nor more flash. `--check` says of how many shipped records
+the C is still what was measured.
 """
 
 from __future__ import annotations
@@ -39,24 +41,43 @@ SHIPPED = Path(__file__).resolve().parent.parent / "schedules" / "records"
 WORK = Path("build/records")
 GAIN = 0.99
 BATCH = 16
+SEED = 0
 
 
 def make(folder: Path, board: str, work: Path, trials: int, models: Sequence[str], deadline: float) -> None:
-    """Measure the layers of the models on one board until `deadline` (`time.monotonic`)."""
-    path, chosen = work / f"{board}.jsonl", work / board
+    """Search the layers of the models on one board until `deadline` (`time.monotonic`)."""
+    path, layers = work / f"{board}.jsonl", work / board
     known = Records(read_records(path) if path.exists() else ())
     met: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_records_") as temp:
         for model, task in _tasks(folder, find_board(board), Path(temp), known, path, models):
             if time.monotonic() > deadline:
                 return
-            met.add(f"{task.workload.key}.jsonl")
-            print(f"{board} {model} {_line(task, trials, Path(temp) / 'metaschedule' / task.workload.key)}", flush=True)
-            (chosen / f"{task.workload.key}.jsonl").unlink(missing_ok=True)
-            append_records(chosen / f"{task.workload.key}.jsonl", list(select(task.current())))
+            file = layers / f"{task.workload.key}-{trials}.jsonl"
+            met.add(file.name)
+            if not file.exists() or not all(map(task.is_current, read_records(file))):
+                begin = time.monotonic()
+                found = search_layer(task, trials, Path(temp) / "metaschedule" / task.workload.key)
+                _write(file, found)
+                print(f"{board} {model} {task.workload}: {_line(found)}, {time.monotonic() - begin:.0f} s", flush=True)
     if not models:
-        for left in (p for p in chosen.glob("*.jsonl") if p.name not in met):
-            left.unlink()  # of a layer that the models no longer have
+        for left in (p for p in layers.glob("*.jsonl") if p.name not in met):
+            left.unlink()  # of a layer that the models no longer have, or of other trials
+
+
+def search_layer(task: Task, trials: int, work_dir: Path) -> list[Record]:
+    """The default's record, then those of the candidates that a search comes upon, in the order in which it does."""
+    found: dict[str, Record] = {}
+    tuned = tune_task(task, trials, BATCH, work_dir, SEED, lambda _task, record: found.setdefault(record.candidate, record), earlier=0)
+    return [*([tuned.default] if tuned.default is not None else []), *(r for r in found.values() if r.choice)]
+
+
+def _write(path: Path, records: Sequence[Record]) -> None:
+    """All or nothing: a process that is killed leaves the file that was there."""
+    whole = path.with_suffix(".new")
+    whole.unlink(missing_ok=True)
+    append_records(whole, records)
+    whole.replace(path)
 
 
 def check(folder: Path, board: str, models: Sequence[str]) -> str:
@@ -65,7 +86,7 @@ def check(folder: Path, board: str, models: Sequence[str]) -> str:
     shipped = [r for r in shipped_records() if r.workload.mcpu == found.mcpu]
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_records_") as temp:
         tasks = [task for _model, task in _tasks(folder, found, Path(temp), Records(shipped), None, models)]
-        current = sum(1 for task in tasks for _record in task.current())
+        current = sum(task.is_current(record) for task in tasks for record in task.records.of(task.workload))
     met = {task.workload.key for task in tasks}
     lost = sum(r.workload.key not in met for r in shipped)
     return f"{_file(board)}: {len(shipped)} records, {current} of the C that was measured, {lost} of layers that no model here has"
@@ -84,28 +105,29 @@ def _tasks(folder: Path, board: Board, temp: Path, known: Records, path: Path | 
                 yield model, task
 
 
-def _line(task: Task, trials: int, work_dir: Path) -> str:
-    """Tune one layer; what came of it in a line."""
-    tried = sum(1 for r in task.records.of(task.workload) if r.choice)
-    begin = time.monotonic()
-    found = tune_task(task, 0 if tried >= trials else trials, BATCH, work_dir, 0, None)
-    best = f"{found.best.cycles:,.0f} {dict(found.best.choice) or 'default'}" if found.best else "–"
-    default = f"{found.default.cycles:,.0f}" if found.default else "–"
-    return f"{task.workload}: {default} → {best}, {time.monotonic() - begin:.0f} s"
+def _line(found: Sequence[Record]) -> str:
+    """What came of a layer."""
+    ranked = ranking(found)
+    default = next((f"{r.cycles:,.0f}" for r in ranked if not r.choice), "–")
+    return f"{default} → {ranked[0].cycles:,.0f} {dict(ranked[0].choice) or 'default'}" if ranked else default
+
+
+def ranking(found: Iterable[Record]) -> list[Record]:
+    """Exact candidates, fewest cycles first."""
+    return sorted((r for r in found if r.status == "ok"), key=lambda r: (r.cycles, r.scratch, r.flash, r.candidate))
 
 
 def select(current: Iterable[Record]) -> Iterator[Record]:
-    """Of a layer's records, fewest cycles first, those to ship: the default's and what beats it, each slower one needing less scratch."""
+    """Of a layer's records, fewest cycles first, those to ship: the default's, and what beats it where nothing faster takes as little."""
     ranked = list(_to_the_next_best(current))
     default = next((r for r in ranked if not r.choice), None)
     if default is None:
         return
-    least = None
+    chosen: list[Record] = []
     for record in ranked:
-        better = record.cycles <= default.cycles * GAIN and record.flash <= default.flash
-        wins = better and (least is None or record.scratch < least)
-        if record is default or wins:
-            least = record.scratch
+        better = record.cycles <= default.cycles * GAIN
+        if record is default or (better and not any(c.scratch <= record.scratch and c.flash <= record.flash for c in chosen)):
+            chosen.append(record)
             yield replace(record, runner_up=_runner_up(record, ranked))
         if record is default:
             return
@@ -131,12 +153,14 @@ def ship(work: Path) -> None:
     """Write the shipped records anew, and say how many."""
     SHIPPED.mkdir(exist_ok=True)
     for board in (b for b in BOARDS if (work / b).is_dir()):
-        layers = [read_records(path) for path in sorted((work / board).glob("*.jsonl"))]
+        layers = [list(select(ranking(read_records(path)))) for path in sorted((work / board).glob("*.jsonl"))]
         chosen = list(itertools.chain.from_iterable(layers))
         (SHIPPED / _file(board)).unlink(missing_ok=True)
         append_records(SHIPPED / _file(board), chosen)
-        faster = sum(bool(r.choice) for r in chosen)
-        print(f"{_file(board)}: {len(chosen)} records of {len(layers)} layers, {faster} faster than the default")
+        faster = [r for layer in layers for r in layer if r.choice]
+        larger = sum(r.flash > next(d.flash for d in layer if not d.choice) for layer in layers for r in layer if r.choice)
+        told = f"{len(chosen)} records of {len(layers)} layers, {len(faster)} faster than the default, {larger} of these with more flash"
+        print(f"{_file(board)}: {told}")
 
 
 def _file(board: str) -> str:

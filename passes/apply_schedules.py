@@ -129,16 +129,17 @@ class _Schedules:
         bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
         self.funcs = {str(b.var.name): mod[b.value.args[0]] for b in bindings if _is_call_tir(b.value)}
         self.row_choices = json.dumps(row_choices(records, target))
+        self.more_flash = False
         self.small: dict[str, frozenset[int]] = {}
         self.short: dict[str, frozenset[int]] = {}
-        self._made: dict[tuple[str, frozenset[int], frozenset[int]], tirx.PrimFunc] = {}
+        self._made: dict[tuple[str, frozenset[int], frozenset[int], bool], tirx.PrimFunc] = {}
 
     def of(self, name: str) -> tirx.PrimFunc:
         """The scheduled function of the call bound to `name`."""
         return self._scheduled(name, self.small.get(name, frozenset()), self.short.get(name, frozenset()))
 
     def _scheduled(self, name: str, small: frozenset[int], short: frozenset[int]) -> tirx.PrimFunc:
-        key = (name, small, short)
+        key = (name, small, short, self.more_flash)
         if key not in self._made:
             room = self.room.get(name, 0)
             func = self.funcs[name].with_attr({"tiny.scratch_room": max(0, room)})
@@ -152,22 +153,25 @@ class _Schedules:
     def _schedule(self, func: tirx.PrimFunc, *, recorded: bool) -> tirx.PrimFunc:
         def make() -> tirx.PrimFunc:
             default = default_schedule(func, self.target).mod["main"]
-            return recorded_schedule(func, self.target, self.records, default) if recorded else default
+            return recorded_schedule(func, self.target, self.records, default, more_flash=self.more_flash) if recorded else default
 
-        return remembered(func, (self.target, recorded), make)
+        return remembered(func, (self.target, recorded, self.more_flash), make)
 
     def keep_to(self, code: int | None, flash: int | None) -> dict[str, object]:
         """Give operators kernels that share their code, those that lose least by it, until all is within the budgets; say what was decided.
+
+        Recorded kernels that need more flash than the default are taken where there is no budget of code and they fit the other.
 
         Parameters
         ----------
         code, flash : int, optional
             Bytes of all code; of all code and constants.
         """
-        fastest, functions, constants = self._contents()
+        fastest, contents = self._fastest(more_flash=code is None)
+        chosen = [0] * len(contents.operators)
+        if self.more_flash and not contents.fits(chosen, code, flash):
+            fastest, contents = self._fastest(more_flash=False)
         places = [(name, j) for name, found in fastest.items() for j in found]
-        contents = Contents([Operator(name, j, (_form(name, fastest[name][j]),)) for name, j in places], functions, constants)
-        chosen = [0] * len(places)
         if not contents.fits(chosen, code, flash):
             contents = replace(contents, operators=self._forms(fastest))
             chosen = choose_forms(contents, code, flash)
@@ -182,6 +186,13 @@ class _Schedules:
             "own_code_bytes": sum(n for operator in own for f, n in operator.functions.items() if users[f] == 1),
             "transformed_bytes": sum(operator.constants - operator.unpacked for operator in own),
         }  # fmt: skip
+
+    def _fastest(self, *, more_flash: bool) -> tuple[dict[str, dict[int, OperatorCode]], Contents]:
+        """Every operator in its fastest form, and the flash of all."""
+        self.more_flash = more_flash
+        fastest, functions, constants = self._contents()
+        operators = [Operator(name, j, (_form(name, code),)) for name, found in fastest.items() for j, code in found.items()]
+        return fastest, Contents(operators, functions, constants)
 
     def _contents(self) -> tuple[dict[str, dict[int, OperatorCode]], dict[str, int], int]:
         """Operators with a choice of forms by call and number, in their fastest; functions and constants of all else."""

@@ -22,13 +22,15 @@ from tvm_tiny.schedules.rules import realise
 from tvm_tiny.schedules.space import Choice
 from tvm_tiny.target import TinyTarget
 from tvm_tiny.tuning.candidate import Candidate
-from tvm_tiny.tuning.records import Record, Records
+from tvm_tiny.tuning.records import SHIPPED, Record, Records
 from tvm_tiny.tuning.workload import Workload
 
 _SLACK = 512  # bytes: blocks of other shapes read a few pixels further ahead
 
 
-def recorded_schedule(func: tirx.PrimFunc, target: TinyTarget, records: Records, default: tirx.PrimFunc) -> tirx.PrimFunc:
+def recorded_schedule(
+    func: tirx.PrimFunc, target: TinyTarget, records: Records, default: tirx.PrimFunc, *, more_flash: bool = False
+) -> tirx.PrimFunc:
     """Return the scheduled function of the best record for `func`, or `default` where there is none or the default is the best.
 
     What was measured, and the next best, is added to `tiny.kernel` of either. Records whose decisions the rules no longer have are passed
@@ -38,31 +40,49 @@ def recorded_schedule(func: tirx.PrimFunc, target: TinyTarget, records: Records,
     ----------
     default : PrimFunc
         What the rules choose without records: a recorded kernel may take as much scratch as that one, or as is free beside it.
+    more_flash : bool
+        Take shipped records of kernels that need more flash than the default; the report says how much.
     """
     layer = Layer.of(func)
     if layer is None or "most_cycles" in json.loads(str(default.attrs.get("tiny.kernel", "{}"))):
         return default  # its time depends on the input: no measurement is its like
     taken, macs = _scratch(default), int(func.attrs.get("tiny.macs", 0))
-    candidates = records.candidates(Workload.of(layer, target), scratch=max(layer.scratch_room, taken))
+    workload = Workload.of(layer, target)
+    flash = _default_flash(records, workload)
+    candidates = records.candidates(workload, scratch=max(layer.scratch_room, taken))
+    candidates = [r for r in candidates if more_flash or not _needs_more(r, flash)]
     passed_over = 0
     for i, record in enumerate(candidates):
         if not record.choice and record.scratch != taken:
             break  # another default than was measured: how fast it is nobody knows
         made = _realised(func, target, record, default)
         if made is not None and _costs_no_memory(layer, default, made):
-            return _tell(made, record, candidates[i + 1 :], macs, passed_over)
+            return _tell(made, record, candidates[i + 1 :], macs, [_stale(passed_over), _larger(record, flash)])
         passed_over += made is None
     return _with_notes(default, {}, [_stale(passed_over)])
 
 
 def row_choices(records: Records, target: TinyTarget) -> dict[str, list[Choice]]:
-    """Recorded candidates of row kernels for a target, by the workload's key, those that beat the default, best first."""
+    """Recorded candidates of row kernels for a target, by the workload's key, those that beat the default, best first.
+
+    None of shipped records that needs more flash than the default: streams are chosen where flash is bound.
+    """
     found: dict[str, list[Choice]] = {}
     for workload in {r.workload for r in records if r.workload.mcpu == target.mcpu and '"by_rows"' in r.workload.attrs}:
-        better = itertools.takewhile(lambda r: r.choice, records.candidates(workload))
+        flash = _default_flash(records, workload)
+        better = itertools.takewhile(lambda r: r.choice, (r for r in records.candidates(workload) if not _needs_more(r, flash)))
         if choices := [r.choice for r in better]:
             found[workload.key] = [dict(choice) for choice in choices]
     return found
+
+
+def _default_flash(records: Records, workload: Workload) -> int | None:
+    """Bytes of flash of the shipped record of what the rules choose; None where there is none."""
+    return next((r.flash for r in records.of(workload) if r.source == SHIPPED and not r.choice), None)
+
+
+def _needs_more(record: Record, flash: int | None) -> bool:
+    return record.source == SHIPPED and flash is not None and record.flash > flash
 
 
 def rights_kept(default: tirx.PrimFunc, made: tirx.PrimFunc, slack: int = 0) -> bool:
@@ -102,7 +122,11 @@ def _stale(count: int) -> str:
     return f"records the kernels no longer have: {count}" if count else ""
 
 
-def _tell(func: tirx.PrimFunc, record: Record, others: list[Record], macs: int, passed_over: int) -> tirx.PrimFunc:
+def _larger(record: Record, flash: int | None) -> str:
+    return f"{record.flash - flash:,} bytes of flash more than by default" if flash is not None and _needs_more(record, flash) else ""
+
+
+def _tell(func: tirx.PrimFunc, record: Record, others: list[Record], macs: int, notes: list[str]) -> tirx.PrimFunc:
     """Add to `tiny.kernel` where the choice comes from, what was measured, and the next best."""
     told = _figures(record, macs)
     if record.choice:
@@ -112,7 +136,7 @@ def _tell(func: tirx.PrimFunc, record: Record, others: list[Record], macs: int, 
     elif record.runner_up is not None:
         cycles, choice = float(record.runner_up["cycles"]), record.runner_up["choice"]
         told["next_best"] = {**_figures(replace(record, cycles=cycles), macs), **(dict(choice) or {"rule": "default"})}
-    return _with_notes(func, told, [_other_compiler(record), _other_code(func, record), _stale(passed_over)])
+    return _with_notes(func, told, [_other_compiler(record), _other_code(func, record), *notes])
 
 
 def _other_compiler(record: Record) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from tvm_tiny.tuning import Record, Records, Workload, read_records
 from tvm_tiny.tuning.bench import Bench
 from tvm_tiny.tuning.candidate import Candidate, Case
 from tvm_tiny.tuning.network import lowered_layers, row_layers, tune
-from tvm_tiny.tuning.records import append_records, load_records
+from tvm_tiny.tuning.records import SHIPPED, YOURS, append_records, load_records
 from tvm_tiny.tuning.search import features
 
 M7 = parse_target("c -mcpu=cortex-m7")
@@ -192,6 +193,23 @@ def test_the_report_says_what_chose_a_kernel_and_what_the_next_best_costs() -> N
     assert (told[1]["next_best"]["rule"], told[1]["next_best"]["cycles"]) == ("default", 500)
     other = Records([replace(default, scratch=taken + 4)])  # of a network with more room: not the default that is taken here
     assert "cycles" not in tvm_tiny.build(small_network(), "c -mcpu=cortex-m7", records=other, optimize="speed").report.layers[0].kernel
+
+
+def test_shipped_kernels_that_need_more_flash_are_for_speed_where_it_is_there() -> None:
+    b = TinyBuilder((1, 6, 6, 32))
+    mod = b.finish(b.conv(b.x, 16, 1))
+    workload = Workload.of(Layer.of(lowered_layers(mod, M7)[0]), M7)
+    default = Record(workload, {}, cycles=500.0, flash=100, source=SHIPPED)
+    larger = replace(default, choice={**POINTWISE, "operand": "w16", "unroll": 8, "channels": 3, "rows": 36}, cycles=400.0, flash=340)
+    code = tvm_tiny.build(mod, "c -mcpu=cortex-m7", records=False, optimize="speed").report.decisions["code"]
+    bound = {"optimize": "speed", "flash": code["code_bytes"] + code["constants_bytes"]}
+    goals: list[dict[str, Any]] = [{"optimize": "speed"}, {"optimize": "balanced"}, bound]
+    for mine, wanted in ((larger, [True, False, False]), (replace(larger, source=YOURS), [True, True, False])):
+        built = [tvm_tiny.build(mod, "c -mcpu=cortex-m7", records=Records([default, mine]), **goal) for goal in goals]
+        kernels = [b.report.layers[0].kernel for b in built]
+        assert [k["source"] == mine.source for k in kernels] == wanted
+        told = "240 bytes of flash more than by default"
+        assert [told in k.get("note", "") for k in kernels] == [mine is larger, False, False]
 
 
 def test_figures_of_other_conditions_are_not_compared() -> None:

@@ -286,11 +286,12 @@ def tune_task(
     seed: int,
     progress: Progress | None,
     limits: tuple[int | None, int | None] = (None, None),
+    earlier: int = _EARLIER,
 ) -> TunedLayer:
-    """Measure the default and what earlier records say was fast, then search."""
+    """Measure the default and the `earlier` fastest of earlier records, then search."""
     from tvm_tiny.tuning.search import search
 
-    default = task.measure_first(_EARLIER)
+    default = task.measure_first(earlier)
     scratch, flash = limits
     if scratch is None and default is not None and default.status == "ok":
         scratch = max(task.layer.scratch_room, default.scratch)

@@ -143,8 +143,16 @@ class Task:
         """Exact candidates measured under the same conditions as the C they give now, fewest cycles first."""
         measured = [r for r in self.records.of(self.workload) if r.status == "ok" and self._comparable(r)]
         for record in sorted(measured, key=lambda r: (r.cycles, r.scratch, r.flash, r.candidate)):
-            if self.prepare(record.choice) is None and self._code(record.choice) == record.code:
+            if self.is_current(record):
                 yield record
+
+    def is_current(self, record: Record) -> bool:
+        """Whether a candidate gives the C that was measured, and would be measured under the same conditions."""
+        if not self._comparable(record):
+            return False
+        self.prepare(record.choice)
+        made = self._ready.get(record.candidate)
+        return made is not None and made.code == record.code
 
     def best(self) -> Record | None:
         """The fastest candidate within the limits, the default included."""
