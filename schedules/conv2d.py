@@ -20,7 +20,7 @@ from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import BlockChoice, Conv2DShape, Core, LayerParameters, MicroKernel, RegisterPressureError, conv2d
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.nests.gemm import gemm_nest
-from tvm_tiny.schedules.nests.products import products, tiled
+from tvm_tiny.schedules.nests.products import TILED, products
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.schedules.residual import addition_of, rights
 from tvm_tiny.schedules.space import Choice, Space, divisions
@@ -120,7 +120,7 @@ def space_of(shape: Conv2DShape, rule: str = "conv2d") -> Space:
         channels, together = int(choice["channels"]), int(choice["pixels"])
         return channels * together <= (6 if choice["operand"] == "w8" else _MOST_SUMS) and int(choice["tile"]) * together <= pixels
 
-    return Space(rule, decisions, legal, as_products, tiled)
+    return Space(rule, decisions, legal, as_products, TILED)
 
 
 def as_products(func: tirx.PrimFunc) -> tirx.PrimFunc:

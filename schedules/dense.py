@@ -7,6 +7,7 @@ the input, and the report says how far.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
@@ -19,7 +20,7 @@ from tvm_tiny.schedules.conv2d import as_products
 from tvm_tiny.schedules.microkernels import Core, DenseChoice, LayerParameters, MicroKernel, paired_dense
 from tvm_tiny.schedules.microkernels.dense import default_choice
 from tvm_tiny.schedules.microkernels.dense_columns import ColumnsKernel, columns_dense
-from tvm_tiny.schedules.nests.products import tiled
+from tvm_tiny.schedules.nests.products import TILED
 from tvm_tiny.schedules.overlap import ALL_READ_FIRST
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.tensorize import tensorized
@@ -57,7 +58,7 @@ def _space(inputs: int, outputs: int) -> Space:
     unrolls = tuple(sorted({min(u, inputs // 4) for u in (4, 8, 10, 16)}))
     channels = tuple(c for c in (2, 4, 6) if c <= outputs) or (outputs,)
     decisions = {"channels": channels, "unroll": unrolls, "expanded": (0, 1)}
-    return Space("dense", decisions, form=as_products, loops=lambda sch, found: tiled(sch, {"pixels": 1, "tile": 1, **found}))
+    return Space("dense", decisions, form=as_products, loops=replace(TILED, fixed={"pixels": 1, "tile": 1}))
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -21,7 +20,7 @@ from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import Core, DepthwiseChoice, DepthwiseShape, LayerParameters, MicroKernel, depthwise
 from tvm_tiny.schedules.microkernels.depthwise import default_strip
 from tvm_tiny.schedules.nests.depthwise import depthwise_nest
-from tvm_tiny.schedules.nests.planes import strips
+from tvm_tiny.schedules.nests.planes import in_strips
 from tvm_tiny.schedules.overlap import element_distance, window_starts
 from tvm_tiny.schedules.space import Choice, Space, divisions
 from tvm_tiny.schedules.tensorize import tensorized
@@ -116,7 +115,7 @@ def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
 def space_of(shape: DepthwiseShape) -> Space:
     """Outputs computed together, and output rows whose planes are built at once."""
     decisions = {"pixels": (2, 4, 6, 8), "strip": divisions(shape.out_height, 6)}
-    return Space("depthwise", decisions, loops=partial(strips, padded=any(shape.padding)))
+    return Space("depthwise", decisions, loops=in_strips(padded=any(shape.padding)))
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

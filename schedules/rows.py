@@ -6,6 +6,8 @@ No network's layer is scheduled so. A function asks for it with the attribute `t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tvm import tirx
 from tvm.s_tir import Schedule
 
@@ -14,7 +16,8 @@ from tvm_tiny.schedules import conv2d as conv2d_rule
 from tvm_tiny.schedules import depthwise as depthwise_rule
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
-from tvm_tiny.schedules.nests.products import tiled
+from tvm_tiny.schedules.nests.planes import in_strips
+from tvm_tiny.schedules.nests.products import TILED
 from tvm_tiny.schedules.row_kernels import RowKernel, row_kernel
 from tvm_tiny.schedules.space import Choice, Space
 from tvm_tiny.schedules.stream_costs import MAX_COLUMNS, column_bytes
@@ -41,8 +44,9 @@ def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
     if layer is None or not layer.by_rows or layer.op not in _OPS:
         return None
     if layer.op == "tiny.depthwise_conv2d":
-        of_a_row = depthwise_rule.space_of(depthwise_rule.shape_of(layer))
-        return Space("rows", {"pixels": of_a_row.decisions["pixels"]}, loops=lambda sch, found: of_a_row.loops(sch, {"strip": 1, **found}))
+        of_a_row = depthwise_rule.shape_of(layer)
+        decisions = {"pixels": depthwise_rule.space_of(of_a_row).decisions["pixels"]}
+        return Space("rows", decisions, loops=in_strips(padded=any(of_a_row.padding), strip=1))
     shape = conv2d_rule.shape_of(layer)
     if shape is None:
         return None
@@ -54,7 +58,7 @@ def space(func: tirx.PrimFunc, _target: TinyTarget) -> Space | None:
         columns = pixels * column_bytes(shape.k, by_words=by_words)
         return pixels <= shape.out_width and columns <= MAX_COLUMNS and gemm.legal({**choice, "tile": 1})
 
-    return Space("rows", decisions, legal, gemm.form, lambda sch, found: tiled(sch, {"tile": 1, **found}))
+    return Space("rows", decisions, legal, gemm.form, replace(TILED, fixed={"tile": 1}))
 
 
 def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule | None:

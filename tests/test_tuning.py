@@ -25,7 +25,6 @@ from tvm_tiny.boards import find_board
 from tvm_tiny.errors import InputError, OptionError, TargetError
 from tvm_tiny.schedules import rules
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.space import annotated_rule
 from tvm_tiny.target import parse_target
 from tvm_tiny.tuning import Record, Records, Workload, read_records
 from tvm_tiny.tuning.bench import Bench
@@ -98,7 +97,7 @@ def test_a_trace_replayed_gives_the_same_c() -> None:
         sampled = space.sample(func)
         again = tvm.s_tir.Schedule(tvm.IRModule({"main": space.form(func)}))
         sampled.trace.apply_to_schedule(again, remove_postproc=False)
-        choices = [space.read(annotated_rule(s.mod)[1]) for s in (sampled, again)]
+        choices = [space.read(s.mod["main"]) for s in (sampled, again)]
         assert choices[0] == choices[1]
         assert json.loads(json.dumps(choices[0])) == choices[0]
         choice = {"rule": space.rule, **{k: v[0] for k, v in space.decisions.items()}}

@@ -17,9 +17,12 @@ from typing import Any
 from tvm import s_tir, te, tirx
 from tvm.s_tir import Schedule
 
+from tvm_tiny.errors import OptionError
 from tvm_tiny.ops import registry
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import Conv2DShape
+from tvm_tiny.schedules.nests.loops import REMEDY, loops_around
+from tvm_tiny.schedules.space import Tiling
 
 Decisions = Mapping[str, Any]
 """Random variables of a traced schedule, or numbers, by the name of the decision."""
@@ -63,6 +66,27 @@ def tiled(sch: Schedule, found: Decisions) -> None:
     sch.compute_at(sch.get_sblock("columns"), tiles)
     sch.reverse_compute_at(sch.get_sblock("y"), group)
     sch.unroll(unrolled)
+
+
+_LOOPS = ("tiles", "blocks", "groups", "steps", "unroll", "channels", "pixels", "products of a word")
+_AXES = (("tiles", "groups", "pixels"), ("blocks", "channels"), ("steps", "unroll", "products of a word"))
+
+
+def tiles(func: tirx.PrimFunc) -> dict[str, int]:
+    """The decisions that `tiled` was called with, read off the loops of what it scheduled.
+
+    Raises
+    ------
+    OptionError
+        The loops are not those of `tiled`: no kernel computes in that order.
+    """
+    found = loops_around(func, "acc").named(_LOOPS, _AXES, "unroll")
+    if found["products of a word"] != _WORD:
+        raise OptionError(f"words of {found['products of a word']} products: a packed word has {_WORD}", remedy=REMEDY)
+    return {"channels": found["channels"], "pixels": found["pixels"], "unroll": found["unroll"], "tile": found["groups"]}
+
+
+TILED = Tiling(tiled, tiles, ("channels", "pixels", "unroll", "tile"))
 
 
 def walk(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tvm
@@ -15,10 +17,11 @@ from tests.schedules.test_intrinsics import linear
 from tests.support.op_cases import int8s
 from tests.support.scheduled import layers_of
 from tests.support.tiny_builder import TinyBuilder
+from tvm_tiny.errors import OptionError
 from tvm_tiny.ops import registry
 from tvm_tiny.schedules import rules
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.space import Space, annotated_rule
+from tvm_tiny.schedules.space import Space
 from tvm_tiny.target import parse_target
 
 M7 = parse_target("c -mcpu=cortex-m7")
@@ -87,7 +90,7 @@ def test_corners_of_every_space_replay(shape: tuple[int, ...], kernel: int) -> N
             again = Schedule(tvm.IRModule({"main": space.form(func)}))
             trace.apply_to_schedule(again, remove_postproc=False)
             decided = {name: values[corner] for name, values in space.decisions.items()}
-            assert space.read(annotated_rule(again.mod)[1]) == {"rule": space.rule, **decided}
+            assert space.read(again.mod["main"]) == {"rule": space.rule, **decided}
 
 
 def test_scheduling_one_candidate_leaves_the_others_alone() -> None:
@@ -102,3 +105,44 @@ def test_scheduling_one_candidate_leaves_the_others_alone() -> None:
         sch = Schedule(mod)
         space.apply(sch, {"rule": space.rule, **{name: values[corner] for name, values in space.decisions.items()}})
         assert mod["main"].script() == before
+
+
+def _tile_by_hand(func: tirx.PrimFunc, *, order: tuple[str, ...], channels: int = 2, unrolled: bool = True) -> tirx.PrimFunc:
+    """Columns and products tiled with TVM's primitives alone, the operand form said at the root."""
+    sch = Schedule(tvm.IRModule({"main": func}))
+    pixel, channel, k = sch.get_loops(sch.get_sblock("acc"))
+    loops = dict(zip(("groups", "pixels"), sch.split(pixel, [None, 3]), strict=True))
+    loops |= dict(zip(("tiles", "groups"), sch.split(loops["groups"], [None, 4]), strict=True))
+    loops |= dict(zip(("blocks", "channels"), sch.split(channel, [None, channels]), strict=True))
+    words, loops["word"] = sch.split(k, [None, 4])
+    loops |= dict(zip(("steps", "unroll"), sch.split(words, [None, 8]), strict=True))
+    sch.reorder(*(loops[name] for name in order))
+    if unrolled:
+        sch.unroll(loops["unroll"])
+    sch.annotate(sch.get_sblock("root"), "tiny.choice_rule", "conv2d")
+    sch.annotate(sch.get_sblock("root"), "tiny.choice.operand", 0)
+    return sch.mod["main"]
+
+
+ORDER = ("tiles", "blocks", "groups", "steps", "unroll", "channels", "pixels", "word")
+
+
+def test_the_loops_of_a_schedule_decide_the_kernel() -> None:
+    """Tiles are read off the loops, whoever made them; loops that no kernel has are refused by name."""
+    b = TinyBuilder((1, 12, 12, 16))
+    (func,) = layers_of(b, b.conv(b.x, 8, 3, padding=[0] * 4))
+    space = rules.spaces(func, M7)["conv2d"]
+    choice = space.read(_tile_by_hand(space.form(func), order=ORDER))
+    assert choice == {"rule": "conv2d", "channels": 2, "pixels": 3, "operand": "r8", "unroll": 8, "tile": 4}
+    kernel = json.loads(str(rules.realise(func, M7, choice).mod["main"].attrs["tiny.kernel"]))
+    assert (kernel["block"], kernel["unroll"], kernel["tile"]) == ("2x3", "8", "4")
+    with pytest.raises(OptionError, match="an axis of the block is"):
+        space.read(_tile_by_hand(space.form(func), order=("blocks", "tiles", *ORDER[2:])))
+    with pytest.raises(OptionError, match="but unroll is not unrolled"):
+        space.read(_tile_by_hand(space.form(func), order=ORDER, unrolled=False))
+    with pytest.raises(OptionError, match="rule conv2d has no kernel for channels 5 in this layer"):
+        space.read(_tile_by_hand(space.form(func), order=ORDER, channels=5))
+    with pytest.raises(OptionError, match="has no block 'acc'"):
+        space.loops.read(func.with_body(tirx.Evaluate(0)))
+    with pytest.raises(OptionError, match="but there are 3"):
+        space.loops.read(space.form(func))

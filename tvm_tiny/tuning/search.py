@@ -22,7 +22,7 @@ from tvm import tirx
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Schedule, Trace
 
-from tvm_tiny.schedules.space import Choice, Space, annotated_rule
+from tvm_tiny.schedules.space import Choice, Space, rule_of
 from tvm_tiny.tuning.records import Record
 from tvm_tiny.tuning.task import Task
 
@@ -31,8 +31,7 @@ _HERTZ = 1e6  # MetaSchedule counts seconds; a cycle is a microsecond to it
 
 def choice_of(mod: tvm.IRModule, spaces: dict[str, Space]) -> dict[str, int | str]:
     """The choice a replayed trace stands for."""
-    rule, annotations = annotated_rule(mod)
-    return spaces[rule].read(annotations)
+    return spaces[rule_of(mod)].read(mod["main"])
 
 
 def space_generator(task: Task, seed: int) -> ms.SpaceGenerator:
