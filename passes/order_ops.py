@@ -45,7 +45,7 @@ class OrderOps:
     in_place : bool
         Results may overwrite operands (the pass `in-place` will run).
     max_states : int
-        Bound of the search; beyond it the order is the best found.
+        Bound of the search (100,000 are about four seconds); beyond it the order is the best found.
     """
 
     def __init__(self, in_place: bool = True, max_states: int = 100_000) -> None:
@@ -62,7 +62,9 @@ class OrderOps:
         steps = [self._step(rows, i) for i in range(len(rows.nodes))]
         sizes = {name: tensor.nbytes for name, tensor in rows.graph.tensors.items()}
         found = least_peak_order(steps, sizes, rows.graph.outputs, self.max_states)
-        proof = f"proved over {found.states:,} states" if found.optimal else f"the best found in {found.states:,} states"
+        proof = f"proved over {found.states:,} states"
+        if not found.optimal:
+            proof = f"the best found in {found.states:,} states, none is below {found.bound:,}"
         if found.peak >= found.given_peak:
             WHY.rejected("", "another order", f"none has a lower peak than the given one's {found.given_peak:,} bytes: {proof}")
             return mod

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +12,12 @@ import tvm
 from tvm_tiny import explain as explanation
 from tvm_tiny.boards import Board, find_board
 from tvm_tiny.compiled import CompiledModel
-from tvm_tiny.errors import DoesNotFitError, OptionError, TinyError
+from tvm_tiny.errors import OptionError
+from tvm_tiny.fitting import Limits
 from tvm_tiny.frontend import load as _load
 from tvm_tiny.memory.design import Design
-from tvm_tiny.memory.plan import Buffer, MemoryPlan, Region
-from tvm_tiny.memory.program import KernelCall, Program, extract, model_info
+from tvm_tiny.memory.plan import Region
+from tvm_tiny.memory.program import extract, model_info
 from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.pins import check_pair
 from tvm_tiny.pipeline import Options, run_pipeline, write_dump
@@ -132,28 +131,16 @@ def build(
         chosen, left_out, optimize, budget, most, max_overhead, camera, regions, pins or {}, load_records(records),
         Design.of(design) if design is not None else None,
     )  # fmt: skip
-    with explanation.collecting() as decisions:
+    limits = Limits(budget, most, chosen_board)
+    with explanation.collecting() as decisions, limits.told(mod, options):
         lowered = run_pipeline(mod, options, dump)
     if dump_dir is not None:
         write_dump(dump, Path(dump_dir))
     program, plan = extract(lowered, c_name), plan_of(lowered)
     if explain is not None:
         explanation.write(explain, decisions, program.model.get("tensors"))
-    if budget is not None:
-        _check_budget(program, plan, budget, lambda **changes: _arena(mod, replace(options, **changes)), options)
-    if most is not None:
-        _check_flash(program, most)
-    if chosen_board is not None:
-        _check_fits(program, plan, chosen_board)
+    limits.check(program, plan, mod, options)
     return CompiledModel(program, plan, chosen, chosen_board, dump, tuple(decisions))
-
-
-def _arena(mod: tvm.IRModule, options: Options) -> int | None:
-    """Bytes the network takes with these options; None where they can't be had."""
-    try:
-        return plan_of(run_pipeline(mod, options)).arena_bytes
-    except TinyError:
-        return None
 
 
 def _c_name(name: str | None, default: str) -> str:
@@ -184,7 +171,7 @@ def parse_size(option: str, value: int | str) -> int:
 
 
 def _regions(board: Board) -> tuple[Region, ...]:
-    """The memories of a board that share the arena; none where there is but one, whose size `_check_fits` compares."""
+    """The memories of a board that share the arena; none where there is but one, whose size `tvm_tiny.fitting` compares."""
     several = board.arena_regions if len(board.arena_regions) > 1 else ()
     return tuple(Region(r.name, r.arena_bytes, r.access_cost) for r in several)
 
@@ -197,96 +184,3 @@ def _budget(sram: int | str | None, board: Board | None) -> int | None:
         which = "no board is given" if board is None else f"{board.name} says nothing of its SRAM"
         raise OptionError(f'sram="board": {which}', remedy='give board=, or a size such as sram="64KB"')
     return board.limits.arena
-
-
-def _check_budget(program: Program, plan: MemoryPlan, budget: int, needs: Callable[..., int | None], options: Options) -> None:
-    """Refuse an arena beyond its budget: by how much, what decides, and what would fit.
-
-    `needs` says what the network would take with other options.
-    """
-    if plan.arena_bytes <= budget:
-        return
-    step = plan.peak_step()
-    there = sorted((b for b in plan.buffers if b.first_use <= step <= b.last_use), key=lambda b: -b.nbytes)[:_NAMED]
-    parts = ", ".join(f"{_buffer_title(program, b)} {b.nbytes:,}" for b in there)
-    raise DoesNotFitError(
-        f"sram={budget:,}: the network needs {plan.arena_bytes:,} bytes, {plan.arena_bytes - budget:,} more; "
-        f"layer {_title(program, program.calls[step])} decides: {parts}",
-        remedy=f"allow {plan.arena_bytes:,} bytes, the least found{_changes(plan.arena_bytes, budget, needs, options)}; or a smaller input",
-    )
-
-
-_NAMED = 3  # buffers that an error names
-_MORE_WORK = 0.3
-
-
-def _changes(arena: int, budget: int, needs: Callable[..., int | None], options: Options) -> str:
-    """Options that make the network smaller, each tried, the nearest first; nothing more is tried once one fits."""
-    tried: list[tuple[str, dict[str, Any]]] = []
-    if options.max_overhead < _MORE_WORK:
-        tried.append((f"max_overhead={_MORE_WORK}", {"max_overhead": _MORE_WORK}))
-    if options.camera is False:
-        tried.append(("camera=True, the image handed over row by row", {"camera": True}))
-    words = ""
-    for title, changes in tried:
-        found = needs(**changes)
-        if found is not None and found < arena:
-            fits = "which fits" if found <= budget else f"still {found - budget:,} too many"
-            words += f"; or {title}: {found:,} bytes, {fits}"
-            if found <= budget:
-                break
-    return words
-
-
-def _buffer_title(program: Program, buffer: Buffer) -> str:
-    """What a buffer holds, in the source model's words."""
-    if buffer.kind == "scratch":
-        return "scratch"
-    name = str(program.model.get("tensors", {}).get(buffer.name, {}).get("name", buffer.name)).split(";")[-1]
-    return f"{buffer.kind} {name}" if buffer.kind in ("input", "output") else name
-
-
-def _check_flash(program: Program, budget: int) -> None:
-    found = program.decisions["code"]
-    code, constants = int(found["code_bytes"]), int(found["constants_bytes"])
-    if code + constants > budget:
-        sizes = {name: a.nbytes for name, a in program.constants.items()}
-        largest = max(program.calls, key=lambda c: _constant_bytes(c, sizes))
-        raise DoesNotFitError(
-            f"flash={budget:,}: code ({code:,} bytes, estimated) and constants ({constants:,}) need {code + constants - budget:,} more; "
-            f"layer {_title(program, largest)} has the most constants ({_constant_bytes(largest, sizes):,} bytes)",
-            remedy=f"allow {code + constants:,} bytes: every layer has its least code already; or optimize='speed', which needs no code "
-            "for rows and patches; or a smaller network",
-        )
-
-
-def _check_fits(program: Program, plan: MemoryPlan, board: Board) -> None:
-    """Refuse what can't be flashed, with the layer that decides. Code is measured only when the project is built."""
-    arena, flash = board.limits.arena, board.limits.flash
-    if arena is not None and plan.arena_bytes > arena:
-        call = program.calls[plan.peak_step()]
-        live = plan.occupied_bytes(plan.peak_step())
-        raise DoesNotFitError(
-            f"{board.name}: the network needs {plan.arena_bytes:,} bytes of SRAM, {plan.arena_bytes - arena:,} more than the {arena:,} "
-            f"there are; layer {_title(program, call)} decides ({live:,} bytes)",
-            remedy="sram='board' for the least work that fits, optimize='sram' for the least memory; else a board with more SRAM "
-            "(`tvm-tiny boards`), or a smaller input",
-        )
-    sizes = {name: a.nbytes for name, a in program.constants.items()}
-    if flash is not None and (total := sum(sizes.values())) > flash:
-        largest = max(program.calls, key=lambda c: _constant_bytes(c, sizes))
-        raise DoesNotFitError(
-            f"{board.name}: the constants need {total:,} bytes of flash, {total - flash:,} more than the {flash:,} there are; "
-            f"layer {_title(program, largest)} has the most ({_constant_bytes(largest, sizes):,} bytes)",
-            remedy="choose a board with more flash (`tvm-tiny boards`), or a smaller network",
-        )
-
-
-def _constant_bytes(call: KernelCall, sizes: Mapping[str, int]) -> int:
-    return sum(sizes[name] for name in {name for kind, name in call.args if kind == "constant"})
-
-
-def _title(program: Program, call: KernelCall) -> str:
-    """Name in the source model, and the operator."""
-    name = str(program.model.get("tensors", {}).get(call.layer, {}).get("name", call.layer)).split(";")[-1]
-    return f"{name} ({call.op.removeprefix('tiny.')})"

@@ -253,7 +253,7 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
             if design.arena_bytes is None or point.arena_bytes <= _OFF * design.arena_bytes:
                 break  # else planes between layers may be to blame: once more without
     if not points:
-        raise failed[-1]
+        raise min(failed, key=lambda error: error.excess)
     layers = next((p.cycles for p in points if p.design.layerwise), min(p.cycles for p in points))
     points = [replace(p, overhead=p.cycles / (layers or 1.0) - 1) for p in points]
     best, reason = _pick(points, options, flash)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +61,8 @@ def test_least_of_all_orders(graph: tuple[list[Node], dict[str, int], set[str]])
 @given(graphs(max_nodes=12))
 def test_cut_off_search_is_never_worse_than_the_given_order(graph: tuple[list[Node], dict[str, int], set[str]]) -> None:
     nodes, sizes, outputs = graph
-    got = least_peak_order(nodes, sizes, outputs, max_states=1)
+    got, least = (least_peak_order(nodes, sizes, outputs, max_states=count) for count in (1, 100_000))
+    assert got.bound <= least.bound == least.peak <= got.peak
     assert sorted(got.nodes) == list(range(len(nodes)))
     assert got.peak <= got.given_peak
     assert peak_by_hand(nodes, sizes, outputs, got.nodes) == got.peak
@@ -79,6 +81,34 @@ def test_branches_run_one_after_the_other() -> None:
     nodes, sizes, outputs = branches(12)
     got = least_peak_order(nodes, sizes, outputs)
     assert (got.given_peak, got.peak, got.optimal) == (1210, 10 + 100 + 11 + 1 - 1, True)
+
+
+def crossed(count: int, depth: int, rng: np.random.Generator) -> tuple[list[Node], dict[str, int], set[str]]:
+    """Cells of `count` chains of tensors of many sizes, some of which read the end of a chain before."""
+    nodes, sizes, source = [], {"x": 8000}, "x"
+    for cell in range(2):
+        ends: list[str] = []
+        for chain in range(count):
+            at = source
+            for step in range(depth):
+                name = f"{cell}.{chain}.{step}"
+                sizes[name] = 1000 * int(rng.choice([1, 2, 3, 4, 6, 8]))
+                other = [str(rng.choice(ends))] if step and ends and rng.random() < 0.3 else []
+                nodes.append(Node(name, (at, *other), (name,), int(rng.integers(500))))
+                at = name
+            ends.append(at)
+        source = f"sum {cell}"
+        sizes[source] = 8000
+        nodes.append(Node(source, tuple(ends), (source,)))
+    return nodes, sizes, {source}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_cut_off_finishes_what_it_has_begun(seed: int) -> None:
+    """Wide cells whose search is never allowed to end: the order is near the bound all the same."""
+    got = least_peak_order(*crossed(10, 6, np.random.default_rng(seed)), max_states=40)
+    assert got.bound <= got.peak <= got.given_peak
+    assert got.peak <= 1.1 * got.bound
 
 
 def test_the_planner_reaches_the_peak_of_the_order() -> None:

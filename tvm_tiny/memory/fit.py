@@ -3,26 +3,35 @@
 
 from __future__ import annotations
 
+import re
+
 from tvm_tiny.errors import DoesNotFitError
 from tvm_tiny.memory.plan import MemoryPlan, Region
 
 
 class MemoryDoesNotFitError(DoesNotFitError):
-    """A region of the board, or the given SRAM budget, is too small.
+    """A region of the board, or the given SRAM budget, is too small."""
 
-    Attributes
-    ----------
-    region : str
-        The region exceeded most.
-    excess : int
-        Bytes missing there.
-    step : str
-        The step that occupies most of it.
-    """
+    @property
+    def region(self) -> str:
+        """The region exceeded most."""
+        return self._said(r"bytes of (.*), which has")
 
-    def __init__(self, message: str, *, remedy: str, region: str, excess: int, step: str) -> None:
-        super().__init__(message, remedy=remedy)
-        self.region, self.excess, self.step = region, excess, step
+    @property
+    def excess(self) -> int:
+        """Bytes missing there."""
+        return int(self._said(r": ([\d,]+) too many").replace(",", ""))
+
+    @property
+    def step(self) -> str:
+        """The step that occupies most of it."""
+        return self._said(r"\n  step \d+ \((.*)\) decides: ")
+
+    def _said(self, pattern: str) -> str:
+        """From the message, which is all that TVM keeps of an error (`tvm_tiny.tvm_errors`)."""
+        found = re.search(pattern, self.message)
+        assert found is not None, self.message
+        return found.group(1)
 
 
 def does_not_fit(plan: MemoryPlan) -> MemoryDoesNotFitError:
@@ -37,7 +46,7 @@ def does_not_fit(plan: MemoryPlan) -> MemoryDoesNotFitError:
         f"  step {step} ({name}) decides: {_live(plan, step, region.name)}"
     )
     remedy = f"a board or budget with {excess:,} bytes more, or schedules that keep less of the largest tensors alive (optimize='sram')"
-    return MemoryDoesNotFitError(message, remedy=remedy, region=region.name, excess=excess, step=name)
+    return MemoryDoesNotFitError(message, remedy=remedy)
 
 
 def _worst(plan: MemoryPlan) -> tuple[Region, int]:

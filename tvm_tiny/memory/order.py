@@ -39,9 +39,12 @@ class Order:
     peak, given_peak : int
         Live bytes at the worst step, in this order and in the given one.
     optimal : bool
-        No order has a lower peak; False when the search was cut off and the better of given and greedy order is returned.
+        No order has a lower peak; False when the search was cut off: then it is the best of the given order and of what the search had
+        begun, finished greedily.
     states : int
         States expanded.
+    bound : int
+        No order has a lower peak than this.
     """
 
     nodes: tuple[int, ...]
@@ -49,6 +52,10 @@ class Order:
     given_peak: int
     optimal: bool
     states: int
+    bound: int
+
+
+_FINISHED = 64  # states of a search cut off, of the least peak and of the most nodes, that are finished greedily
 
 
 class _Graph:
@@ -118,10 +125,10 @@ def least_peak_order(nodes: Sequence[Node], sizes: Mapping[str, int], outputs: I
     graph = _Graph(nodes, sizes, outputs)
     given = tuple(range(len(nodes)))
     given_peak = _peak(graph, given)
-    found, states = _search(graph, max_states)
-    optimal = found is not None
-    best = min(filter(None, (given, found, None if optimal else _greedy(graph))), key=lambda order: _peak(graph, order), default=given)
-    return Order(best, _peak(graph, best), given_peak, optimal, states)
+    orders, bound, states = _search(graph, max_states)
+    best = min((given, *orders), key=lambda order: _peak(graph, order))
+    peak = _peak(graph, best)
+    return Order(best, peak, given_peak, peak <= bound, states, bound)
 
 
 def _peak(graph: _Graph, order: Sequence[int]) -> int:
@@ -132,7 +139,8 @@ def _peak(graph: _Graph, order: Sequence[int]) -> int:
     return peak
 
 
-def _search(graph: _Graph, max_states: int) -> tuple[tuple[int, ...] | None, int]:
+def _search(graph: _Graph, max_states: int) -> tuple[list[tuple[int, ...]], int, int]:
+    """The best order, or when cut off some that may be good; a bound of the peak; states expanded."""
     full = (1 << len(graph.nodes)) - 1
     came: dict[int, tuple[int, int]] = {0: (-1, -1)}
     floor = max(graph.start, graph.floor())
@@ -145,14 +153,15 @@ def _search(graph: _Graph, max_states: int) -> tuple[tuple[int, ...] | None, int
             continue
         closed.add(done)
         if done == full:
-            return _trace(came, full), len(closed)
+            return [_trace(came, full)], peak, len(closed)
         for i in _moves(graph, done, live, peak):
             during, after = graph.run(done, live, i)
             mask, high = done | 1 << i, max(peak, during)
             if high < best.get(mask, high + 1):
                 best[mask], came[mask] = high, (done, i)
                 heapq.heappush(heap, (high, -mask.bit_count(), mask, after))
-    return None, len(closed)
+    begun = {done for _, _, done, _ in (*heap[:_FINISHED], *sorted(heap, key=lambda s: (s[1], s[0]))[:_FINISHED])}
+    return [_greedy(graph, _trace(came, done)) for done in (0, *sorted(begun))], min(heap)[0], len(closed)
 
 
 def _moves(graph: _Graph, done: int, live: int, peak: int) -> list[int]:
@@ -172,10 +181,12 @@ def _trace(came: Mapping[int, tuple[int, int]], mask: int) -> tuple[int, ...]:
     return tuple(reversed(order))
 
 
-def _greedy(graph: _Graph) -> tuple[int, ...]:
-    """List scheduling: the ready node with the least bytes during and after it, the given order breaking ties."""
+def _greedy(graph: _Graph, begun: Sequence[int]) -> tuple[int, ...]:
+    """List scheduling after `begun`: the ready node with the least bytes during and after it, the given order breaking ties."""
     done, live = 0, graph.start
-    order: list[int] = []
+    order = list(begun)
+    for i in begun:
+        done, live = done | 1 << i, graph.run(done, live, i)[1]
     while len(order) < len(graph.nodes):
         costs = {i: graph.run(done, live, i) for i in graph.ready(done)}
         i = min(costs, key=lambda k: (costs[k][1], costs[k][0], k))
