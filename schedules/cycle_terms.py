@@ -17,7 +17,9 @@ from statistics import median
 
 from tvm_tiny.memory.rows import RowOp
 from tvm_tiny.ops.residual import residual_of
+from tvm_tiny.schedules.band_costs import band_of, bands_in_row, widened
 from tvm_tiny.schedules.base import Layer
+from tvm_tiny.schedules.conv2d import shape_of
 from tvm_tiny.schedules.stream_costs import row_block, row_pixels
 
 COEFFICIENTS = Path(__file__).with_name("cycles.json")
@@ -124,6 +126,8 @@ def stream_terms(layer: Layer, width: int, firings: int, small: bool, core: str)
     """An operator inside a stream: `firings` rows of `width`, one at a time."""
     if layer.op != "tiny.conv2d" or not width:
         return row_terms(layer, [(1, width, firings)], small)
+    if (found := _band_terms(layer, {1: firings}, core)) is not None and not small:
+        return found
     outputs, k = layer.shapes[1][0], math.prod(layer.shapes[1][1:])
     most, by_words = _SHARED_BLOCK if small else _GROUP, layer.shapes[0][-1] % _GROUP == 0
     cut = row_block(width, k, outputs, by_words=by_words, dual_issue=core == "cortex-m7", most=most)
@@ -140,6 +144,8 @@ def strip_terms(layer: Layer, width: int, calls: Mapping[int, int], most: int, s
     or do not."""
     if layer.op != "tiny.conv2d":
         return row_terms(layer, [(rows, width, times) for rows, times in calls.items()], small)
+    if (found := _band_terms(layer, calls, core)) is not None and not small:
+        return found
     outputs, k = layer.shapes[1][0], math.prod(layer.shapes[1][1:])
     by_words, limit = layer.shapes[0][-1] % _GROUP == 0, _SHARED_BLOCK if small else _GROUP
     cut = row_block(most * width, k, outputs, by_words=by_words, dual_issue=core == "cortex-m7", most=limit, even=False)
@@ -149,11 +155,32 @@ def strip_terms(layer: Layer, width: int, calls: Mapping[int, int], most: int, s
     found = conv2d_terms(layer, form, [(cut.pixels, pixels // cut.pixels)], cut.pixels)
     found["conv calls"] += sum(calls.values()) - pixels // cut.pixels
     found["conv channels a call"] += (sum(calls.values()) - pixels // cut.pixels) * outputs
-    found["strip rest products"] += sum(rows * width % cut.pixels * times for rows, times in calls.items()) * outputs * k
+    rest = sum((rows * width % cut.pixels % (2 if cut.pairs else cut.pixels)) * times for rows, times in calls.items())
+    found["strip rest products"] += rest * outputs * k
     found["conv rows widened"] += (cut.runs - 1) * pixels * k
     if cut.tile > 1:
         walks = sum(-(-rows * width // (cut.pixels * cut.tile)) * times for rows, times in calls.items())
         found["strip weights copied"] += walks * outputs * k
+    return found
+
+
+def _band_terms(layer: Layer, calls: Mapping[int, int], core: str) -> Terms | None:
+    """A convolution whose rows are cut into bands; `calls` are how often its kernel makes so many rows. None where they are not."""
+    shape = shape_of(layer)
+    dual_issue = core == "cortex-m7"
+    band = band_of(shape, dual_issue) if shape is not None else None
+    if shape is None or band is None:
+        return None
+    rows = sum(n * times for n, times in calls.items())
+    rest = shape.out_width % band.pixels
+    found = conv2d_terms(layer, "own rows", [(shape.out_width - rest, rows)], band.pixels)
+    if rest:
+        found.update(conv2d_terms(layer, "own rows", [(rest, rows)], rest))
+    found["conv calls"] = sum(calls.values())
+    found["conv channels a call"] = shape.outputs * bands_in_row(shape, band) * rows
+    found["conv gather own rows"] = band.runs * widened(shape, band) * rows
+    if band.copied:
+        found["strip weights copied"] = bands_in_row(shape, band) * shape.outputs * shape.k * rows
     return found
 
 

@@ -30,6 +30,7 @@ from tvm_tiny.schedules import conv2d as conv2d_rule
 from tvm_tiny.schedules import depthwise as depthwise_rule
 from tvm_tiny.schedules import fetch as fetch_rule
 from tvm_tiny.schedules import mul as mul_rule
+from tvm_tiny.schedules.band_costs import band_of
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import (
     CFunction,
@@ -42,13 +43,18 @@ from tvm_tiny.schedules.microkernels import (
     depthwise,
     gate_mul,
 )
+from tvm_tiny.schedules.microkernels.bands import band_kernel
+from tvm_tiny.schedules.microkernels.channel_sums import MOST_PIXELS, TOGETHER, channel_sums
 from tvm_tiny.schedules.microkernels.conv2d_shape import default_choice, shared_choice
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
 from tvm_tiny.schedules.microkernels.residual import residual_sum
 from tvm_tiny.schedules.microkernels.winograd_rows import winograd_rows
 from tvm_tiny.schedules.residual import addition_of
 from tvm_tiny.schedules.space import Choice
-from tvm_tiny.schedules.stream_costs import SUMMED_PIXELS, RowBlock, fetch_scratch, row_block, row_pixels, strip_block
+from tvm_tiny.schedules.stream_costs import RowBlock, conv_row_block, fetch_scratch, row_pixels, strip_block
+
+BANDS = ", bands"
+"""What kernels by bands say after their operands' form."""
 
 SIGNATURE = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end, const void *packed, void *scratch"
 
@@ -149,6 +155,8 @@ def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...
 def _conv2d(layer: Layer, core: Core, tile_rows: int | None = None) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
+    if tile_rows is None and (banded := _banded(layer, core)) is not None:
+        return banded
     choice = row_choice(shape, core) if tile_rows is None and not layer.small_code else tile_choice(shape, core, tile_rows or 1)
     choice = _shared_row_choice(shape, core, choice, tile_rows, fixed=bool(layer.short_code)) if layer.small_code else choice
     return _conv2d_in_form(layer, core, choice)
@@ -157,13 +165,29 @@ def _conv2d(layer: Layer, core: Core, tile_rows: int | None = None) -> RowKernel
 def _strip_conv2d(layer: Layer, core: Core, most: int, *, together: bool, over: bool) -> RowKernel:
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
+    if (banded := _banded(layer, core)) is not None:
+        return banded
     choice, cut = default_choice(shape, core), strip_block(shape, most, dual_issue=core.dual_issue)
     if choice.pixels > 1 or most * shape.out_width > 1:
-        choice = replace(choice, pixels=cut.pixels, tile=cut.tile, weights=cut.weights, ends=None, runs=1 if over else cut.runs)
+        choice = replace(choice, pixels=cut.pixels, tile=cut.tile, weights=cut.weights, ends=None, pairs=cut.pairs)
+        choice = replace(choice, runs=1 if over else cut.runs)
     if layer.small_code:
         room = cut.scratch(shape.k, shape.outputs, by_words=shape.channels % 4 == 0)
         choice = shared_choice(shape, core, choice, room, fixed=bool(layer.short_code))
     return _conv2d_in_form(layer, core, choice, together=together, over=over)
+
+
+def _banded(layer: Layer, core: Core) -> RowKernel | None:
+    """The kernel whose windows share widened columns, where there is one in code of its own."""
+    shape = conv2d_rule.shape_of(layer)
+    band = band_of(shape, core.dual_issue) if shape is not None and not layer.small_code else None
+    if shape is None or band is None:
+        return None
+    made = band_kernel(f"{PREFIX}bands", shape, conv2d_rule.parameters_of(layer, shape), core, band)
+    if made is None:
+        return None
+    kernel = RowKernel(made.functions[-1].name, made.functions, made.packed, made.scratch_bytes, kernel=f"{made.operand}{BANDS}")
+    return _with_residual(kernel, layer, core)
 
 
 def _conv2d_in_form(layer: Layer, core: Core, choice: BlockChoice, *, together: bool = False, over: bool = False) -> RowKernel:
@@ -234,7 +258,7 @@ def row_choice(shape: Conv2DShape, core: Core) -> BlockChoice:
 
 
 def _cut(shape: Conv2DShape, core: Core) -> RowBlock:
-    return row_block(shape.out_width, shape.k, shape.outputs, by_words=shape.channels % 4 == 0, dual_issue=core.dual_issue)
+    return conv_row_block(shape, dual_issue=core.dual_issue)
 
 
 def tile_choice(shape: Conv2DShape, core: Core, together: int) -> BlockChoice:
@@ -400,26 +424,26 @@ def _mean_of_row(layer: Layer) -> RowKernel:
 
 
 def _reduction(layer: Layer, stem: str, result: str) -> RowKernel:
-    """Sums of all channels over the rows of a call, at most `SUMMED_PIXELS` pixels together: four channels a word, two in its halves."""
+    """Sums of all channels over the rows of a call, eight channels at once where rows that lie together are at most `MOST_PIXELS`."""
     _, height, width, channels = layer.shapes[0]
-    words = channels // 4 * 4 if width <= SUMMED_PIXELS else 0
+    eights = channels // TOGETHER * TOGETHER if width <= MOST_PIXELS else 0
+    add = channel_sums(f"{PREFIX}reduce")
+    runs = (
+        f"  for (int32_t y = 0, n = 1; y < end - begin; y += n, n = 1) {{\n"
+        f"    while (y + n < end - begin && n < {MOST_PIXELS // width} && rows[y + n] == rows[y] + n * {width * channels}) ++n;\n"
+        f"    for (; c < {eights}; c += {TOGETHER}) {add.name}(rows[y] + c, sums + c, (uint32_t)n * {width}u, {channels}u);\n"
+        f"    c = 0;\n  }}\n"
+    )
     body = (
-        f"  int32_t *sums = scratch;\n  const int32_t count = (end - begin) * {width};\n"
-        f"  if (begin == 0) memset(sums, 0, {4 * channels}u);\n  int32_t c = 0;\n"
-        f"  for (; c < {words}; c += 4) {{ /* bytes from 0 to 255, so that halves do not meet */\n"
-        f"    uint32_t even = 0, odd = 0;\n    for (int32_t y = 0; y < end - begin; ++y) {{\n"
-        f"      const int8_t *x = rows[y] + c;\n"
-        f"      for (int32_t left = {width}; left != 0; --left, x += {channels}) {{\n"
-        f"        const uint32_t word = tiny_load((const uint8_t *)x) ^ 0x80808080u;\n"
-        f"        even += word & 0x00ff00ffu;\n        odd += (word >> 8) & 0x00ff00ffu;\n      }}\n    }}\n"
-        f"    sums[c] += (int32_t)(even & 0xffffu) - 128 * count;\n    sums[c + 1] += (int32_t)(odd & 0xffffu) - 128 * count;\n"
-        f"    sums[c + 2] += (int32_t)(even >> 16) - 128 * count;\n    sums[c + 3] += (int32_t)(odd >> 16) - 128 * count;\n  }}\n"
-        f"  for (; c < {channels}; ++c) {{\n    for (int32_t i = 0; i < count; ++i)\n"
+        f"  int32_t *sums = scratch;\n  int32_t c = 0;\n"
+        f"  if (begin == 0) memset(sums, 0, {4 * channels}u);\n{runs if eights else ''}"
+        f"  for (c = {eights}; c < {channels}; ++c) {{\n    for (int32_t i = 0; i < (end - begin) * {width}; ++i)\n"
         f"      sums[c] += rows[i / {width}][i % {width} * {channels} + c];\n  }}\n"
         f"  if (end != {height}) return;\n"
         f"  for (c = 0; c < {channels}; ++c) {{\n    const int32_t sum = sums[c];\n    out[c] = {result};\n  }}\n"
     )
-    return RowKernel(*_function(stem, body), sums_bytes=4 * channels)
+    name, own = _function(stem, body)
+    return RowKernel(name, (*([add] if eights else []), *own), sums_bytes=4 * channels)
 
 
 def _fetch(layer: Layer, _core: Core, column: int = 0) -> RowKernel:

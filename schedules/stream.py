@@ -19,8 +19,9 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.errors import DialectError
 from tvm_tiny.memory.rows import RowGraph, RowOp
-from tvm_tiny.memory.stream_scratch import place, regions_of
+from tvm_tiny.memory.stream_scratch import place_thoroughly, regions_of
 from tvm_tiny.memory.streams import Repeat, Stage, StreamedSegment
 from tvm_tiny.memory.tiny_rows import geometry
 from tvm_tiny.ops import stage as stage_op
@@ -28,7 +29,7 @@ from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.code_size import operator_entry
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel, RegisterPressureError
-from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, row_kernel
+from tvm_tiny.schedules.row_kernels import BANDS, SIGNATURE, RowKernel, row_kernel
 from tvm_tiny.schedules.space import Choice
 from tvm_tiny.schedules.stage_layers import StageLayers
 from tvm_tiny.schedules.tensorize import named_by_content, tensorized
@@ -83,6 +84,10 @@ class StreamedStage:
         self.layer, self.core, self.target = layer, core, target
         schedule = json.loads(layer.attrs["schedule"])
         self.inner = stage_op.program_of(layer.attrs)
+        if len(self.inner) > _LONGEST:
+            raise DialectError(
+                f"tiny.stage streams {len(self.inner)} operators, the program in C numbers {_LONGEST}", remedy="cut the stage in two"
+            )
         self.rings = {int(k): int(v) for k, v in schedule["rings"].items()}
         self.distances = {int(k): int(v) for k, v in schedule["distances"].items()}
         self.stages = [list(members) for members in schedule["stages"]]
@@ -109,6 +114,8 @@ class StreamedStage:
         if self.groups[j] > 1:
             return row_kernel(layer, core, group=self.groups[j])
         default = row_kernel(layer, core)
+        if BANDS in default.kernel:
+            return default
         recorded = chosen.get(Workload.of(layer, self.target).key, ()) if chosen and self.target is not None else ()
         for choice in recorded if not layer.small_code else ():
             with contextlib.suppress(RegisterPressureError, KeyError, ValueError):  # the rule has changed since
@@ -122,7 +129,7 @@ class StreamedStage:
 
     def _lay_out(self) -> None:
         scratch = {op.name: kernel.scratch_bytes for op, kernel in zip(self.ops, self.kernels, strict=True)}
-        self.layout = place(regions_of(self.graph, self._segment(), scratch), _ALIGN)
+        self.layout = place_thoroughly(regions_of(self.graph, self._segment(), scratch), _ALIGN)
         self.home = {j: members[-1] for members in self.stages for j in members}
 
     def _segment(self) -> StreamedSegment:

@@ -19,10 +19,12 @@ from tvm_tiny.memory.stream_choice import Costs
 from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.ops.graph import Node
 from tvm_tiny.schedules import depthwise as depthwise_rule
+from tvm_tiny.schedules.band_costs import band_of
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.conv2d import parameters_of, shape_of
 from tvm_tiny.schedules.depthwise import bytes_in_place, bytes_in_strips, can_run_in_place, plane_bytes
 from tvm_tiny.schedules.microkernels import Conv2DShape, Core, DepthwiseChoice, DepthwiseShape, depthwise
+from tvm_tiny.schedules.microkernels.channel_sums import MOST_PIXELS
 from tvm_tiny.schedules.microkernels.depthwise import default_strip
 from tvm_tiny.schedules.microkernels.winograd_rows import row_tiles, rows_apply, rows_scratch, whole_scratch
 
@@ -51,14 +53,14 @@ _MOST_ROWS = 12
 _MOST_PLANES = 1600
 """Bytes of a depthwise layer's planes in a strip: more rows at once are faster, but these are bytes to be saved."""
 
-SUMMED_PIXELS = 256
-"""Bytes from 0 to 255 whose sums fit into half a word."""
-
 ROW_COLUMNS = 2400
 """Bytes of expanded columns that a kernel of one row at a time takes at most."""
 
 _CACHED = 10_000
 """Bytes of weights that stay in a data cache of 16 KB, as beside a Cortex-M7, while a row is computed."""
+
+_WALK = 3.5
+"""Reads of weights in the flash, beside a Cortex-M4, that copying them block by block takes, columns of all the pixels kept meanwhile."""
 
 _WIDENING = 2.2
 """Cycles it takes to widen a word of columns again."""
@@ -83,7 +85,7 @@ class RowBlock:
     """How a row of pixels is cut: groups of `pixels`, `tile` of them at once for each block of weights, and the last `tail` pixels in
     groups of `group`; channels are computed in `runs`, whose weights stay in the cache. `weights` are read in the flash, or in scratch
     after the whole "layer" or a "block" was copied. `cycles` are against groups of three. Calls of other numbers of pixels than those of a
-    row, which are not `even`, leave some over, which are computed with the last tile."""
+    row, which are not `even`, leave some over, which are computed with the last tile, or where there are no tiles in `pairs` first."""
 
     pixels: int
     tail: int = 0
@@ -93,6 +95,7 @@ class RowBlock:
     weights: str = "flash"
     cycles: float = 0.0
     even: bool = True
+    pairs: bool = False
 
     def scratch(self, k: int, outputs: int, *, by_words: bool) -> int:
         """Bytes of columns and copied weights."""
@@ -104,7 +107,7 @@ class RowBlock:
 def row_block(width: int, k: int, outputs: int, *, by_words: bool, dual_issue: bool, most: int = 4, even: bool = True) -> RowBlock:
     """The best cut of a row of `width` pixels of `k` products a channel into groups of up to `most` pixels.
 
-    `even` tells that every call is of so many pixels; otherwise what is left after the groups is computed one by one. On cores with two
+    `even` tells that every call is of so many pixels; otherwise what is left after the groups is computed by itself. On cores with two
     issue slots weights that exceed the cache are read in runs; on others, beside whose flash there is next to no cache, they are copied, or
     block by block and used for as many pixels as `ROW_COLUMNS` allows.
     """
@@ -117,15 +120,32 @@ def row_block(width: int, k: int, outputs: int, *, by_words: bool, dual_issue: b
     if width > best.pixels and copied_bytes(k, outputs) <= left:
         return replace(best, weights="layer")
     fits = max(1, (ROW_COLUMNS - copied_bytes(k, 2)) // (best.pixels * column)) if best.tail < best.pixels else 1
-    tile = -(-groups // -(-groups // fits))
-    return replace(best, tile=tile, weights="block") if tile > 1 else best
+    walks = -(-groups // fits)
+    tile = -(-groups // walks)
+    return replace(best, tile=tile, weights="block", pairs=False) if tile > 1 and groups > walks * _WALK else best
 
 
 def strip_block(shape: Conv2DShape, most: int, *, dual_issue: bool, limit: int = 4) -> RowBlock:
     """The cut of up to `most` rows of pixels at once into groups of up to `limit` pixels."""
-    by_words = shape.channels % 4 == 0
-    pixels = most * shape.out_width
-    return row_block(pixels, shape.k, shape.outputs, by_words=by_words, dual_issue=dual_issue, most=limit, even=False)
+    return _beside_bands(shape, most * shape.out_width, dual_issue, limit, even=False)
+
+
+def conv_row_block(shape: Conv2DShape, *, dual_issue: bool) -> RowBlock:
+    """The cut of one row of pixels at a time."""
+    return _beside_bands(shape, shape.out_width, dual_issue, 4, even=True)
+
+
+def _beside_bands(shape: Conv2DShape, pixels: int, dual_issue: bool, most: int, *, even: bool) -> RowBlock:
+    """The best cut; of what could be cut into bands, in no more scratch than those."""
+    by_words, band = shape.channels % 4 == 0, band_of(shape, dual_issue)
+    cuts = (
+        row_block(pixels, shape.k, shape.outputs, by_words=by_words, dual_issue=dual_issue, most=n, even=even) for n in range(most, 0, -1)
+    )
+    first, *fewer = cuts
+    if band is None:
+        return first
+    limit = band.scratch(shape)
+    return next((cut for cut in (first, *fewer) if cut.scratch(shape.k, shape.outputs, by_words=by_words) <= limit), fewer[-1])
 
 
 def strip_rows(segment: StripSegment, j: int, graph: RowGraph, kind: str) -> int:
@@ -135,7 +155,7 @@ def strip_rows(segment: StripSegment, j: int, graph: RowGraph, kind: str) -> int
     if kind == "conv2d":
         return min(_MOST_ROWS, rows)
     if op.kind == "reduce":
-        return max(1, min(_MOST_ROWS, rows, SUMMED_PIXELS // graph.tensors[op.inputs[0]].width))
+        return max(1, min(_MOST_ROWS, rows, MOST_PIXELS // graph.tensors[op.inputs[0]].width))
     if kind != "depthwise_conv2d":
         return 1
     if j in segment.over:
@@ -165,6 +185,8 @@ def strip_scratch(node: Node, segment: StripSegment, j: int, graph: RowGraph, du
     most = strip_rows(segment, j, graph, node.op)
     if node.op == "conv2d":
         shape = conv_shape(node)
+        if (band := band_of(shape, dual_issue)) is not None:
+            return band.scratch(shape)
         cut = strip_block(shape, most, dual_issue=dual_issue)
         return cut.scratch(shape.k, shape.outputs, by_words=shape.channels % 4 == 0)
     if node.op == "depthwise_conv2d":
@@ -181,6 +203,10 @@ def copied_bytes(k: int, channels: int) -> int:
 def _cut(width: int, pixels: int, dual_issue: bool, even: bool) -> RowBlock:
     """The fastest way to use groups of `pixels` and one smaller size, or single pixels."""
     cycles, found = _CYCLES[dual_issue], []
+    if not even:
+        rest = width % pixels
+        apart = rest // 2 * 2 * cycles[2] + rest % 2 * cycles[1]
+        return RowBlock(pixels, rest, cycles=(width - rest) * cycles[pixels] + apart, pairs=rest > 1)
     for tail in range(width % pixels, width, pixels):
         for group in [g for g in range(1, pixels if even else 2) if tail % g == 0] or [1]:
             found.append(RowBlock(pixels, tail, group if tail else 1, cycles=(width - tail) * cycles[pixels] + tail * cycles[group]))
@@ -207,6 +233,9 @@ def scratch_bytes(node: Node, streamed: bool, dual_issue: bool = True) -> int:
         return fetch_scratch(shapes[0], str(node.args[0].ty.dtype))
     if op in ("conv2d", "dense"):
         k, by_words = int(np.prod(shapes[1][1:])), shapes[0][-1] % 4 == 0
+        band = band_of(conv_shape(node), dual_issue) if streamed and op == "conv2d" else None
+        if band is not None:
+            return band.scratch(conv_shape(node))
         if streamed:
             cut = row_block(_out_width(node), k, shapes[1][0], by_words=by_words, dual_issue=dual_issue)
             return cut.scratch(k, shapes[1][0], by_words=by_words)

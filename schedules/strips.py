@@ -20,7 +20,7 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.memory.rows import RowOp
-from tvm_tiny.memory.stream_scratch import place
+from tvm_tiny.memory.stream_scratch import place_thoroughly
 from tvm_tiny.memory.strips import StripSegment, in_strips, strip_regions
 from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.schedules import fetch
@@ -83,7 +83,7 @@ class StripStage:
         self.most = [self._most(j) for j in range(len(self.inner))]
         self.kernels = [self._kernel(j) for j in range(len(self.inner))]
         scratch = {op.name: kernel.scratch_bytes for op, kernel in zip(self.graph.ops, self.kernels, strict=True)}
-        self.layout = place(strip_regions(self.graph, self.segment, scratch), _ALIGN)
+        self.layout = place_thoroughly(strip_regions(self.graph, self.segment, scratch), _ALIGN)
 
     def _most(self, j: int) -> int:
         """Rows one call of an operator's kernel makes."""
@@ -256,13 +256,22 @@ def _interpreter() -> CFunction:
         "        const tiny_strip_rows *in = out;\n"
         "        for (uint32_t k = op->inputs; k != 0; --k) {\n"
         "          ++in;\n"
+        "          const int8_t *base = s->bases[in->base], *row = base + in->offset;\n"
         "          const int32_t first = in->maker == 255 ? 0 : begin[in->maker];\n"
         "          int32_t r = f * in->stride - in->before;\n"
-        "          for (int32_t left = (stop - f - 1) * in->stride + in->count; left != 0; --left, ++r) {\n"
-        "            const int32_t row = r < 0 || r >= in->height ? first : r;\n"
-        "            *next++ = s->bases[in->base] + (row < first ? in->kept + (uint32_t)row % in->slots * in->row_bytes\n"
-        "                                                        : in->offset + (uint32_t)(row - first) * in->row_bytes);\n"
-        "          }\n        }\n"
+        "          const int32_t after = r + (stop - f - 1) * in->stride + in->count;\n"
+        "          const int32_t last = after < in->height ? after : in->height;\n"
+        "          for (; r < 0 && r < after; ++r) *next++ = row; /* in the padding: not read */\n"
+        "          if (r < first) {\n"
+        "            uint32_t slot = (uint32_t)r % in->slots;\n"
+        "            for (; r < first && r < last; ++r) {\n"
+        "              *next++ = base + in->kept + slot * in->row_bytes;\n"
+        "              if (++slot == in->slots) slot = 0;\n"
+        "            }\n          }\n"
+        "          if (r < last) row += (uint32_t)(r - first) * in->row_bytes;\n"
+        "          for (; r < last; ++r, row += in->row_bytes) *next++ = row;\n"
+        "          for (; r < after; ++r) *next++ = base;\n"
+        "        }\n"
         "        const int32_t start = out->maker == 255 ? 0 : low;\n"
         "        int8_t *to = s->writable[out->base] + out->offset + (uint32_t)(f - start) * out->row_bytes;\n"
         "        op->kernel(pointers, to, f, stop, s->packed + op->packed, s->scratch + op->scratch);\n"

@@ -355,6 +355,7 @@ class _Writer:
         if ends is not None and ends[0]:
             text += self._groups(ends[1], rows=rows)
         elif ends is None and p > 1 and (rows or total % p):
+            text += self._groups(2, rows=rows) if rows and self.choice.pairs and p > 2 else ""
             text += self._groups(1, rows=rows)
         return text
 

@@ -244,12 +244,11 @@ class _PlaneWriter:
         fill = self._add(plane_row_function(self.prefix, self.plane))
         every_byte = f"0x{0x01010101 * (half & 0xFF):08x}u"
         spread = f"{fill}({row} + channel, (uint8_t *)scratch + r * {s.row_bytes}, {every_byte}, "
-        if together:
-            spread = f"      if (r < last) {spread}(uint32_t)(last - r));\n"
-        else:
-            spread = f"      for (; r < last; ++r) {spread}1);\n"
+        joined = "" if together else self._joined(row)
+        rest = f"      if (r < last) {spread}(uint32_t)(last - r));\n"
+        spread = rest if together else f"      for (; r < joined; ++r) {spread}1);\n{rest}"
         text = (
-            f"{self._blanks(4)}"
+            f"{self._blanks(4)}{joined}"
             f"    for (; channel + 4 <= {s.channels}; channel += 4) {{\n"
             f"      int32_t r = first;\n"
             f"{spread}"
@@ -261,6 +260,15 @@ class _PlaneWriter:
             text += f"    channel = {s.channels - 4};\n    {{\n      int32_t r = first;\n{spread}"
             text += f"      channel = {s.channels - left};\n{self._outputs(plane, 'channel', 6, planes=left)}    }}\n"
         return text
+
+    def _joined(self, row: str) -> str:
+        """From which row on the rows lie together, as those of one strip do."""
+        s = self.shape
+        before = row.replace("+ r]", "+ r - 1]")
+        return (
+            f"    int32_t joined = last - 1;\n"
+            f"    for (int32_t r = joined; r > first && {row} == {before} + {s.width * s.channels}; --r) joined = r - 1;\n"
+        )
 
     def _blanks(self, planes: int) -> str:
         """The rows of the planes that lie outside the image, for all channels of the strip."""

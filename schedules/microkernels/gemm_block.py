@@ -9,8 +9,9 @@ Operand forms of four consecutive weights along k (w0..w3) and activations (b0..
 - ``w8``: plain int8 weights, activations expanded to (b0, b2) and (b1, b3): two SXTB16 for four weights, no precondition.
 - ``w16``: int16 weights as two words (w0, w2), (w1, w3), activations as in w8 or int16 to begin with.
 
-Scratch: group-major, then pixel, then the two words. Parameter stream of one channel block: biases, weights (group-major, then channel),
-requantisation constants (word-major, then channel).
+Scratch: group-major, then pixel, then the two words; or, where windows of neighbouring pixels share their columns, a pixel's groups one
+after the other and the next pixel's `pixel_bytes` on, within them. Parameter stream of one channel block: biases, weights (group-major,
+then channel), requantisation constants (word-major, then channel).
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class GemmBlock:
         Their number must divide the blocks of every call.
     channel_stride : int
         Bytes from one channel's output to the next channel's: 1, or the pixels of a plane where the output lies in planes (NCHW).
+    pixel_bytes : int or None
+        Bytes from a pixel's expanded activations to the next pixel's; None where the pixels of a group alternate.
     """
 
     channels: int
@@ -69,6 +72,7 @@ class GemmBlock:
     order: str = "channels"
     repeat: int = 1
     channel_stride: int = 1
+    pixel_bytes: int | None = None
 
     @property
     def weight_words(self) -> int:
@@ -82,8 +86,22 @@ class GemmBlock:
 
     @property
     def scratch_bytes(self) -> int:
-        """Bytes of the expanded activations of one pixel group."""
-        return 8 * self.pixels * self.groups
+        """Bytes from one pixel group's expanded activations to the next group's."""
+        return 8 * self.pixels * self.groups if self.pixel_bytes is None else self.pixels * self.pixel_bytes
+
+    @property
+    def group_step(self) -> int:
+        """Bytes from one group of a pixel to its next."""
+        return 8 * self.pixels if self.pixel_bytes is None else 8
+
+    def activation_at(self, group: int, pixel: int) -> int:
+        """Offset of a pixel's first word of a group."""
+        return self.group_step * group + (8 if self.pixel_bytes is None else self.pixel_bytes) * pixel
+
+    @property
+    def farthest(self) -> int:
+        """The largest offset of a load."""
+        return self.activation_at(min(self.groups, self.unroll) - 1, self.pixels - 1) + 4
 
     @property
     def output_step(self) -> int:
@@ -116,7 +134,7 @@ def _assembly(block: GemmBlock) -> tuple[str, ...]:
     looped = block.groups > block.unroll
     if looped:
         whole = block.groups // block.unroll * block.unroll
-        lines += [f"mov r3, {_X}", *add_immediate("r3", 8 * block.pixels * whole, "r12"), f"str r3, [sp, #{_STACK_X_END}]"]
+        lines += [f"mov r3, {_X}", *add_immediate("r3", block.group_step * whole, "r12"), f"str r3, [sp, #{_STACK_X_END}]"]
     lines.append("1:")
     lines += _looped_block(block, pool, resident_y) if looped else _straight_block(block, pool, resident_y)
     lines += _block_end(block, looped)
@@ -153,7 +171,7 @@ def _looped_block(block: GemmBlock, pool: tuple[str, ...], resident_y: bool) -> 
     sums.groups(block.unroll, weights_at=0)
     limit = loop.ldr("sp", _STACK_X_END)
     found = schedule(loop, pool, dual_issue=block.dual_issue, live_in=live_in, live_out={*sums.values(), limit})
-    lines += [*found.lines, *add_immediate(_X, 8 * block.pixels * block.unroll), *add_immediate(_W, step_w)]
+    lines += [*found.lines, *add_immediate(_X, block.group_step * block.unroll), *add_immediate(_W, step_w)]
     lines += [f"cmp {_X}, {found.registers[limit]}", "bne 2b"]
 
     end = Body()
@@ -165,7 +183,7 @@ def _looped_block(block: GemmBlock, pool: tuple[str, ...], resident_y: bool) -> 
     done = block.unroll * iterations
     lines += [*found.lines, *_advance_y(block, found.registers, live)]
     # back to the first group, and the weights to the block's start, so that both kinds of block end alike
-    return [*lines, *add_immediate(_X, -8 * block.pixels * done), *add_immediate(_W, -4 * block.channels - step_w * iterations)]
+    return [*lines, *add_immediate(_X, -block.group_step * done), *add_immediate(_W, -4 * block.channels - step_w * iterations)]
 
 
 class _Accumulators:
@@ -237,7 +255,7 @@ class _Accumulators:
 
     def _half(self, group: int, half: int, weights: list[int]) -> None:
         for p in range(self.block.pixels):
-            activations = self.body.ldr(_X, 8 * (group * self.block.pixels + p) + 4 * half)
+            activations = self.body.ldr(_X, self.block.activation_at(group, p) + 4 * half)
             for c in range(self.block.channels):
                 self._mac(c, p, weights[c], activations)
 
@@ -335,7 +353,7 @@ def _portable(block: GemmBlock) -> str:
         f"      for (uint32_t p = 0; p < {p}u; ++p) {{\n"
         f"        uint32_t sum = tiny_load(weights + 4 * c);\n"
         f"        for (uint32_t g = 0; g < {g}u; ++g) {{\n"
-        f"          const uint8_t *pair = columns + 8 * (g * {p}u + p);\n"
+        f"          const uint8_t *pair = columns + g * {block.group_step}u + p * {block.pixel_bytes or 8}u;\n"
         f"          const uint8_t *word = weights + {4 * c} + {4 * ww} * (g * {c}u + c);\n"
         f"{_portable_group(block)}"
         f"        }}\n"

@@ -47,6 +47,8 @@ class BlockChoice:
     runs : int
         Of a row form: channels are computed in so many runs over all pixels, which widen the columns again; a run's weights stay in the
         data cache before the flash.
+    pairs : bool
+        Of a row form without `ends` that walks single groups: what is left over after groups of `pixels` is computed two by two first.
     """
 
     channels: int = 2
@@ -59,6 +61,7 @@ class BlockChoice:
     weights: str = "flash"
     ends: tuple[int, int] | None = None
     runs: int = 1
+    pairs: bool = False
 
 
 @dataclass(frozen=True, eq=False)

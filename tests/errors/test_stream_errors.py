@@ -6,12 +6,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import tvm
 
+import tvm_tiny
+from tests.support.tiny_builder import TinyBuilder
+from tvm_tiny.errors import DialectError, OptionError
+from tvm_tiny.memory import stream_strips
 from tvm_tiny.memory.check import IllegalPlanError
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor
 from tvm_tiny.memory.segments import stages_of
 from tvm_tiny.memory.stream_check import REASONS, check_segment
 from tvm_tiny.memory.streams import Repeat, StreamedSegment, schedule
+from tvm_tiny.passes.stream_rows import StreamRows
+from tvm_tiny.schedules import stream
 
 WINDOW = Axis(3, 1, 1, 1)
 GRAPH = RowGraph(
@@ -95,3 +102,21 @@ def test_a_sum_needs_the_rows_of_the_ring_it_takes_over() -> None:
     turned = replace(legal, program=tuple(Repeat(p.count, p.body[::-1]) for p in legal.program), distances={})
     with pytest.raises(IllegalPlanError, match="row-not-ready"):
         check_segment(graph, turned)
+
+
+def three_convolutions() -> tvm.IRModule:
+    b = TinyBuilder((1, 4, 3, 4), seed=2)
+    return b.finish(b.conv(b.conv(b.conv(b.x, 4), 4), 4))
+
+
+def test_more_operators_than_tables_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_strips, "MOST_STREAMED", 2)
+    with pytest.raises(OptionError, match=r"operators 0\.\.2 can't be streamed together: a stream has at most 2 operators"):
+        StreamRows(segments=[(0, 3)])(three_convolutions())
+
+
+def test_a_stage_of_more_operators_than_its_program_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_LONGEST", 2)
+    streamed = StreamRows(segments=[(0, 3)])(three_convolutions())
+    with pytest.raises(DialectError, match="streams 3 operators, the program in C numbers 2"):
+        tvm_tiny.build(streamed, "c", optimize="speed")

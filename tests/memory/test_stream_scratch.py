@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.random_rows import row_graphs
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor
 from tvm_tiny.memory.segments import leaving, stages_of
-from tvm_tiny.memory.stream_scratch import Layout, Part, Use, place, regions_of
+from tvm_tiny.memory.stream_scratch import Layout, Part, Use, least_distance, place, place_thoroughly, regions_of
 from tvm_tiny.memory.streams import FIRING, SUM_BYTES, StreamedSegment, schedule
 
 
@@ -78,6 +78,10 @@ def test_nothing_that_is_needed_is_overwritten(graph: RowGraph, firing: str, mos
     assert layout.nbytes <= sum(-(-r.nbytes // align) * align for r in regions)
     for name, distance in layout.distances.items():
         assert distance == max(layout.offsets[r.name] + r.nbytes - r.use.freed[name] for r in regions)
+    better = place_thoroughly(regions, align)
+    Bytes(graph, segment, better, scratch).run()
+    assert sum(better.distances.values()) <= sum(layout.distances.values())
+    assert (sum(better.distances.values()) if better.distances else better.nbytes) >= least_distance(regions)
 
 
 def chain(blocks: int) -> RowGraph:
@@ -104,5 +108,6 @@ def test_rows_that_are_handed_on_share_their_bytes() -> None:
 def test_regions_needed_at_different_times_lie_in_the_same_bytes() -> None:
     parts = [Part("a", 10, Use(0b0011, {"x": 0})), Part("b", 6, Use(0b1100, {"x": 8})), Part("c", 4, Use(0b0110, {"x": 4}))]
     layout = place(parts, 4)
+    assert least_distance(parts) == 10
     assert layout.nbytes == 16
     assert layout.distances == {"x": 12}

@@ -13,7 +13,10 @@ from tests.schedules.test_stream import run_guarded
 from tests.support.host import HostModel
 from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.passes.stream_rows import StreamRows
-from tvm_tiny.schedules.stream_costs import ROW_COLUMNS, row_block
+from tvm_tiny.schedules.band_costs import MOST_SCRATCH, band_of
+from tvm_tiny.schedules.microkernels import Conv2DShape
+from tvm_tiny.schedules.microkernels.bands import Band
+from tvm_tiny.schedules.stream_costs import ROW_COLUMNS, row_block, strip_block
 
 DISABLED = ["remove-constant-channels"]
 
@@ -38,6 +41,35 @@ def test_weights_that_exceed_the_cache_are_read_in_runs() -> None:
     assert row_block(8, 576, 64, by_words=True, dual_issue=True).runs == 4
     assert row_block(2, 576, 64, by_words=True, dual_issue=True).runs == 1, "one group of pixels reads them once anyway"
     assert row_block(8, 144, 16, by_words=True, dual_issue=True).runs == 1
+
+
+@given(st.integers(3, 40), st.integers(1, 32), st.integers(1, 40), st.integers(2, 5), st.integers(1, 2), st.booleans())
+def test_bands_keep_to_their_bytes(width: int, fours: int, outputs: int, kernel: int, stride: int, dual: bool) -> None:
+    shape = Conv2DShape(5, width + kernel, 4 * fours, outputs, (3, kernel), (1, stride))
+    band = band_of(shape, dual)
+    if kernel == stride or band is None:
+        assert kernel == stride or min(Band(1, 1).scratch(shape), Band(1, shape.out_width).scratch(shape)) > MOST_SCRATCH[dual]
+        return
+    assert band.scratch(shape) <= MOST_SCRATCH[dual]
+    assert band.width % band.pixels == 0 or band.width == shape.out_width
+    assert band.width <= shape.out_width
+
+
+def test_bands_read_long_weights_in_runs_or_block_by_block() -> None:
+    long = band_of(Conv2DShape(8, 8, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1)), True)
+    assert long is not None
+    assert long.runs == 4
+    short = band_of(Conv2DShape(32, 32, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1)), False)
+    assert short is not None
+    assert short.width > short.pixels
+    assert short.copied
+
+
+def test_what_a_strip_leaves_over_goes_in_pairs() -> None:
+    shape = Conv2DShape(4, 5, 64, 64)
+    assert strip_block(shape, 4, dual_issue=True).pairs
+    assert not strip_block(shape, 3, dual_issue=True).pairs
+    assert not strip_block(shape, 5, dual_issue=True).pairs, "one pixel"
 
 
 @pytest.mark.host_cc

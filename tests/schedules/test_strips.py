@@ -21,6 +21,7 @@ from tvm_tiny.errors import DoesNotFitError
 from tvm_tiny.memory.stream_strips import forced
 from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
+from tvm_tiny.ops.add import quantize_params
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.stream_rows import StreamRows
@@ -78,6 +79,22 @@ def test_on_emulated_cores(board: str, zero_point: int, channels: int, shared: b
     images = [rng.integers(-128, 128, model.inputs[0].shape).astype(np.int8), np.full(model.inputs[0].shape, 127, np.int8)]
     for image, result in zip(images, model.run([{model.inputs[0].name: image} for image in images]), strict=True):
         np.testing.assert_array_equal(evaluate(mod, image)[0], result[model.outputs[0].name])
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("board", ["mps2_an500", "mps2_an386"])
+def test_pixels_left_over_and_bands_on_emulated_cores(board: str, rng: np.random.Generator) -> None:
+    """Strips of 20 pixels in threes, two left over; 3x3 convolutions of stride 1 and 2 with an addition, whose windows share columns."""
+    b = TinyBuilder((1, 9, 5, 8), seed=5)
+    x = b.conv(b.x, 8, 1)
+    y = b.conv(x, 8, 3)
+    y = b.call("add", x, y, a_zp=0, b_zp=0, y_zp=0, **quantize_params(0.1, 0.04, 0.09))
+    mod = FuseOps()(b.finish(b.conv(y, 6, 3, strides=[2, 2], padding=[0, 1, 1, 0])))
+    mod = StreamRows(segments=[(0, len(rows_of(mod).graph.ops))], strips=4)(mod)
+    x8 = rng.integers(-128, 128, (1, 9, 5, 8)).astype(np.int8)
+    model = tvm_tiny.build(mod, board=board, optimize="speed", disable=DISABLED)
+    (found,) = model.run([{model.inputs[0].name: x8}])
+    np.testing.assert_array_equal(found[model.outputs[0].name], evaluate(mod, x8)[0])
 
 
 def test_strips_of_one_row_take_no_more_than_rings() -> None:

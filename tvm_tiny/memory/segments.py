@@ -19,7 +19,7 @@ from tvm_tiny.memory.pairs import conflicts, lower_bound
 from tvm_tiny.memory.plan import Buffer, MemoryPlan, Region, Right, Step
 from tvm_tiny.memory.planner import DEFAULT_EFFORT, plan_memory
 from tvm_tiny.memory.rows import RowGraph, RowOp, layer_rights
-from tvm_tiny.memory.stream_scratch import Layout, place, regions_of
+from tvm_tiny.memory.stream_scratch import Layout, place, place_thoroughly, regions_of
 from tvm_tiny.memory.streams import Stage, StreamedSegment, reordered, schedule
 from tvm_tiny.memory.strips import StripSegment, strip_regions
 
@@ -317,7 +317,7 @@ def scratch_layout(graph: RowGraph, segment: StreamedSegment | StripSegment, ops
     """Rings, sums and kernel scratch of a segment as one buffer."""
     if isinstance(segment, StripSegment):
         scratch = {op.name: options.strip_scratch(op, segment) for op in segment.ops}
-        return place(strip_regions(graph, segment, scratch), options.align)
+        return place_thoroughly(strip_regions(graph, segment, scratch), options.align)
     return place(regions_of(graph, segment, {op.name: options.scratch(op, True) for op in ops}), options.align)
 
 

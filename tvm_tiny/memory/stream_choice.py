@@ -29,7 +29,9 @@ GOALS = ("speed", "sram", "balanced")
 _STEPS = (1.0, 1.05, 1.1, 1.25, 1.5, 2.0)  # budgets, as multiples of the least peak
 _KNEE = 1.1
 _LEAST = 1.02  # arenas that count as the least: a fiftieth is no reason to run longer
-_LONGEST = 250  # operators a segment: the firing program has a byte for each
+MOST_STREAMED = 250
+"""Operators a segment: the tables in C have a byte for each."""
+
 EFFORT = 2.0
 _ALIGN = 4
 
@@ -173,7 +175,7 @@ def _outside(rows: TinyRows) -> tuple[str, ...]:
 
 def may_stream(graph: RowGraph, first: int, last: int) -> bool:
     """Whether operators [first, last) can be one stage: not too many, and of one result."""
-    return last - first <= _LONGEST and (last == first + 1 or len(leaving(graph, first, last)) == 1)
+    return last - first <= MOST_STREAMED and (last == first + 1 or len(leaving(graph, first, last)) == 1)
 
 
 def choose(rows: TinyRows, options: StreamOptions, costs: Costs) -> Choice:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from tvm_tiny.memory.rows import RowGraph
 from tvm_tiny.memory.streams import SUM_BYTES, Dataflow, StreamedSegment
@@ -106,10 +107,57 @@ def regions_of(graph: RowGraph, segment: StreamedSegment, scratch: Mapping[str, 
     return [Part(name, size, found[name]) for name, size in sizes.items() if size]
 
 
-def place(regions: Sequence[Part], align: int = 4) -> Layout:
-    """Lay out `regions`, each as low as those before it allow, in several orders; the layout with the least distances, then bytes."""
-    ways = (_place(order, align) for order in _orders(regions))
-    return min(ways, key=lambda layout: (sum(layout.distances.values()), layout.nbytes))
+_TRIES = 40  # orders that follow from each of the first ones
+
+
+def place(regions: Sequence[Part], align: int = 4, tries: int = 0) -> Layout:
+    """Lay out `regions`, each as low as those before it allow, in several orders; the layout with the least distances, then bytes.
+
+    `tries` further orders follow from each of the first ones: the region that ends highest over what is freed before it moves to the front
+    somewhere, until the distances (without inputs: the bytes) meet their lower bound.
+    """
+    best, bound = None, least_distance(regions) if tries else None
+    for order in _orders(regions):
+        for found in _improved(order, align, tries):
+            best = found if best is None or _height(found) < _height(best) else best
+            if bound is not None and (sum(best.distances.values()) if best.distances else best.nbytes) <= bound:
+                return best
+    assert best is not None
+    return best
+
+
+def place_thoroughly(regions: Sequence[Part], align: int = 4) -> Layout:
+    """`place`, for what is built or decided."""
+    return place(regions, align, _TRIES)
+
+
+def least_distance(regions: Sequence[Part]) -> int:
+    """A lower bound of the sum of a layout's distances, or of its bytes where it has none: of what is live at once, all that was first used
+    before so many bytes of the inputs were freed lies below them."""
+    found = 0
+    for time in range(max((part.use.live.bit_length() for part in regions), default=0)):
+        live = sorted((sum(part.use.freed.values()), part.nbytes) for part in regions if part.use.live >> time & 1)
+        end = 0
+        for freed, nbytes in live:
+            end += nbytes
+            found = max(found, end - freed)
+    return found
+
+
+def _height(layout: Layout) -> tuple[int, int]:
+    return sum(layout.distances.values()), layout.nbytes
+
+
+def _improved(start: Sequence[Part], align: int, tries: int) -> Iterator[Layout]:
+    """The layout in the order given, and in those that follow from it."""
+    order, draw = list(start), Random(0)
+    yield (layout := _place(order, align))
+    for _ in range(tries):
+        worst = max(range(len(order)), key=lambda i: layout.offsets[order[i].name] + order[i].nbytes - sum(order[i].use.freed.values()))
+        if worst == 0:
+            return
+        order.insert(draw.randrange(worst), order.pop(worst))
+        yield (layout := _place(order, align))
 
 
 def _orders(regions: Sequence[Part]) -> Iterator[list[Part]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.segments import Cutter, Partition, Range, leaving, plan_partition
-from tvm_tiny.memory.stream_choice import EFFORT, Choice, Costs, cutter_of, in_pairs, may_stream, with_rights
+from tvm_tiny.memory.stream_choice import EFFORT, MOST_STREAMED, Choice, Costs, cutter_of, in_pairs, may_stream, with_rights
 from tvm_tiny.memory.strips import StripSegment, in_strips
 from tvm_tiny.memory.tiny_rows import TinyRows
 from tvm_tiny.ops.graph import Node
@@ -48,12 +48,17 @@ def forced(
     Raises
     ------
     OptionError
-        A range can't be streamed, or has several results.
+        A range can't be streamed, has several results or too many operators.
     """
     paired = in_pairs(rows, costs)
     cutter = cutter_of(paired, costs)
     ranges = []
     for first, last in segments:
+        if last - first > MOST_STREAMED:
+            raise OptionError(
+                f"operators {first}..{last - 1} can't be streamed together: a stream has at most {MOST_STREAMED} operators",
+                remedy="stream them in several segments",
+            )
         found = cutter.range(first, last)
         if found is None or not found.streamed or not may_stream(rows.graph, first, last):
             raise OptionError(
