@@ -81,12 +81,9 @@ def tensorized(
     if rows is not None:
         main, intrinsic = _in_parts(func, name, order, kernel.inputs, buffers, rows)
     elif nest is not None:
-        main, intrinsic = _in_one_call(func, name, kernel.inputs, buffers, lambda *around: nest.on(around, renamed))
-        remember(intrinsic, nest)
+        main, intrinsic = _as_nest(func, name, kernel.inputs, buffers, nest, renamed)
     else:
-        bare = tirx.PrimFunc(func.params, func.body).with_attr({"s_tir": True, "tirx.noalias": True})
-        make = partial(_in_one_call, bare, name, kernel.inputs, buffers, None)
-        main, intrinsic = remembered(bare, (name, kernel.inputs, buffers), make)
+        main, intrinsic = _as_one_function(func, name, kernel.inputs, buffers)
     body = without(main, main.params[kernel.inputs : len(func.params) - 1])
     choices = kernel.choices if rows is None else {**kernel.choices, "rows": rows}
     keep = {k: v for k, v in func.attrs.items() if k.startswith("tiny.")}
@@ -121,6 +118,20 @@ def _reordered(func: tirx.PrimFunc, order: Sequence[int]) -> tirx.PrimFunc:
     params = [*(func.params[i] for i in order), func.params[-1]]
     new = tirx.PrimFunc(params, func.body)
     return new.with_attrs(dict(func.attrs.items())) if func.attrs is not None else new
+
+
+def _as_nest(
+    func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers, nest: Nest, renamed: Mapping[str, str]
+) -> tuple[tirx.PrimFunc, str]:
+    """The layer as loops and calls; what they came from is remembered, to be shown."""
+    main, intrinsic = _in_one_call(func, name, activations, buffers, lambda *around: nest.on(around, renamed))
+    remember(intrinsic, nest)
+    return main, intrinsic
+
+
+def _as_one_function(func: tirx.PrimFunc, name: str, activations: int, buffers: KernelBuffers) -> tuple[tirx.PrimFunc, str]:
+    bare = tirx.PrimFunc(func.params, func.body).with_attr({"s_tir": True, "tirx.noalias": True})
+    return remembered(bare, (name, activations, buffers), partial(_in_one_call, bare, name, activations, buffers, None))
 
 
 def _in_one_call(

@@ -153,9 +153,7 @@ def tune(
         raise OptionError(f"trials={trials} is below zero")
     _check_counts(batch=batch)
     found = find_board(board)
-    chosen = found.target if target is None else parse_target(target)
-    if chosen.mcpu != found.mcpu:
-        raise TargetError(f"{found.name} is a {found.mcpu}, not a {chosen.mcpu}", remedy="choose the board of the target's core")
+    chosen = _target_of(found, target)
     path = Path(records) if records is not None else None
     known = Records(read_records(path) if path is not None and path.exists() else ())
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_tune_") as temp:
@@ -168,6 +166,14 @@ def tune(
             for task in tasks
         ]
     return TuningResult(tuple(done), known, path)
+
+
+def _target_of(board: Board, target: str | Mapping[str, Any] | TinyTarget | None) -> TinyTarget:
+    """The target asked for, by default the board's; it must be the board's core."""
+    chosen = board.target if target is None else parse_target(target)
+    if chosen.mcpu != board.mcpu:
+        raise TargetError(f"{board.name} is a {board.mcpu}, not a {chosen.mcpu}", remedy="choose the board of the target's core")
+    return chosen
 
 
 def make_runner(kind: str, board: Board, directory: Path, board_term: str | None, tracker: str, key: str, jobs: int) -> Runner:
