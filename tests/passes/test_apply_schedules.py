@@ -12,7 +12,8 @@ from tvm import relax
 
 from tests.support.tiny_builder import TinyBuilder
 from tvm_tiny.memory.program import Program, extract
-from tvm_tiny.passes.apply_schedules import ApplySchedules, scratch_room
+from tvm_tiny.memory.room import scratch_room
+from tvm_tiny.passes.apply_schedules import ApplySchedules
 from tvm_tiny.passes.lower_ops import LowerOps
 from tvm_tiny.passes.plan_memory import plan_program
 

@@ -17,8 +17,8 @@ from tvm_tiny.boards import Board, find_board
 from tvm_tiny.device.fleet import Fleet
 from tvm_tiny.device.rpc.tracker import parse_tracker
 from tvm_tiny.errors import OptionError, TargetError
+from tvm_tiny.memory.room import scratch_room
 from tvm_tiny.ops import registry
-from tvm_tiny.passes.apply_schedules import scratch_room
 from tvm_tiny.pipeline import PIPELINE, Options
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.residual import without_residual
