@@ -127,7 +127,8 @@ def test_only_what_may_win_is_built() -> None:
         Estimate(Design(segments=((0, i),)), size, work) for i, (size, work) in enumerate([(10, 0.5), (11, 0.6), (12, 0.1), (40, 0.0)])
     ]
     assert [e.arena_bytes for e in worth_building(found, "balanced", None, 0.2, 8)] == [10, 12, 40]
-    assert [e.arena_bytes for e in worth_building(found, "sram", None, 0.2, 8)] == [10]
+    assert [e.arena_bytes for e in worth_building(found, "sram", None, 0.2, 8)] == [10, 12]
+    assert [e.arena_bytes for e in worth_building(found, "sram", None, 0.05, 8)] == [10]
     assert [e.arena_bytes for e in worth_building(found, "balanced", 39, 0.2, 8)] == [10, 12, 40]
     assert worth_building([], "sram", None, 0.2, 8) == []
 

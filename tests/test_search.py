@@ -79,3 +79,12 @@ def test_scratch_spends_nothing_that_sharing_saves(target: str) -> None:
     mod = b.finish(b.conv(b.conv(b.x, 32, 3, **halved), 64, 3, **halved))
     speed, balanced = (tvm_tiny.build(mod, target, name="net", disable=WHOLE, optimize=goal) for goal in ("speed", "balanced"))
     assert balanced.workspace_size < speed.workspace_size
+
+
+@pytest.mark.parametrize("target", CORES)
+def test_the_least_arena_is_no_point_that_another_beats(target: str) -> None:
+    """Streams of sums this long wait for weights at every row: patches may be near in bytes and far in cycles, or beaten in both."""
+    decision = tvm_tiny.build(long_sums(size=(49, 10)), target, name="net", optimize="sram").report.decisions["curve"]
+    chosen = decision["chosen"]
+    beaten = [p for p in decision["curve"] if p["arena_bytes"] <= chosen["arena_bytes"] and p["cycles"] <= chosen["cycles"]]
+    assert beaten == [chosen]

@@ -315,6 +315,7 @@ def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) ->
 def _least(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
     """The least arena, of those that `_spends_little`, unless that doubles it."""
     points = [p for p in points if options.budget is None or p.arena_bytes <= options.budget] or points
+    points = [p for p in points if not _beaten(p, points)]
     best, reason = pick(_sorted(points), options)
     within = [p for p in points if _spends_little(p, options) and p.arena_bytes <= _DOUBLE * best.arena_bytes]
     if _spends_little(best, options) or not within:

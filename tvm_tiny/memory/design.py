@@ -102,8 +102,8 @@ def worth_building(found: Sequence[Estimate], goal: str, budget: int | None, max
     """The estimates that may turn out to be the choice, at most `most`, smallest arena first.
 
     Estimates are some per cent off, so one is left out only where another is clearly better in bytes and no worse in work, or the
-    other way round; under "sram" also where it is clearly larger than the smallest. The smallest is always among them. The work of single
-    layers is known best: no other design comes before them.
+    other way round; under "sram" also where it is clearly larger than the smallest, but for the smallest within the work allowed. The
+    work of single layers is known best: no other design comes before them.
     """
     kept: list[Estimate] = []
     for e in sorted(found, key=lambda e: (e.arena_bytes, e.overhead)):
@@ -114,7 +114,9 @@ def worth_building(found: Sequence[Estimate], goal: str, budget: int | None, max
     if not kept:
         return []
     if goal == "sram":
-        kept = [e for e in kept if e.arena_bytes <= kept[0].arena_bytes * _NEAR]
+        few = (e for e in kept if e.overhead <= _MAY_BE * max_overhead and e.arena_bytes <= _TWICE * kept[0].arena_bytes)
+        cheap = next(few, kept[0])
+        kept = [e for e in kept if e.arena_bytes <= kept[0].arena_bytes * _NEAR or e is cheap]
     elif budget is not None:
         fits = sorted((e for e in kept if e.arena_bytes <= budget * _NEAR), key=lambda e: e.overhead)
         kept = sorted({id(e): e for e in (*kept[:2], *fits)}.values(), key=lambda e: e.arena_bytes)
@@ -124,4 +126,6 @@ def worth_building(found: Sequence[Estimate], goal: str, budget: int | None, max
 
 
 _NEAR = 1.1
+_MAY_BE = 1.5  # of `max_overhead`, estimates of work that may turn out within
+_TWICE = 2  # times the smallest arena: what little work may take under "sram"
 _DEAR = 0.15  # estimates of work beyond `max_overhead` that may still turn out within
