@@ -1,24 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory / cycles curve of networks, every point built and profiled: is it what the report says?
 
-    python -m benchmarks.curve FOLDER_OF_MODELS [model …] [--board mps2_an386] [--optimize sram] [--patches] [--fit]
+    python -m benchmarks.curve FOLDER_OF_MODELS [model …] [--board mps2_an386] [--optimize sram] [--patches]
 
 Printed beside each other: arena and cycles as the report has them, and the arena and the profiled cycles of the point built alone.
 `--patches` compares heads in patches with layer by layer: bytes, multiply-accumulates done again, cycles estimated and profiled.
-`--fit` also fits the cost of every term of `schedules/cycle_terms.py` to the profiled layers and writes `schedules/cycles.json`;
-name boards for both cores then. Profiles include the flash of a real board (`BOARD_TERMS`).
+Profiles include the flash of a real board (`BOARD_TERMS`). Estimates are fitted to random layers (`benchmarks.cycle_fit`): the errors are
+those of networks left out, layers apart that a tuning record has measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -26,8 +24,7 @@ import tvm_tiny
 from tvm_tiny.boards import find_board
 from tvm_tiny.cli.inputs import make_samples
 from tvm_tiny.profiler import profile_model
-from tvm_tiny.schedules.cycle_terms import COEFFICIENTS, Terms
-from tvm_tiny.schedules.cycles import BOARD_TERMS, counting
+from tvm_tiny.schedules.cycles import BOARD_TERMS
 
 GOALS: tuple[dict[str, Any], ...] = ({"optimize": "speed"}, {"optimize": "balanced"}, {"optimize": "sram"})
 # "speed" too: layer by layer is no point of a curve where an estimate says that less memory takes less time, and is fitted all the more.
@@ -36,7 +33,7 @@ PATCHES_ALONE: dict[str, Any] = {"optimize": "balanced", "disable": ("stream-row
 
 @dataclass(frozen=True)
 class Built:
-    """One point of a curve as the report has it, and as built and profiled alone; `layers` are (terms, cycles) of its layers."""
+    """One point of a curve as the report has it, and as built and profiled alone."""
 
     model: str
     text: str
@@ -44,7 +41,6 @@ class Built:
     arena_bytes: int
     cycles: float
     extra_macs: float
-    layers: tuple[tuple[Terms, float], ...]
 
 
 def points(path: Path, board: str, **options: Any) -> list[dict[str, Any]]:
@@ -55,14 +51,12 @@ def points(path: Path, board: str, **options: Any) -> list[dict[str, Any]]:
 def measure(path: Path, board: str, point: dict[str, Any], **options: Any) -> Built:
     """Build a point alone and profile it."""
     core = find_board(board).mcpu
-    with counting() as counted:
-        model = tvm_tiny.build(path, board=board, design=point, **options)
+    model = tvm_tiny.build(path, board=board, design=point, **options)
     (sample,) = make_samples(None, model.inputs, 1, 0)
     profile = profile_model(model, board, sample, board_term=BOARD_TERMS[core])
-    layers = [(terms, layer.cycles[core]) for terms, layer in zip(counted.values(), profile.layers, strict=True)]
     reported = point["arena_bytes"], float(point["cycles"])
     total = profile.total.cycles[core]
-    return Built(path.stem, point["text"], reported, model.workspace_size, total, point["extra_macs"], tuple(layers))
+    return Built(path.stem, point["text"], reported, model.workspace_size, total, point["extra_macs"])
 
 
 def table(found: Sequence[Built], board: str) -> Table:
@@ -90,47 +84,6 @@ def patches(found: Sequence[Built], board: str) -> Table:
     return out
 
 
-def fit(found: Iterable[Built]) -> dict[str, float]:
-    """Cycles of every term: least squares of relative errors, none negative.
-
-    A layer counts by the root of its share of the network, so that neither the smallest nor the largest decides alone.
-    """
-    rows = [(terms, cycles, b.cycles) for b in found for terms, cycles in b.layers if cycles > 0]
-    names = sorted({name for terms, _, _ in rows for name in terms})
-    weights = np.array([1 / np.sqrt(cycles * total) for _, cycles, total in rows])
-    counts = np.array([[terms.get(name, 0.0) for name in names] for terms, _, _ in rows]) * weights[:, None]
-    scale = np.maximum(np.abs(counts).max(axis=0), 1e-30)
-    costs = nonnegative(counts / scale, np.array([cycles for _, cycles, _ in rows]) * weights) / scale
-    return {name: round(float(cost), 5) for name, cost in zip(names, costs, strict=True)}
-
-
-def nonnegative(counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Solve min |counts x - wanted| for x >= 0 (Lawson and Hanson, Solving Least Squares Problems, 1974, chapter 23)."""
-    count = counts.shape[1]
-    x, free = np.zeros(count), np.zeros(count, dtype=bool)
-    for _ in range(10 * count):
-        gradient = counts.T @ (wanted - counts @ x)
-        gradient[free] = -np.inf
-        if free.all() or gradient.max() <= _TOLERANCE:
-            break
-        free[int(np.argmax(gradient))] = True
-        while True:
-            step = np.zeros(count)
-            step[free] = np.linalg.lstsq(counts[:, free], wanted, rcond=None)[0]
-            if step[free].min() > 0:
-                break
-            low = free & (step <= 0)
-            along = (x[low] / np.maximum(x[low] - step[low], 1e-30)).min()
-            x += along * (step - x)
-            free &= x > 1e-15
-            x[~free] = 0
-        x = step
-    return x
-
-
-_TOLERANCE = 1e-9
-
-
 def _measured(arguments: argparse.Namespace, board: str, console: Console) -> Iterator[Built]:
     for path in _paths(arguments):
         for options in (PATCHES_ALONE,) if arguments.patches else GOALS:
@@ -155,16 +108,11 @@ def main() -> None:
     parser.add_argument("--board", action="append", help="an emulated Cortex-M7 or Cortex-M4 (default: mps2_an500)")
     parser.add_argument("--optimize", action="append", choices=("speed", "balanced", "sram"), help="points of a goal (default: of all)")
     parser.add_argument("--patches", action="store_true", help="heads in patches against layer by layer")
-    parser.add_argument("--fit", action="store_true", help="write schedules/cycles.json")
     arguments = parser.parse_intermixed_args()
     console = Console(width=200)
-    costs: dict[str, dict[str, float]] = json.loads(COEFFICIENTS.read_text(encoding="utf-8"))
     for board in arguments.board or ["mps2_an500"]:
         found = list(_measured(arguments, board, Console(stderr=True)))
         console.print(patches(found, board) if arguments.patches else table(found, board))
-        costs[find_board(board).mcpu] |= fit(found) if arguments.fit else {}
-    if arguments.fit:
-        COEFFICIENTS.write_text(json.dumps(costs, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

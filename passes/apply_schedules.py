@@ -229,7 +229,8 @@ class _Schedules:
         found, added = {}, 0.0
         for name, func in self.funcs.items():
             layer = Layer.of(func)
-            layer = replace(layer, small_code=self.small.get(name, frozenset())) if layer is not None else None
+            shared, short = self.small.get(name, frozenset()), self.short.get(name, frozenset())
+            layer = replace(layer, small_code=shared, short_code=short) if layer is not None else None
             text = self.of(name).attrs.get("tiny.kernel")
             kernel = json.loads(str(text)) if text is not None else {}
             found[name] = round(estimated_cycles(name, layer, kernel, self.target))

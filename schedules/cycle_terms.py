@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kernels do, counted from geometry in terms that have a cost on every core: products in blocks and beside them, sums, bytes spread
-into columns and planes, calls. `schedules/cycles.py` counts whole functions with them.
+"""What kernels do, counted from geometry in terms that have a cost on every core: groups of products in blocks, sums, words spread into
+columns and planes, calls, lines of constants that the flash must give. `schedules/cycles.py` counts whole functions with them.
 
-`COEFFICIENTS` says what a term costs. It is fitted to profiles of networks: `python -m benchmarks.curve FOLDER --fit`.
+What a term costs is in `COEFFICIENTS`, fitted to profiles of random layers (`python -m benchmarks.cycle_fit`); a term that was never
+profiled costs what its instructions do (`schedules/cycle_priors.py`), to which the fit is drawn as well.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from statistics import median
 
-from tvm_tiny.memory.rows import RowOp
+from tvm_tiny.ops.registry import Attrs
 from tvm_tiny.ops.residual import residual_of
-from tvm_tiny.schedules.band_costs import band_of, bands_in_row, widened
+from tvm_tiny.schedules.add import described
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.conv2d import shape_of
-from tvm_tiny.schedules.stream_costs import row_block, row_pixels
+from tvm_tiny.schedules.cycle_columns import Blocks, column_terms
+from tvm_tiny.schedules.cycle_priors import counted_cost
+from tvm_tiny.schedules.microkernels.add import find_linear
+from tvm_tiny.schedules.microkernels.depthwise_block import MOST_UNROLLED
+from tvm_tiny.schedules.microkernels.depthwise_groups import RowGroups, row_groups
+from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE
+from tvm_tiny.schedules.microkernels.gemm_shared import UNROLL as SHARED_UNROLL
+from tvm_tiny.schedules.microkernels.pool_block import MOST_WORDS
 
 COEFFICIENTS = Path(__file__).with_name("cycles.json")
 """By core and term: cycles."""
@@ -28,9 +35,11 @@ COEFFICIENTS = Path(__file__).with_name("cycles.json")
 Terms = Counter[str]
 _GROUP = 4  # products a group
 _TILE = 16  # products of a Winograd tile of 2x2 outputs, a channel
-_SHARED = 16  # products to which shared code pads its sums
-_SHARED_BLOCK = 3  # pixels together in shared code, at most
-_ROW_OUTPUTS = 8  # of a depthwise layer's row, together
+_TAIL_UNROLL = 8  # groups an iteration of what is no main block, at most
+CONSTANTS = 12
+"""Bytes of a channel beside its weights."""
+CACHES = {"cortex-m7": (16_384, 32), "cortex-m4": (512, 8)}
+"""Bytes of the data cache before the flash, and of its lines (`tvm_tiny.profiler.board_terms`)."""
 
 
 @lru_cache(maxsize=1)
@@ -41,195 +50,238 @@ def coefficients() -> dict[str, dict[str, float]]:
 
 
 def cycles_of(found: Mapping[str, float], core: str = "cortex-m7") -> float:
-    """Cycles of all `found` on a core; products of a kind that was never profiled cost what products mostly do."""
+    """Cycles of all `found` on a core."""
     costs = coefficients()[core]
-    mostly = _products(core)
-    return sum(costs.get(name, mostly if "products" in name else 0.0) * count for name, count in found.items())
+    return sum((costs[name] if name in costs else counted_cost(name, core)) * count for name, count in found.items())
 
 
-@lru_cache
-def _products(core: str) -> float:
-    return median([cost for name, cost in coefficients()[core].items() if "products" in name] or [1.0])
+# -- convolutions and dense layers
 
 
-def conv2d_terms(layer: Layer, form: str, calls: Sequence[tuple[int, int]], block: int) -> Terms:
-    """A convolution or a dense layer by blocks of pixels.
+def conv2d_terms(layer: Layer, blocks: Blocks, calls: Sequence[tuple[int, int]], core: str) -> Terms:
+    """A convolution or a dense layer by blocks of pixels; `calls` are (pixels, times) of its kernel."""
+    outputs, k = layer.shapes[1][0], math.prod(layer.shapes[1][1:])
+    nbytes = outputs * (-(-k // _GROUP) * (8 if blocks.operand == "w16" else 4) + CONSTANTS)
+    found: Terms = Counter()
+    for pixels, times in calls:
+        for count, width in blocks.cut(pixels):
+            found.update(product_terms(blocks, outputs, k, count * times, width))
+            found.update(column_terms(layer, replace(blocks, pixels=width), count, times))
+        found["conv rows widened"] += (blocks.runs - 1) * pixels * -(-k // _GROUP) * times
+        found[f"conv calls {blocks.code}"] += times
+        copies = {"flash": 0, "layer": 1, "block": blocks.walks(pixels)}[blocks.weights] * times
+        found["conv words copied"] += copies * nbytes // 4
+        found["flash lines"] += lines(nbytes, copies or blocks.walks(pixels) * times, core)
+        found.update(sum_terms(layer, pixels * times * outputs, times, rows=blocks.rows))
+    return +found
+
+
+def product_terms(blocks: Blocks, outputs: int, k: int, count: int, width: int) -> Terms:
+    """Products and sums of `count` groups of `width` pixels, all channels."""
+    groups, channels, code, found = -(-k // _GROUP), min(blocks.channels, outputs), blocks.code, Counter[str]()
+    whole, tail = divmod(outputs, channels)
+    if blocks.driven:
+        whole, tail = -(-outputs // channels), 0
+    looped = blocks.shared and not (blocks.fixed and groups <= LONGEST)
+    groups += groups % MULTIPLE if looped else 0
+    for together, walked in ((channels, whole), (tail, 1)):
+        if not together or not walked or not count:
+            continue
+        kind = f"{together}x{width}"
+        found[f"gemm {code} {blocks.operand} groups {kind}"] += count * walked * groups
+        found[f"gemm {code} blocks {kind}"] += count * walked
+        found[f"gemm sums {blocks.requantise}"] += count * walked * together * width
+        found[f"gemm {code} walks"] += -(-count // blocks.tile) * (walked if blocks.tile > 1 else blocks.runs)
+        unroll = blocks.unroll if (together, width) == (channels, blocks.pixels) else min(blocks.unroll, _TAIL_UNROLL)
+        unroll = SHARED_UNROLL if blocks.shared else unroll
+        if looped or (groups > unroll and not blocks.shared):
+            found[f"gemm {code} iterations"] += count * walked * (groups // unroll)
+            found[f"gemm {code} pairs"] += count * walked * (groups % unroll // MULTIPLE) if looped else 0
+            found[f"gemm {code} long blocks"] += count * walked
+    return found
+
+
+def lines(nbytes: int, times: int, core: str) -> int:
+    """Lines of constants that the flash gives when they are read so often from end to end."""
+    cache, line = CACHES[core]
+    return -(-nbytes // line) * (times if nbytes > cache else min(times, 1))
+
+
+def sum_terms(layer: Layer, elements: int, times: int, *, rows: bool) -> Terms:
+    """The residual a convolution adds: as an addition beside it would."""
+    added = residual_of(layer.attrs)
+    if added is None:
+        return Counter()
+    return Counter({f"add {'rows' if rows else 'add'} {_sum_operand(added)}": elements, "add calls": times})
+
+
+def _sum_operand(attrs: Attrs) -> str:
+    """How an addition's kernel works, as it tells."""
+    return "plain C" if find_linear(described(attrs)) is None else "linear"
+
+
+def dense_terms(layer: Layer, blocks: Blocks, rows: int, core: str) -> Terms:
+    """A dense layer by pair blocks: `rows` of inputs."""
+    outputs, k = layer.shapes[1]
+    name = f"dense {blocks.operand}"
+    whole, tail = divmod(outputs, min(blocks.channels, outputs))
+    return +Counter(
+        {
+            f"{name} products": rows * outputs * k,
+            f"{name} blocks": rows * (whole + (1 if tail else 0)),
+            f"{name} inputs": rows * k,
+            f"{name} sums": rows * outputs,
+            f"{name} calls": rows,
+            "flash lines": lines(outputs * k, rows, core),
+        }
+    )
+
+
+def winograd_terms(
+    layer: Layer, form: str = "", tiles: int = 4, walks: int = 1, core: str = "cortex-m7", requantise: str = "single"
+) -> Terms:
+    """A convolution in Winograd's form.
 
     Parameters
     ----------
     form : str
-        Whose code, and how columns are widened.
-    calls : sequence of (pixels, times)
-        Calls of the kernel.
-    block : int
-        Pixels together.
+        " rows" for two rows at once.
+    tiles : int
+        Together.
+    walks : int
+        How often the transformed weights are read.
+    requantise : str
+        As of `Blocks`.
     """
-    weights = layer.shapes[1]
-    outputs, k = weights[0], math.prod(weights[1:])
-    code = form.split()[0]
-    padded = -(-k // _SHARED) * _SHARED if form.startswith("shared") else -(-k // _GROUP) * _GROUP
-    pointwise = len(weights) == 2 or tuple(weights[1:3]) == (1, 1)
-    rounding = str(layer.attrs.get("rounding", ""))
-    found: Terms = Counter()
-    for pixels, times in calls:
-        full, rest = pixels // block * block * times, pixels % block * times
-        found[f"conv {form} products {block}"] += full * outputs * padded
-        found[f"conv {code} sums {block} {rounding}"] += full * outputs
-        found[f"conv {code} groups {block}"] += full // block
-        found[f"conv {code} rest products"] += rest * outputs * padded
-        found[f"conv {code} rest sums {rounding}"] += rest * outputs
-        found[f"conv {'expand' if pointwise else 'gather'} {form}"] += (full + rest) * k
-        found[f"conv {code} pixels"] += full + rest
-        found["conv calls"] += times
-        found["conv channels a call"] += times * outputs
-        found.update(_sum_terms(layer, pixels * times * outputs, times, rows=form.endswith("rows")))
-    return found
+    _, height, width, outputs = layer.shapes[-1]
+    channels = layer.shapes[0][3]
+    count = (height // 2) * (width // 2) if not form else -(-height // 2) * (width // 2)
+    found: Terms = Counter(
+        {
+            f"winograd{form} products {tiles}": count * _TILE * channels * outputs,
+            f"winograd sums {requantise}": count * outputs,
+            f"winograd{form} inputs": count * channels,
+            "winograd tiles": count,
+            "winograd blocks": -(-count // tiles) * -(-outputs // 2),
+            f"winograd{form} calls": -(-height // 2),
+            "flash lines": lines(2 * _TILE * channels * outputs, walks, core),
+        }
+    )
+    left = height * width - 4 * (height // 2) * (width // 2) if not form else height * (width % 2)
+    found["winograd left products"] += left * 9 * channels * outputs
+    return +found + sum_terms(layer, height * width * outputs, height if form else 1, rows=bool(form))
 
 
-def _sum_terms(layer: Layer, elements: int, times: int, *, rows: bool) -> Terms:
-    """The residual a convolution adds: as an addition beside it would."""
-    return Counter({"add rows" if rows else "add add": elements, "add calls": times} if residual_of(layer.attrs) is not None else {})
+# -- depthwise convolutions
 
 
-def depthwise_terms(layer: Layer, form: str, calls: Sequence[tuple[int, int, int]], block: int, channels: int, spread: str) -> Terms:
-    """A depthwise convolution; `calls` are (output rows, output columns, times), `block` the outputs together."""
-    kh, kw, _ = layer.shapes[1]
+@dataclass(frozen=True)
+class Planes:
+    """How a depthwise convolution is cut.
+
+    Attributes
+    ----------
+    form : str
+        Whose code: "own", "shared" or "plain C".
+    pixels : int
+        Outputs of a row together, of code of its own.
+    fixed, dual_issue : bool
+        Of shared code: it serves rows of this width alone, and which core's it is.
+    layout : str
+        How the input lies.
+    requantise : str
+        As of `Blocks`.
+    rows : bool
+        Rows are found by pointers.
+    """
+
+    form: str = "own"
+    pixels: int = 8
+    fixed: bool = False
+    dual_issue: bool = True
+    layout: str = "NHWC"
+    requantise: str = "single"
+    rows: bool = False
+
+    def row(self, layer: Layer, width: int) -> RowGroups:
+        """How a row of `width` outputs is made."""
+        if self.form == "shared":
+            stride, dilation = tuple(layer.attrs["strides"]), tuple(layer.attrs.get("dilation", (1, 1)))
+            found = row_groups(width, tuple(layer.shapes[1][:2]), stride, dilation, dual_issue=self.dual_issue, fixed=self.fixed)
+            if found is not None:
+                return found
+        groups = -(-width // self.pixels)
+        return RowGroups(groups, width, False)
+
+
+def depthwise_terms(layer: Layer, planes: Planes, calls: Sequence[tuple[int, int, int]], channels: int) -> Terms:
+    """A depthwise convolution; `calls` are (output rows, output columns, times), `channels` those of the input."""
+    kh, kw, outputs = layer.shapes[1]
     sy, sx = layer.attrs["strides"]
     dy, dx = layer.attrs.get("dilation", (1, 1))
-    found: Terms = Counter()
+    if planes.form == "plain C":
+        elements = sum(h * w * t for h, w, t in calls) * outputs
+        return Counter({"depthwise plain products": elements * kh * kw, "depthwise plain outputs": elements})
+    code, found = f"{planes.form}{'-rows' if planes.rows else ''}", Counter[str]()
+    kind = "lines" if channels == 1 or planes.layout == "NCHW" else "single" if channels < 4 else "fours"
+    fours = -(-channels // 4) if kind == "fours" else channels
     for height, width, times in calls:
-        n = times * height * channels
+        n = times * height * outputs
         tall, wide = (height - 1) * sy + (kh - 1) * dy + 1, (width - 1) * sx + (kw - 1) * dx + 1
-        full, rest = width // block, width % block
-        found[f"depthwise {form} products"] += n * width * kh * kw
-        found[f"depthwise {form} outputs {sx}"] += n * width
-        found[f"depthwise {form} blocks"] += n * full
-        found[f"depthwise {form} taps"] += n * (full + (1 if rest else 0)) * kh
-        found[f"depthwise {form} rest"] += n * rest
-        found[f"depthwise {form} rows"] += n
-        found[f"depthwise spread {spread} {form}"] += times * tall * wide * channels
-        found[f"depthwise spread rows {form}"] += times * tall * channels
-        found["depthwise calls"] += times * channels
-    return found
+        row = planes.row(layer, width)
+        groups, made = row.groups, row.outputs
+        found[f"depthwise {code} pairs {kw}/{sx}"] += n * made * kh * (kw // 2 + 1)
+        found[f"depthwise {code} loads"] += n * kh * (made * sx + groups * (kw + 1)) // 2
+        found[f"depthwise {code} taps"] += n * groups * kh * (kw + 1) // 2
+        found[f"depthwise {code} outputs {planes.requantise}"] += n * made
+        found[f"depthwise {code} groups"] += n * groups
+        found[f"depthwise {code} looped groups"] += n * groups if planes.form == "own" and groups > MOST_UNROLLED else 0
+        found[f"depthwise {code} turns"] += n * groups * (kh // 2) * row.looped
+        found[f"depthwise {code} rows"] += n
+        found[f"depthwise spread {kind} {code}"] += times * tall * wide * fours
+        found[f"depthwise spread {kind} rows {code}"] += times * tall * fours
+        found[f"depthwise {code} fours"] += times * fours
+        found[f"depthwise {code} channels"] += times * outputs
+        found[f"depthwise {code} calls"] += times
+    return +found
+
+
+def shares_planes(layer: Layer) -> bool:
+    """Whether there is shared code for a depthwise layer, by its channels."""
+    return layer.shapes[1][2] == layer.shapes[0][3] >= 4 and layer.is_nhwc
+
+
+# -- the rest
 
 
 def elementwise_terms(layer: Layer, rule: str, elements: int, times: int = 1) -> Terms:
-    """What has no products: by the larger of its results and its inputs."""
+    """What has no products: windows by what they read, the rest by the larger of its results and its inputs."""
     op, inputs = layer.op.removeprefix("tiny."), math.prod(layer.shapes[0])
+    rule = f"{rule} {_sum_operand(layer.attrs)}" if (op, rule) == ("add", "rows") else rule
+    window = math.prod(_window(layer))
+    if window > 1 or "kernel" in layer.attrs:
+        channels = layer.shapes[-1][-1]
+        pixels, (words, single) = elements // channels, divmod(channels, 4) if rule.startswith("pool") else (0, channels)
+        chunks, tall = -(-words // MOST_WORDS), _window(layer)[0]
+        return +Counter(
+            {
+                f"{op} {rule} windows": pixels,
+                f"{op} {rule} chunks": pixels * chunks,
+                f"{op} {rule} chunk rows": pixels * chunks * tall,
+                f"{op} {rule} turns": pixels * chunks * window,
+                f"{op} {rule} taps": pixels * words * window,
+                f"{op} {rule} words": pixels * words,
+                f"{op} {rule} single taps": pixels * single * window,
+                f"{op} {rule} single": pixels * single,
+                f"{op} calls": times,
+            }
+        )
     work = max(elements, inputs if elements == math.prod(layer.shapes[-1]) else 0)
-    kernel = layer.attrs.get("kernel")
-    work = elements * math.prod(kernel) if kernel and math.prod(kernel) * elements > 2 * inputs else work
     return Counter({f"{op} {rule}".strip(): work, f"{op} calls": times})
 
 
-def stream_terms(layer: Layer, width: int, firings: int, small: bool, core: str) -> Terms:
-    """An operator inside a stream: `firings` rows of `width`, one at a time."""
-    if layer.op != "tiny.conv2d" or not width:
-        return row_terms(layer, [(1, width, firings)], small)
-    if (found := _band_terms(layer, {1: firings}, core)) is not None and not small:
-        return found
-    outputs, k = layer.shapes[1][0], math.prod(layer.shapes[1][1:])
-    most, by_words = _SHARED_BLOCK if small else _GROUP, layer.shapes[0][-1] % _GROUP == 0
-    cut = row_block(width, k, outputs, by_words=by_words, dual_issue=core == "cortex-m7", most=most)
-    form = f"{'shared' if small else 'own'} rows"
-    found = conv2d_terms(layer, form, [(width - cut.tail, firings)], cut.pixels)
-    if cut.tail:
-        found.update(conv2d_terms(layer, form, [(cut.tail, firings)], cut.group))
-    found["conv rows widened"] += (cut.runs - 1) * width * k * firings
-    return found
-
-
-def strip_terms(layer: Layer, width: int, calls: Mapping[int, int], most: int, small: bool, core: str, *, together: bool) -> Terms:
-    """An operator in strips: `calls` are how often its kernel makes so many rows of `width`, at most `most`; its input rows lie `together`
-    or do not."""
-    if layer.op != "tiny.conv2d":
-        return row_terms(layer, [(rows, width, times) for rows, times in calls.items()], small)
-    if (found := _band_terms(layer, calls, core)) is not None and not small:
-        return found
-    outputs, k = layer.shapes[1][0], math.prod(layer.shapes[1][1:])
-    by_words, limit = layer.shapes[0][-1] % _GROUP == 0, _SHARED_BLOCK if small else _GROUP
-    cut = row_block(most * width, k, outputs, by_words=by_words, dual_issue=core == "cortex-m7", most=limit, even=False)
-    run = together and by_words and tuple(layer.shapes[1][1:3]) == (1, 1) and tuple(layer.attrs["strides"]) == (1, 1)
-    form = f"{'shared' if small else 'own'} {'r8' if run else 'rows'}"
-    pixels = sum(rows * width * times for rows, times in calls.items())
-    found = conv2d_terms(layer, form, [(cut.pixels, pixels // cut.pixels)], cut.pixels)
-    found["conv calls"] += sum(calls.values()) - pixels // cut.pixels
-    found["conv channels a call"] += (sum(calls.values()) - pixels // cut.pixels) * outputs
-    rest = sum((rows * width % cut.pixels % (2 if cut.pairs else cut.pixels)) * times for rows, times in calls.items())
-    found["strip rest products"] += rest * outputs * k
-    found["conv rows widened"] += (cut.runs - 1) * pixels * k
-    if cut.tile > 1:
-        walks = sum(-(-rows * width // (cut.pixels * cut.tile)) * times for rows, times in calls.items())
-        found["strip weights copied"] += walks * outputs * k
-    return found
-
-
-def _band_terms(layer: Layer, calls: Mapping[int, int], core: str) -> Terms | None:
-    """A convolution whose rows are cut into bands; `calls` are how often its kernel makes so many rows. None where they are not."""
-    shape = shape_of(layer)
-    dual_issue = core == "cortex-m7"
-    band = band_of(shape, dual_issue) if shape is not None else None
-    if shape is None or band is None:
-        return None
-    rows = sum(n * times for n, times in calls.items())
-    rest = shape.out_width % band.pixels
-    found = conv2d_terms(layer, "own rows", [(shape.out_width - rest, rows)], band.pixels)
-    if rest:
-        found.update(conv2d_terms(layer, "own rows", [(rest, rows)], rest))
-    found["conv calls"] = sum(calls.values())
-    found["conv channels a call"] = shape.outputs * bands_in_row(shape, band) * rows
-    found["conv gather own rows"] = band.runs * widened(shape, band) * rows
-    if band.copied:
-        found["strip weights copied"] = bands_in_row(shape, band) * shape.outputs * shape.k * rows
-    return found
-
-
-def row_terms(layer: Layer, calls: Sequence[tuple[int, int, int]], small: bool = False) -> Terms:
-    """An operator on tiles; `calls` are (rows, columns, times)."""
-    form = "shared" if small else "own"
-    if layer.op == "tiny.conv2d":
-        k = math.prod(layer.shapes[1][1:])
-        found: Terms = Counter()
-        for rows, width, times in calls:
-            widest = max(r * w for r, w, _ in calls if w == width)
-            block = min(row_pixels(widest, k, by_words=layer.shapes[0][-1] % _GROUP == 0), _SHARED_BLOCK if small else _GROUP)
-            found.update(conv2d_terms(layer, f"{form} rows", [(rows * width, times)], block))
-        return found
-    if layer.op == "tiny.depthwise_conv2d":
-        return depthwise_terms(layer, form, calls, _ROW_OUTPUTS, layer.shapes[-1][3], "rows")
-    channels = layer.shapes[-1][-1]
-    elements = sum(rows * width * times for rows, width, times in calls) * channels
-    if layer.op in ("tiny.mean", "tiny.avg_pool2d") and layer.shapes[-1][1:3] in ((1, 1), ()):
-        elements = math.prod(layer.shapes[0])
-    return elementwise_terms(layer, "rows", elements, sum(times for _, _, times in calls))
-
-
-def firing_terms(op: RowOp, firings: int) -> Terms:
-    """What the driver of a stream does for an operator that fires so often."""
-    return Counter({"stream firings": firings, "stream pointers": firings * _pointers(op, 1)})
-
-
-def winograd_terms(layer: Layer, form: str = "") -> Terms:
-    """A convolution in Winograd's form; `form` is " rows" for two rows at once."""
-    _, height, width, outputs = layer.shapes[-1]
-    tiles, channels = -(-height // 2) * -(-width // 2), layer.shapes[0][3]
-    products = tiles * _TILE * channels * outputs
-    found = {f"winograd{form} products": products, f"winograd{form} sums": tiles * outputs, f"winograd{form} inputs": tiles * channels}
-    return Counter(found) + _sum_terms(layer, height * width * outputs, height if form else 1, rows=bool(form))
-
-
-def call_terms(op: RowOp, calls: Mapping[tuple[int, int], int]) -> Terms:
-    """What the driver of patches does for an operator: `calls` are how often its kernel computes (rows, columns)."""
-    pointers = sum(n * _pointers(op, rows) for (rows, _), n in calls.items())
-    return Counter({"patch calls": sum(calls.values()), "patch pointers": pointers})
-
-
-def strip_call_terms(op: RowOp, calls: Mapping[int, int]) -> Terms:
-    """What the driver of strips does for an operator: `calls` are how often its kernel makes so many rows."""
-    pointers = sum(n * _pointers(op, rows) for rows, n in calls.items())
-    return Counter({"strip calls": sum(calls.values()), "strip pointers": pointers})
-
-
-def _pointers(op: RowOp, rows: int) -> int:
-    elementwise = op.inputs[1:] if op.kind == "window" else op.inputs
-    return rows * len(elementwise) + ((rows - 1) * op.rows.stride + op.rows.extent if op.kind == "window" else 0)
+def _window(layer: Layer) -> tuple[int, ...]:
+    """The window of a pooling or a mean."""
+    if "kernel" in layer.attrs:
+        return tuple(layer.attrs["kernel"])
+    return tuple(layer.shapes[0][axis] for axis in layer.attrs.get("axes", ())) or (1,)

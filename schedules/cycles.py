@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from tvm_tiny.memory.patch_choice import PatchCosts
@@ -25,24 +25,34 @@ from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.ops.graph import Node
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.conv2d import shape_of
-from tvm_tiny.schedules.cycle_terms import (
-    Terms,
+from tvm_tiny.schedules.cycle_columns import Blocks
+from tvm_tiny.schedules.cycle_rows import (
     call_terms,
-    conv2d_terms,
-    cycles_of,
-    depthwise_terms,
-    elementwise_terms,
     firing_terms,
+    requantised,
+    row_planes,
     row_terms,
     stream_terms,
     strip_call_terms,
     strip_terms,
+    whole_blocks,
+)
+from tvm_tiny.schedules.cycle_terms import (
+    CACHES,
+    Planes,
+    Terms,
+    conv2d_terms,
+    cycles_of,
+    dense_terms,
+    depthwise_terms,
+    elementwise_terms,
+    shares_planes,
     winograd_terms,
 )
 from tvm_tiny.schedules.microkernels.winograd_rows import row_tiles
 from tvm_tiny.schedules.patch_costs import call_rows, patch_scratch, patch_work, rows_together
 from tvm_tiny.schedules.stage_layers import StageLayers
-from tvm_tiny.schedules.stream_costs import CACHE_BYTES, LINE_BYTES, costs_of, roomy_scratch, strip_rows
+from tvm_tiny.schedules.stream_costs import costs_of, roomy_scratch, strip_rows
 from tvm_tiny.schedules.strips import segment_of
 from tvm_tiny.target import TinyTarget
 
@@ -50,7 +60,7 @@ BOARD_TERMS = {"cortex-m7": "stm32h7a3@280", "cortex-m4": "stm32l4r5@120"}
 """The flash that a core's coefficients include (`tvm_tiny.profiler.board_terms`)."""
 
 _SHORT = 64  # products of sums for which a Cortex-M4 takes four pixels together
-_OUTPUTS = 8  # of a depthwise layer's row, together
+_WHOLE_RULES = {"mean": "pool halfword sums", "avg_pool2d": "pool halfword sums", "max_pool2d": "pool maximum", "add": "add linear"}
 _TILE = 16  # products of a Winograd tile of 2x2 outputs, a channel
 
 
@@ -97,39 +107,70 @@ def core_of(target: TinyTarget) -> str:
 def terms(layer: Layer | None, kernel: Mapping[str, Any], core: str) -> Terms:
     """What a scheduled function does, by name of the term."""
     if layer is None:
-        return Counter({"float": 1})
+        return Counter({"float function": 1})
     if layer.op == "tiny.stage":
         schedule = json.loads(layer.attrs["schedule"])
         if "strips" in schedule:
             return _in_strips(layer, schedule, core)
-        return _patched(layer, schedule["grid"]) if "grid" in schedule else _streamed(layer, schedule, core)
+        return _patched(layer, schedule["grid"], core) if "grid" in schedule else _streamed(layer, schedule, core)
     found = Counter({"call": 1})
-    found.update(_whole(layer, kernel))
+    found.update(_whole(layer, kernel, core))
     return found
 
 
 # -- whole layers
 
 
-def _whole(layer: Layer, kernel: Mapping[str, Any]) -> Terms:
-    form = "shared" if layer.small_code else "own"
+def _whole(layer: Layer, kernel: Mapping[str, Any], core: str) -> Terms:
     if kernel.get("rule") == "winograd":
-        return winograd_terms(layer)
+        return _winograd(layer, kernel, core)
     if layer.op in ("tiny.conv2d", "tiny.dense") and "block" in kernel:
         pixels = _pixels(layer.shapes[-1], layer.op, str(layer.attrs.get("y_layout", "NHWC")))
-        return conv2d_terms(layer, f"{form} {kernel['operand']}", [(pixels, 1)], _together(kernel))
+        blocks = _blocks(layer, kernel)
+        return (
+            dense_terms(layer, blocks, pixels, core) if kernel.get("rule") == "dense" else conv2d_terms(layer, blocks, [(pixels, 1)], core)
+        )
     if layer.op == "tiny.depthwise_conv2d" and "block" in kernel:
-        _, height, width, channels = _nhwc(layer.shapes[-1], str(layer.attrs.get("y_layout", "NHWC")))
-        strip = int(kernel.get("strip", height))
-        heights = [strip] * (height // strip) + ([height % strip] if height % strip else [])
-        spread = str(layer.attrs.get("x_layout", "NHWC"))
-        return depthwise_terms(layer, form, [(h, width, 1) for h in heights], _together(kernel), channels, spread)
-    return elementwise_terms(layer, str(kernel.get("rule", "")), math.prod(layer.shapes[-1]))
+        return _depthwise(layer, kernel, core)
+    rule = " ".join(str(kernel[k]) for k in ("rule", "operand") if k in kernel)
+    return elementwise_terms(layer, rule, math.prod(layer.shapes[-1]))
 
 
-def _together(kernel: Mapping[str, Any]) -> int:
-    """Pixels a block computes together: 3 of "2x3", 6 of "1x6+1", where one more is left at the end of a row."""
-    return int(str(kernel["block"]).split("x")[1].split("+")[0])
+def _blocks(layer: Layer, kernel: Mapping[str, Any]) -> Blocks:
+    """The blocks that a kernel's annotation tells."""
+    requantise = str(kernel.get("requantise", "double"))
+    channels, pixels = _together(kernel)
+    driven = kernel.get("code") == "shared"
+    unroll, tile = int(kernel.get("unroll", 16)), int(kernel.get("tile", 1))
+    shared, weights = driven or bool(layer.small_code), str(kernel.get("weights", "flash"))
+    weights = "flash" if weights == "block" and tile == 1 else weights
+    operand, fixed = str(kernel["operand"]), bool(layer.short_code)
+    return Blocks(channels, pixels, operand, requantise, shared, fixed, driven, unroll, tile, weights)
+
+
+def _winograd(layer: Layer, kernel: Mapping[str, Any], core: str) -> Terms:
+    tiles, groups = int(str(kernel["block"]).split("x")[1].split()[0]), int(kernel["groups"])
+    _, height, width, _ = layer.shapes[-1]
+    walks = -(-(height // 2 * (width // 2)) // (tiles * groups))
+    return winograd_terms(layer, "", tiles, walks, core, str(kernel.get("requantise", "single")))
+
+
+def _depthwise(layer: Layer, kernel: Mapping[str, Any], core: str) -> Terms:
+    _, height, width, _ = _nhwc(layer.shapes[-1], str(layer.attrs.get("y_layout", "NHWC")))
+    strip = int(kernel.get("strip", height))
+    heights = [strip] * (height // strip) + ([height % strip] if height % strip else [])
+    small = bool(layer.small_code) and shares_planes(layer)
+    form = "plain C" if kernel["operand"] == "plain C" else "shared" if small else "own"
+    pixels, layout = int(str(kernel["block"]).split("+")[0].split("x")[1]), str(layer.attrs.get("x_layout", "NHWC"))
+    planes = Planes(form, pixels, bool(layer.short_code), core == "cortex-m7", layout, str(kernel.get("requantise", "single")))
+    channels = _nhwc(layer.shapes[0], planes.layout)[3]
+    return depthwise_terms(layer, planes, [(h, width, 1) for h in heights], channels)
+
+
+def _together(kernel: Mapping[str, Any]) -> tuple[int, int]:
+    """Channels and pixels a block computes together."""
+    channels, pixels = str(kernel["block"]).split("x")
+    return int(channels), int(pixels)
 
 
 def _pixels(shape: Sequence[int], op: str, layout: str) -> int:
@@ -152,34 +193,34 @@ def _streamed(layer: Layer, schedule: Mapping[str, Any], core: str) -> Terms:
     graph, groups = stage.graph(), schedule.get("groups") or [1] * len(stage.inner)
     ops = [replace(op, group=group) for op, group in zip(graph.ops, groups, strict=True)]
     layers = [stage.layer_of(j) for j in range(len(ops))]
-    return Counter({"call": 1}) + _rings(graph, ops, layers, layer.small_code, core)
+    return Counter({"call": 1}) + _rings(graph, ops, layers, core)
 
 
-def _rings(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], small: Collection[int], core: str) -> Terms:
-    """What the operators of a stream through rings do, those in `small` with shared code."""
+def _rings(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], core: str) -> Terms:
+    """What the operators of a stream through rings do."""
     found: Terms = Counter()
     reads = []
-    for j, (op, inner) in enumerate(zip(ops, layers, strict=True)):
+    for op, inner in zip(ops, layers, strict=True):
         firings, width = graph.firings(op), graph.tensors[op.output].width
         if op.group > 1:
-            found.update(winograd_terms(inner, " rows"))
+            found.update(_winograd_rows(inner, core))
             reads.append(_winograd_reads(inner, firings))
         else:
-            found.update(stream_terms(inner, width, firings, j in small, core))
+            found.update(stream_terms(inner, width, firings, core))
             reads.append((firings, _constant_bytes(inner)))
         found.update(firing_terms(op, firings))
-    found["lines again"] += _lines_again(reads)
+    found["lines again"] += _lines_again(reads, core)
     return found
 
 
 def _in_strips(layer: Layer, schedule: Mapping[str, Any], core: str) -> Terms:
     stage = StageLayers.of(layer)
     layers = [stage.layer_of(j) for j in range(len(stage.inner))]
-    return Counter({"call": 1}) + _strips(stage.graph(), segment_of(stage, schedule), layers, layer.small_code, core)
+    return Counter({"call": 1}) + _strips(stage.graph(), segment_of(stage, schedule), layers, core)
 
 
-def _strips(graph: RowGraph, segment: StripSegment, layers: Sequence[Layer], small: Collection[int], core: str) -> Terms:
-    """What the operators of a segment do, those in `small` with shared code."""
+def _strips(graph: RowGraph, segment: StripSegment, layers: Sequence[Layer], core: str) -> Terms:
+    """What the operators of a segment do."""
     found: Terms = Counter()
     reads = []
     for j, (op, inner) in enumerate(zip(segment.ops, layers, strict=True)):
@@ -187,32 +228,32 @@ def _strips(graph: RowGraph, segment: StripSegment, layers: Sequence[Layer], sma
         calls = Counter(min(most, end - at) for begin, end in segment.turns(j) for at in range(begin, end, most))
         width = graph.tensors[op.output].width
         together = not segment.kept.get(op.inputs[0])
-        found.update(strip_terms(inner, width, calls, most, j in small, core, together=together))
+        found.update(strip_terms(inner, width, calls, most, core, together=together, over=j in segment.over))
         found.update(strip_call_terms(op, calls))
-        reads.append((sum(calls.values()), _constant_bytes(inner)))
+        reads.append((sum(end > begin for begin, end in segment.turns(j)), _constant_bytes(inner)))
     found["strip products"] += sum(op.macs for op in segment.ops)
     kept = {op.output: min(segment.kept.get(op.output, 0), segment.most(j)) for j, op in enumerate(segment.ops)}
     found["strip steps"] += segment.count * (len(segment.ops) + sum(rows > 0 for rows in kept.values()))
     found["strip bytes kept"] += segment.count * sum(rows * graph.tensors[t].row_bytes for t, rows in kept.items())
-    found["lines again"] += _lines_again(reads)
+    found["lines again"] += _lines_again(reads, core)
     return found
 
 
-def _by_layers(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], small: Collection[int], core: str) -> Terms:
-    """What the same kernels do layer by layer, those in `small` with shared code."""
+def _by_layers(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], core: str) -> Terms:
+    """What the same kernels do layer by layer."""
     found: Terms = Counter()
-    for j, (op, inner) in enumerate(zip(ops, layers, strict=True)):
-        out, form = graph.tensors[op.output], "shared" if j in small else "own"
+    for op, inner in zip(ops, layers, strict=True):
+        out = graph.tensors[op.output]
         if inner.op == "tiny.conv2d" and op.group > 1:
-            found.update(winograd_terms(inner))
+            found.update(winograd_terms(inner, core=core, requantise=requantised(inner, 2)))
         elif inner.op == "tiny.conv2d":
-            block = 4 if core == "cortex-m4" and form == "own" and math.prod(inner.shapes[1][1:]) <= _SHORT else 3
-            found.update(conv2d_terms(inner, f"{form} r8", [(out.height * out.width, 1)], min(block, out.height * out.width)))
+            found.update(conv2d_terms(inner, whole_blocks(inner, core), [(out.height * out.width, 1)], core))
         elif inner.op == "tiny.depthwise_conv2d":
-            found.update(depthwise_terms(inner, form, [(out.height, out.width, 1)], min(_OUTPUTS, out.width), out.channels, "NHWC"))
+            planes = replace(row_planes(inner, core), rows=False)
+            found.update(depthwise_terms(inner, planes, [(out.height, out.width, 1)], inner.shapes[0][3]))
         elif inner.op != "tiny.fetch":
-            rule = "pool" if inner.op in ("tiny.mean", "tiny.avg_pool2d", "tiny.max_pool2d") else inner.op.removeprefix("tiny.")
-            found.update(elementwise_terms(inner, rule, out.nbytes))
+            name = inner.op.removeprefix("tiny.")
+            found.update(elementwise_terms(inner, _WHOLE_RULES.get(name, name), out.nbytes))
         found["call"] += 1
     return found
 
@@ -225,23 +266,23 @@ def added_by_streams(layer: Layer | None, kernel: Mapping[str, Any], target: Tin
     graph, layers = stage.graph(), [stage.layer_of(j) for j in range(len(stage.inner))]
     groups = schedule.get("groups") or [1] * len(layers)
     ops = [replace(op, group=group) for op, group in zip(graph.ops, groups, strict=True)]
-    return cycles_of(terms(layer, kernel, core), core) - cycles_of(_by_layers(graph, ops, layers, layer.small_code, core), core)
+    return cycles_of(terms(layer, kernel, core), core) - cycles_of(_by_layers(graph, ops, layers, core), core)
 
 
 def layers_work(graph: RowGraph, ops: Sequence[RowOp], nodes: Sequence[Node], core: str) -> float:
     """Estimated cycles of operators layer by layer by the kernels that strips have, before kernels are chosen."""
-    return cycles_of(_by_layers(graph, ops, [_layer_of(graph, op, node) for op, node in zip(ops, nodes, strict=True)], (), core), core)
+    return cycles_of(_by_layers(graph, ops, [_layer_of(graph, op, node) for op, node in zip(ops, nodes, strict=True)], core), core)
 
 
 def ring_work(graph: RowGraph, ops: Sequence[RowOp], nodes: Sequence[Node], core: str) -> float:
     """Estimated cycles of operators that are streamed through rings, before kernels are chosen."""
-    return cycles_of(_rings(graph, ops, [_layer_of(graph, op, node) for op, node in zip(ops, nodes, strict=True)], (), core), core)
+    return cycles_of(_rings(graph, ops, [_layer_of(graph, op, node) for op, node in zip(ops, nodes, strict=True)], core), core)
 
 
 def strip_work(graph: RowGraph, segment: StripSegment, nodes: Sequence[Node], core: str) -> float:
     """Estimated cycles of a segment in strips before kernels are chosen: of those of code of their own."""
     layers = [_layer_of(graph, op, node) for op, node in zip(segment.ops, nodes, strict=True)]
-    found = _strips(graph, segment, layers, (), core)
+    found = _strips(graph, segment, layers, core)
     return cycles_of(found, core)
 
 
@@ -252,35 +293,35 @@ def _layer_of(graph: RowGraph, op: RowOp, node: Node) -> Layer:
     return Layer(f"tiny.{node.op}", node.attrs, constants, (*node.shapes, (1, out.height, out.width, out.channels)), ())
 
 
-def layer_work(graph: RowGraph, op: RowOp, node: Node) -> tuple[float, float]:
-    """(as a whole layer, as a stream) estimated cycles before kernels are chosen: of those of code of their own, on a Cortex-M7."""
-    out = graph.tensors[op.output]
-    layer = Layer(f"tiny.{node.op}", node.attrs, {}, (*node.shapes, (1, out.height, out.width, out.channels)), ())
+def layer_work(graph: RowGraph, op: RowOp, node: Node, core: str) -> tuple[float, float]:
+    """(as a whole layer, as a stream) estimated cycles before kernels are chosen: of those of code of their own."""
     if node.op == "stage":
         return COMMON * op.macs, COMMON * op.macs
     if node.op == "fetch" or not node.shapes:
-        return 0.0, cycles_of(firing_terms(op, graph.firings(op)))
-    firings = -(-graph.firings(op) // op.group)
-    winograd = node.op == "conv2d" and roomy_scratch(node) > 0
-    whole = winograd_terms(layer) if winograd else row_terms(layer, [(out.height, out.width, 1)])
-    rows = winograd_terms(layer, " rows") if op.group > 1 else stream_terms(layer, out.width, graph.firings(op), False, "cortex-m7")
-    return cycles_of(whole), cycles_of(rows) + cycles_of(firing_terms(op, firings))
+        return 0.0, cycles_of(firing_terms(op, graph.firings(op)), core)
+    layer = replace(_layer_of(graph, op, node), constants={})
+    winograd = op.group > 1 or (node.op == "conv2d" and roomy_scratch(node) > 0)
+    whole = _by_layers(graph, [replace(op, group=2) if winograd else op], [layer], core)
+    firings = graph.firings(op)
+    rows = _winograd_rows(layer, core) if op.group > 1 else stream_terms(layer, graph.tensors[op.output].width, firings, core)
+    return cycles_of(whole, core), cycles_of(rows, core) + cycles_of(firing_terms(op, firings), core)
 
 
-def lines_again(parts: Sequence[tuple[int, int]]) -> float:
+def lines_again(parts: Sequence[tuple[int, int]], core: str) -> float:
     """Cycles of waiting for constants that operators taking turns have driven out of the cache; `parts` are (times read, bytes)."""
-    return cycles_of({"lines again": _lines_again(parts)})
+    return cycles_of({"lines again": _lines_again(parts, core)}, core)
 
 
 COMMON = 0.6
 """Cycles of a product, mostly."""
 
 
+@lru_cache(maxsize=8)
 def cycle_costs(*, dual_issue: bool, pairs: bool = True) -> Costs:
     """What kernels cost, as measured, on a core that issues two instructions at once, or one; `pairs` as of `StreamRows`."""
     core = "cortex-m7" if dual_issue else "cortex-m4"
     costs = replace(
-        costs_of(dual_issue=dual_issue), work=layer_work, again=lines_again, cycles=1.0,
+        costs_of(dual_issue=dual_issue), work=partial(layer_work, core=core), again=partial(lines_again, core=core), cycles=1.0,
         strip_work=partial(strip_work, core=core), ring_work=partial(ring_work, core=core), layers_work=partial(layers_work, core=core),
     )  # fmt: skip
     return costs if pairs else replace(costs, paired=lambda node: 0)
@@ -289,8 +330,21 @@ def cycle_costs(*, dual_issue: bool, pairs: bool = True) -> Costs:
 CYCLE_COSTS = cycle_costs(dual_issue=True)
 """On a Cortex-M7."""
 
-PATCH_COSTS = PatchCosts(patch_scratch, call_rows, patch_work, CYCLE_COSTS)
-"""What `patch-inference` decides by."""
+def patch_costs(layers: Costs, core: str) -> PatchCosts:
+    """What patches cost, and `layers` after them."""
+    return PatchCosts(patch_scratch, call_rows, partial(patch_work, core=core), layers)
+
+
+PATCH_COSTS = patch_costs(CYCLE_COSTS, "cortex-m7")
+"""What `patch-inference` decides by where it runs alone."""
+
+
+def _winograd_rows(layer: Layer, core: str) -> Terms:
+    shape = shape_of(layer)
+    assert shape is not None, layer
+    tiles = row_tiles(shape)
+    walks = -(-((shape.out_width + 1) // 2) // tiles) * -(-shape.out_height // 2)
+    return winograd_terms(layer, " rows", tiles, walks, core, requantised(layer, 2))
 
 
 def _winograd_reads(layer: Layer, firings: int) -> tuple[int, int]:
@@ -300,7 +354,7 @@ def _winograd_reads(layer: Layer, firings: int) -> tuple[int, int]:
     return firings * -(-((shape.out_width + 1) // 2) // row_tiles(shape)), 2 * _TILE * shape.channels * shape.outputs
 
 
-def _patched(layer: Layer, grid: Sequence[int]) -> Terms:
+def _patched(layer: Layer, grid: Sequence[int], core: str) -> Terms:
     stage = StageLayers.of(layer)
     graph = stage.graph()
     patches = patch_stage(graph, 0, len(graph.ops), (grid[0], grid[1]))
@@ -310,10 +364,10 @@ def _patched(layer: Layer, grid: Sequence[int]) -> Terms:
         inner = stage.layer_of(j)
         together = rows_together(graph, patches, op, inner.op.removeprefix("tiny."))
         calls = Counter(_calls(patches, op, together))
-        found.update(row_terms(inner, [(rows, width, times) for (rows, width), times in calls.items()], j in layer.small_code))
+        found.update(row_terms(inner, [(rows, width, times) for (rows, width), times in calls.items()], core))
         found.update(call_terms(op, calls))
         reads.append((sum(calls.values()), _constant_bytes(inner)))
-    found["lines again"] += _lines_again(reads)
+    found["lines again"] += _lines_again(reads, core)
     return found
 
 
@@ -330,8 +384,12 @@ def _constant_bytes(layer: Layer) -> int:
     return sum(int(a.nbytes) for a in layer.constants.values())
 
 
-def _lines_again(reads: Sequence[tuple[int, int]]) -> int:
-    """Lines of constants that operators taking turns have driven out of the data cache since they read them last."""
-    if sum(size for _, size in reads) <= CACHE_BYTES:
+def _lines_again(reads: Sequence[tuple[int, int]], core: str) -> int:
+    """Lines of constants that operators taking turns have driven out of the data cache since they read them last.
+
+    Constants that exceed the cache by themselves are waited for at every walk anyhow (`conv2d_terms`).
+    """
+    cache, line = CACHES[core]
+    if sum(size for _, size in reads) <= cache:
         return 0
-    return sum((times - 1) * size for times, size in reads) // LINE_BYTES
+    return sum((times - 1) * size for times, size in reads if size <= cache) // line

@@ -11,7 +11,8 @@ from tvm_tiny.memory.patches import PatchStage
 from tvm_tiny.memory.rows import RowGraph, RowOp
 from tvm_tiny.ops.graph import Node
 from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.cycle_terms import call_terms, cycles_of, row_terms
+from tvm_tiny.schedules.cycle_rows import call_terms, row_terms
+from tvm_tiny.schedules.cycle_terms import cycles_of
 from tvm_tiny.schedules.stream_costs import column_bytes, fetch_scratch, row_pixels
 
 _MOST_ROWS = 8
@@ -64,9 +65,9 @@ def _products(node: Node) -> tuple[int, bool]:
     return int(np.prod(weight[1:])), x[-1] % 4 == 0
 
 
-def patch_work(graph: RowGraph, stage: PatchStage, op: RowOp, node: Node) -> tuple[float, float]:
-    """(as a whole layer, in patches) estimated cycles: what the patches' kernels were measured to take (`schedules/cycle_terms.py`), once
-    for the whole map and once for every tile."""
+def patch_work(graph: RowGraph, stage: PatchStage, op: RowOp, node: Node, core: str) -> tuple[float, float]:
+    """(as a whole layer, in patches) estimated cycles: what the patches' kernels take (`schedules/cycle_rows.py`), once for the whole map
+    and once for every tile."""
     out = graph.tensors[op.output]
     together = rows_together(graph, stage, op, node.op)
     heights, widths = ([s[op.output][1] - s[op.output][0] for s in spans] for spans in (stage.rows, stage.columns))
@@ -74,9 +75,9 @@ def patch_work(graph: RowGraph, stage: PatchStage, op: RowOp, node: Node) -> tup
     layer = Layer(f"tiny.{node.op}", node.attrs, {}, (*node.shapes, (1, out.height, out.width, out.channels)), ())
     if node.op == "fetch":
         return 0.0, 0.0  # the application's work
-    whole = row_terms(layer, [(out.height, out.width, 1)])
-    tiled = row_terms(layer, [(rows, width, times) for (rows, width), times in calls.items()]) + call_terms(op, calls)
-    return cycles_of(whole), cycles_of(tiled)
+    whole = row_terms(layer, [(out.height, out.width, 1)], core)
+    tiled = row_terms(layer, [(rows, width, times) for (rows, width), times in calls.items()], core) + call_terms(op, calls)
+    return cycles_of(whole, core), cycles_of(tiled, core)
 
 
 def call_rows(graph: RowGraph, stage: PatchStage, op: RowOp, node: Node) -> int:

@@ -153,20 +153,27 @@ def reachable(name: str, functions: Sequence[CFunction]) -> tuple[CFunction, ...
 
 
 def _conv2d(layer: Layer, core: Core, tile_rows: int | None = None) -> RowKernel:
+    banded = _banded(layer, core) if tile_rows is None else None
+    return banded or _conv2d_in_form(layer, core, conv_choice(layer, core, tile_rows))
+
+
+def conv_choice(layer: Layer, core: Core, tile_rows: int | None = None) -> BlockChoice:
+    """The block of a convolution for a row at a time, or for calls of up to `tile_rows` rows."""
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
-    if tile_rows is None and (banded := _banded(layer, core)) is not None:
-        return banded
     choice = row_choice(shape, core) if tile_rows is None and not layer.small_code else tile_choice(shape, core, tile_rows or 1)
-    choice = _shared_row_choice(shape, core, choice, tile_rows, fixed=bool(layer.short_code)) if layer.small_code else choice
-    return _conv2d_in_form(layer, core, choice)
+    return _shared_row_choice(shape, core, choice, tile_rows, fixed=bool(layer.short_code)) if layer.small_code else choice
 
 
 def _strip_conv2d(layer: Layer, core: Core, most: int, *, together: bool, over: bool) -> RowKernel:
+    choice = strip_choice(layer, core, most, over=over)
+    return _banded(layer, core) or _conv2d_in_form(layer, core, choice, together=together, over=over)
+
+
+def strip_choice(layer: Layer, core: Core, most: int, *, over: bool = False) -> BlockChoice:
+    """The block of a convolution for calls of up to `most` rows of a strip, which it may write `over` those it reads."""
     shape = conv2d_rule.shape_of(layer)
     assert shape is not None, layer
-    if (banded := _banded(layer, core)) is not None:
-        return banded
     choice, cut = default_choice(shape, core), strip_block(shape, most, dual_issue=core.dual_issue)
     if choice.pixels > 1 or most * shape.out_width > 1:
         choice = replace(choice, pixels=cut.pixels, tile=cut.tile, weights=cut.weights, ends=None, pairs=cut.pairs)
@@ -174,7 +181,7 @@ def _strip_conv2d(layer: Layer, core: Core, most: int, *, together: bool, over: 
     if layer.small_code:
         room = cut.scratch(shape.k, shape.outputs, by_words=shape.channels % 4 == 0)
         choice = shared_choice(shape, core, choice, room, fixed=bool(layer.short_code))
-    return _conv2d_in_form(layer, core, choice, together=together, over=over)
+    return choice
 
 
 def _banded(layer: Layer, core: Core) -> RowKernel | None:

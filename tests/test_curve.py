@@ -21,7 +21,7 @@ from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.design import Design, Estimate, worth_building
 from tvm_tiny.search import heights
 
-ERROR = 0.05  # of estimated cycles against the profile; `python -m benchmarks.curve FOLDER --fit` after kernels have changed
+ERROR = 0.07  # of estimated cycles against the profile; `python -m benchmarks.cycle_fit --write` after kernels have changed
 PROFILED = ("vww_96_int8", "pretrainedResnet_quant", "mcunet_vww_80", "kws_ref_model")
 
 
@@ -131,9 +131,3 @@ def test_only_what_may_win_is_built() -> None:
     assert [e.arena_bytes for e in worth_building(found, "sram", None, 0.05, 8)] == [10]
     assert [e.arena_bytes for e in worth_building(found, "balanced", 39, 0.2, 8)] == [10, 12, 40]
     assert worth_building([], "sram", None, 0.2, 8) == []
-
-
-def test_costs_are_fitted_without_negative_ones(rng: np.random.Generator) -> None:
-    counts = rng.random((30, 4))
-    np.testing.assert_allclose(curve.nonnegative(counts, counts @ np.array([2.0, 0.0, 0.5, 3.0])), [2, 0, 0.5, 3], atol=1e-6)
-    assert curve.nonnegative(counts, counts @ np.array([2.0, -0.5, 0.5, 3.0]))[1] == 0

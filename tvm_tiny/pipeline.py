@@ -30,7 +30,7 @@ from tvm_tiny.passes.remove_constant_channels import RemoveConstantChannels
 from tvm_tiny.passes.select_layout import SelectLayout
 from tvm_tiny.passes.skip_zeros import SkipZeros
 from tvm_tiny.passes.stream_rows import StreamRows
-from tvm_tiny.schedules.cycles import cycle_costs
+from tvm_tiny.schedules.cycles import core_of, cycle_costs, patch_costs
 from tvm_tiny.schedules.memo import remembering
 from tvm_tiny.schedules.microkernels import Core
 from tvm_tiny.search import Allowed, search
@@ -198,7 +198,8 @@ def run_pipeline(mod: tvm.IRModule, options: Options, dump: dict[str, str] | Non
     else:
         goal = StreamOptions(options.optimize, options.sram, options.max_overhead)
         copies, patches, rows = (name not in options.disable for name in DESIGNING)
-        allowed = Allowed(copies, patches, rows, _costs(options.target))
+        costs = _costs(options.target)
+        allowed = Allowed(copies, patches, rows, costs, patch_costs(costs, core_of(options.target)))
         with remembering():
             out, rest = search(mod, goal, allowed, finish, options.flash)
     for number, (name, made) in enumerate([*trail, *rest]):

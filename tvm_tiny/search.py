@@ -17,9 +17,9 @@ from typing import Any
 import tvm
 
 from tvm_tiny.explain import Decision, Explainer, adopt, collecting
-from tvm_tiny.memory.design import Design, Estimate, worth_building
+from tvm_tiny.memory.design import APART, Design, Estimate, worth_building
 from tvm_tiny.memory.fit import MemoryDoesNotFitError
-from tvm_tiny.memory.patch_choice import patch_candidates, patch_heads, tile_bytes
+from tvm_tiny.memory.patch_choice import PatchCosts, patch_candidates, patch_heads, tile_bytes
 from tvm_tiny.memory.segments import least_peak
 from tvm_tiny.memory.stream_choice import (
     Candidate,
@@ -38,14 +38,13 @@ from tvm_tiny.passes.apply_schedules import CODE_ATTR, CYCLES_ATTR
 from tvm_tiny.passes.patch_inference import PATCH_ATTR, in_patches
 from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.passes.recompute import RECOMPUTE_ATTR, Variant, variants
-from tvm_tiny.schedules.cycles import PATCH_COSTS
 
 CURVE_ATTR = "tiny.curve"
 """Module attribute: JSON of the points of the memory / cycles curve and the choice, for the report."""
 
 MOST_BUILT = 8
 _TOLD = {name: Explainer(name) for name in ("recompute", "patch-inference", "stream-rows")}
-_SURE = 0.8  # of the extra cycles allowed, what the estimate may be: it is some per cent of a network's cycles off
+_SURE = 0.9  # of the extra cycles allowed, what the estimate may be: it is a per cent or two of a network's cycles off
 _OFF = 1.05  # of its estimate, what a built arena may take
 _DOUBLE = 2  # times the least arena: what is spent at most under "sram" to keep streams within the work allowed
 _HEADS = 4  # in patches, each with streams after it
@@ -62,6 +61,7 @@ class Allowed:
     patches: bool
     rows: bool
     costs: Costs
+    patched: PatchCosts
 
 
 def designs(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed) -> list[Design]:
@@ -100,16 +100,16 @@ def _estimates(variant: Variant, options: StreamOptions, allowed: Allowed) -> It
         return
     left = max(0.0, options.max_overhead - variant.extra_macs)
     if not allowed.rows:
-        for p in patch_candidates(rows, cutter_of(rows, allowed.costs), replace(options, max_overhead=left), PATCH_COSTS, fetch=True):
+        for p in patch_candidates(rows, cutter_of(rows, allowed.costs), replace(options, max_overhead=left), allowed.patched, fetch=True):
             design = Design(patches=(p.stage.first, p.stage.last, p.stage.grid))
             yield estimate(design, p.arena_bytes, p.overhead, p.extra_macs)
         return
     cutter = cutter_of(rows, allowed.costs)
     least = least_peak(cutter) or 0
     total = sum(op.macs for op in rows.graph.ops) or 1
-    heads = patch_heads(rows, cutter, left, PATCH_COSTS, lambda last: int(_FLOOR * least))
+    heads = patch_heads(rows, cutter, left, allowed.patched, lambda last: int(_FLOOR * least))
     for _, work, stage in [h for h in heads if _may_win(h[0], h[1], streams)][-_HEADS:]:
-        func = in_patches(tiny, rows, stage, tile_bytes(rows, stage, PATCH_COSTS))
+        func = in_patches(tiny, rows, stage, tile_bytes(rows, stage, allowed.patched))
         after = tiny_rows(TinyGraph(func))
         assert after is not None
         for c in _streams(with_rights(after, allowed.costs), options, allowed):
@@ -298,6 +298,7 @@ def _beaten(p: Point, points: Sequence[Point]) -> bool:
 
 
 def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) -> tuple[Point, str]:
+    points = [p for p in points if not _for_nothing(p, points)]
     fits = [p for p in points if flash is None or p.flash <= flash]
     if not fits:  # what is asked of memory may still be met; without a budget of it, the least code
         fits = list(points) if options.budget is not None else [min(points, key=lambda p: p.flash)]
@@ -310,6 +311,12 @@ def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) ->
         sure = [p for p in fits if p.overhead <= options.max_overhead]
         fits = sure or [min(fits, key=lambda p: p.overhead)]
     return pick(_sorted(fits), options)
+
+
+def _for_nothing(p: Point, points: Sequence[Point]) -> bool:
+    """The design repeats work, and one that does not needs no more bytes and about as many cycles."""
+    plain = (q for q in points if not q.design.repeats)
+    return p.design.repeats and any(q.arena_bytes <= p.arena_bytes and q.cycles <= (1 + APART) * p.cycles for q in plain)
 
 
 def _least(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:

@@ -23,7 +23,7 @@ _STACK_Y, _STACK_ROWS, _STACK_GROUPS, _STACK_PLANES, _STACK_START = 0, 4, 8, 12,
 _STACK_W, _STACK_COPY = 28, 32  # the parameters in flash, and their copy
 _MOST_COPIED = 256  # bytes
 _MOST_SUMS = 6  # of two rows side by side: both rows' weights want registers too
-_MOST_UNROLLED = 3
+MOST_UNROLLED = 3
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class DepthwiseBlock:
     def groups(self) -> tuple[int, ...]:
         """Outputs of each group of a row, as even as possible; an odd stride wants even groups so that all share one alignment."""
         count = -(-self.width // self.pixels)
-        if count > _MOST_UNROLLED:
+        if count > MOST_UNROLLED:
             rest = self.width % self.pixels
             return (self.pixels,) * (self.width // self.pixels) + ((rest,) if rest else ())
         base, more = divmod(self.width, count)
@@ -148,7 +148,7 @@ def _counts(block: DepthwiseBlock) -> list[str]:
 
 def _rows_one_by_one(block: DepthwiseBlock) -> list[str]:
     groups, lines = block.groups, ["1:"]
-    if len(groups) <= _MOST_UNROLLED:
+    if len(groups) <= MOST_UNROLLED:
         first = 0
         for size in groups:
             lines += _group(block, first, size)
@@ -313,7 +313,7 @@ def default_pixels(kernel: tuple[int, int], stride: tuple[int, int], dilation: t
 def fits(block: DepthwiseBlock) -> bool:
     """Tell whether the block has an assembly form: offsets within 12 bits and registers enough."""
     reach = (block.kernel[0] - 1) * block.dilation[0] * block.row_bytes + 4 * (block.width * block.stride[1] + block.kernel[1])
-    if reach > 4095 or (block.width * block.pixel_stride > 4095 and block.pixels * block.pixel_stride * _MOST_UNROLLED > 4095):
+    if reach > 4095 or (block.width * block.pixel_stride > 4095 and block.pixels * block.pixel_stride * MOST_UNROLLED > 4095):
         return False
     try:
         _assembly(block)

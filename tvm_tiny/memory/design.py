@@ -48,6 +48,11 @@ class Design:
         """Every operator is run by itself, once."""
         return not (self.copies or self.patches or self.segments)
 
+    @property
+    def repeats(self) -> bool:
+        """Something is computed twice, or may be."""
+        return bool(self.copies or self.patches)
+
     def describe(self) -> str:
         """In words."""
         parts = [f"computed twice for {', '.join(self.copies)}"] if self.copies else []
@@ -103,12 +108,13 @@ def worth_building(found: Sequence[Estimate], goal: str, budget: int | None, max
 
     Estimates are some per cent off, so one is left out only where another is clearly better in bytes and no worse in work, or the
     other way round; under "sram" also where it is clearly larger than the smallest, but for the smallest within the work allowed. The
-    work of single layers is known best: no other design comes before them.
+    work of single layers is known best: no other design comes before them; nor one that repeats work before one that does not, unless it is
+    clearly less.
     """
     kept: list[Estimate] = []
-    for e in sorted(found, key=lambda e: (e.arena_bytes, e.overhead)):
+    for e in sorted(found, key=lambda e: (e.arena_bytes, e.design.repeats, e.overhead)):
         rivals = [k for k in kept if k.design.layerwise] if e.design.layerwise else kept
-        if any(k.arena_bytes <= e.arena_bytes and k.overhead <= e.overhead for k in rivals):
+        if any(k.arena_bytes <= e.arena_bytes and k.overhead <= e.overhead + _apart(e.design, k.design) for k in rivals):
             continue
         kept.append(e)
     if not kept:
@@ -125,6 +131,13 @@ def worth_building(found: Sequence[Estimate], goal: str, budget: int | None, max
     return kept[:most]
 
 
+def _apart(design: Design, rival: Design) -> float:
+    """What the rival may take more and still come before the design, as a fraction of the network's work."""
+    return APART * (design.repeats - rival.repeats)
+
+
+APART = 0.02
+"""Of a network's work: what estimates must differ by where one design repeats work and another does not."""
 _NEAR = 1.1
 _MAY_BE = 1.5  # of `max_overhead`, estimates of work that may turn out within
 _TWICE = 2  # times the smallest arena: what little work may take under "sram"

@@ -7,7 +7,7 @@ is planned for real (offsets, kernel scratch estimated), its cycles estimated (`
     speed      nothing is streamed
     sram       the least arena; arenas within a fiftieth of it count as the least, and the least work among them is taken
     balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within a
-               tenth of the smallest
+               tenth of the smallest, or gives up an eighth of what that saves at most
 With a budget, "balanced" is the least work that fits it; when none does, the smallest arena.
 """
 
@@ -27,7 +27,9 @@ from tvm_tiny.ops.graph import Node
 
 GOALS = ("speed", "sram", "balanced")
 _STEPS = (1.0, 1.05, 1.1, 1.25, 1.5, 2.0)  # budgets, as multiples of the least peak
-_KNEE = 1.1
+_KNEE = 1.1  # of the smallest arena, what less work may take
+_GIVEN_UP = 1 / 8  # of the bytes the smallest arena saves against the largest: so much it may take besides
+_SAME = 0.01  # of the network's work: what estimates do not tell apart
 _LEAST = 1.02  # arenas that count as the least: a fiftieth is no reason to run longer
 MOST_STREAMED = 250
 """Operators a segment: the tables in C have a byte for each."""
@@ -217,8 +219,10 @@ def pick(found: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
     if options.budget is not None:
         return smallest, f"nothing fits {options.budget:,} bytes: the least arena"
     cheap = [c for c in found if c.overhead <= options.max_overhead] or [min(found, key=lambda c: c.overhead)]
-    near = [c for c in cheap if c.arena_bytes <= cheap[0].arena_bytes * _KNEE]
-    knee = min(near, key=lambda c: c.overhead)
+    low, high = cheap[0].arena_bytes, found[-1].arena_bytes
+    near = [c for c in cheap if c.arena_bytes <= max(low * _KNEE, low + (high - low) * _GIVEN_UP)]
+    fast = min(c.overhead for c in near) + _SAME
+    knee = next(c for c in near if c.overhead <= fast)
     where = f"{knee.arena_bytes:,} bytes, {knee.overhead:+.1%} estimated cycles"
     return knee, f"the knee ({where}): the least work near the smallest arena within {options.max_overhead:.0%} more cycles"
 

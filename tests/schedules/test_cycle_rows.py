@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How row kernels are cut, counted: groups and walks of blocks, code of their own and shared, and what an operator in a stream takes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.support.tiny_builder import TinyBuilder
+from tvm_tiny.memory.stream_choice import in_pairs
+from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
+from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.schedules.cycle_columns import Blocks
+from tvm_tiny.schedules.cycles import cycle_costs, layer_work, lines_again, ring_work
+
+CORES = ("cortex-m7", "cortex-m4")
+
+
+CUTS = (
+    Blocks(),
+    Blocks(pixels=4, tile=3),
+    Blocks(driven=True, tile=2),
+    Blocks(pixels=4, pairs=True),
+    Blocks(pixels=4, ends=(3, 3), rows=True),
+)
+
+
+@pytest.mark.parametrize("blocks", CUTS)
+@pytest.mark.parametrize("pixels", [4, 7, 11, 15])
+def test_groups_hold_every_pixel_of_a_call(blocks: Blocks, pixels: int) -> None:
+    if blocks.ends[0]:
+        pixels = pixels // blocks.pixels * blocks.pixels + blocks.ends[0]
+    computed = sum(count * width for count, width in blocks.cut(pixels))
+    assert pixels <= computed < pixels + (blocks.pixels if blocks.driven else 1)
+
+
+def test_weights_are_walked_over_once_a_tile() -> None:
+    assert Blocks(pixels=3).walks(11) == 3 + 2
+    assert Blocks(pixels=3, tile=2).walks(11) == 2 + 2
+    assert Blocks(pixels=3, tile=2, rows=True).walks(11) == 2  # pixels left over go with the last tile
+    assert Blocks(pixels=3, tile=2, driven=True).walks(11) == 2 + 1  # the last three, some again, are a tile
+    assert Blocks(pixels=3, runs=2, rows=True).walks(11) == 1
+
+
+def _tall() -> TinyRows:
+    """A convolution that makes two rows at once, of next to no work a row."""
+    b = TinyBuilder((1, 64, 2, 4))
+    rows = tiny_rows(TinyGraph(b.finish(b.conv(b.x, 4, 3, y_zp=-128))["main"]))
+    assert rows is not None
+    return rows
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_an_operator_fires_once_for_the_rows_it_makes(core: str) -> None:
+    rows = _tall()
+    paired = in_pairs(rows, cycle_costs(dual_issue=core == "cortex-m7"))
+    assert [op.group for op in paired.graph.ops] == [2]
+    for found in (rows, paired):
+        (op,), (node,) = found.graph.ops, found.nodes
+        whole, streamed = layer_work(found.graph, op, node, core)
+        assert streamed == pytest.approx(ring_work(found.graph, [op], [node], core), rel=0.05)
+        assert 0 < whole < streamed
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_constants_that_fit_the_cache_are_read_once(core: str) -> None:
+    assert lines_again([(10, 200), (10, 200)], core) == 0
+    assert lines_again([(10, 400), (10, 16_200)], core) > 0
+    assert math.isfinite(lines_again([], core))
