@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of README.md and docs/: measured, kept in benchmarks/figures.json, written into the pages, drawn.
 
-    python -m benchmarks.figures FOLDER_OF_MODELS [--only speed|memory]     # measure, keep, write
+    python -m benchmarks.figures FOLDER_OF_MODELS [--only speed|memory|streaming]     # measure, keep, write
     python -m benchmarks.figures                                           # write the pages from what is kept
 
 A page holds a table between `<!-- figures: NAME -->` and `<!-- end of figures -->`; everything between is replaced. A test compares the
@@ -14,15 +14,16 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import memory, speed
+from benchmarks import memory, speed, streaming
 from benchmarks.measure import ROOT
 from benchmarks.pictures import bars
 
 KEPT = Path(__file__).with_name("figures.json")
 MISSING = "–"
+STREAMED = ("pretrainedResnet_quant", "kws_ref_model", "vww_96_int8", "person_detect")
 NAMES = {
     "pretrainedResnet_quant": "ResNet-8",
     "vww_96_int8": "VWW",
@@ -62,6 +63,27 @@ def memory_table(rows: Sequence[memory.Row]) -> str:
     return _markdown(head, cells, text_columns=1)
 
 
+@dataclass(frozen=True)
+class Streamed:
+    """What the streams of a network cost at the goal "sram": bytes of the arena, cycles with the flash of a board."""
+
+    model: str
+    board: str
+    arena: int
+    streamed: float
+    layers: float
+
+
+def streaming_table(rows: Sequence[Streamed]) -> str:
+    """Markdown: networks streamed, beside the same kernels layer by layer."""
+    head = ("network", "core", "arena", "streamed", "layer by layer", "more")
+    cells = (
+        (NAMES[r.model], _core(r), _bytes(r.arena), f"{r.streamed / 1e6:.3f}", f"{r.layers / 1e6:.3f}", f"{r.streamed / r.layers - 1:.1%}")
+        for r in rows
+    )
+    return _markdown(head, cells, text_columns=2)
+
+
 def summary_table(speeds: Sequence[speed.Row], memories: Sequence[memory.Row]) -> str:
     """Markdown: one line a network, by default settings: arena and cycles, each beside the best known elsewhere."""
     head = (
@@ -89,7 +111,7 @@ def _pair(row: speed.Row | None) -> tuple[str, str]:
     return cells[2], cells[3]
 
 
-def _core(row: speed.Row) -> str:
+def _core(row: speed.Row | Streamed) -> str:
     return "M7" if row.board == "mps2_an500" else "M4"
 
 
@@ -122,19 +144,21 @@ def render(text: str, tables: dict[str, Callable[[], str]]) -> str:
     return re.sub(r"(<!-- figures: ([\w-]+) -->)\n.*?(<!-- end of figures -->)", replace, text, flags=re.DOTALL)
 
 
-def read() -> tuple[list[speed.Row], list[memory.Row]]:
+def read() -> tuple[list[speed.Row], list[memory.Row], list[Streamed]]:
     """What is kept, in the order of the tables."""
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
-    return [speed.Row(**row) for row in kept["speed"]], [memory.Row(**row) for row in kept["memory"]]
+    speeds, memories = [speed.Row(**row) for row in kept["speed"]], [memory.Row(**row) for row in kept["memory"]]
+    return speeds, memories, [Streamed(**row) for row in kept["streaming"]]
 
 
 def tables() -> dict[str, Callable[[], str]]:
     """The tables that pages can ask for, by the name in their marker."""
-    speeds, memories = read()
+    speeds, memories, streams = read()
     return {
         "speed": lambda: speed_table(speeds, "speed"),
         "speed-balanced": lambda: speed_table(speeds, "balanced"),
         "memory": lambda: memory_table(memories),
+        "streaming": lambda: streaming_table(streams),
         "summary": lambda: summary_table(speeds, memories),
     }
 
@@ -146,7 +170,7 @@ def pages() -> list[Path]:
 
 def draw(folder: Path) -> None:
     """The two pictures of README.md, as .svg files of `folder`."""
-    speeds, memories = read()
+    speeds, memories, _ = read()
     published = [r for r in speeds if r.goal == "speed" and speed.PUBLISHED[r.model, r.board].cycles]
     cycles = [(f"{NAMES[r.model]}, {_core(r)}", r.cycles / 1e6, (speed.PUBLISHED[r.model, r.board].cycles or 0) / 1e6) for r in published]
     bars(cycles, ("tvm_tiny", "best published"), "million cycles of one inference", folder / "speed.svg")
@@ -161,6 +185,10 @@ def _measure(folder: Path, only: str | None) -> None:
         kept["speed"] = [asdict(row) for row in speed.measure_all(given)]
     if only in (None, "memory"):
         kept["memory"] = [asdict(memory.measure(p)) for p in (folder / f"{name}.tflite" for name in memory.LIMITS) if p.is_file()]
+    if only in (None, "streaming"):
+        given = argparse.Namespace(folder=folder, models=STREAMED, board=None, goal="sram")
+        rows = streaming.measure_all(given)
+        kept["streaming"] = [asdict(Streamed(r.model, r.board, r.arena, r.streamed.board, r.layers.board)) for r in rows]
     KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
@@ -168,7 +196,7 @@ def main() -> None:
     """Measure if a folder is given; write pages and pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--only", choices=("speed", "memory"))
+    parser.add_argument("--only", choices=("speed", "memory", "streaming"))
     given = parser.parse_args()
     if given.folder is not None:
         _measure(given.folder, given.only)

@@ -14,28 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 from rich.console import Console
 from rich.table import Table
-from tvm import tirx
 
 import tvm_tiny
 from benchmarks.speed import BOARD_TERMS, TIMEOUT
 from tvm_tiny.cli.inputs import make_samples
 from tvm_tiny.compiled import CompiledModel
-from tvm_tiny.ops import stage as stage_op
-from tvm_tiny.passes.apply_schedules import _Schedules
-from tvm_tiny.schedules import rules, winograd
-from tvm_tiny.schedules.base import Layer
-from tvm_tiny.schedules.code_size import HAS_SMALL_FORM
 
 MODELS = ("pretrainedResnet_quant", "kws_ref_model", "vww_96_int8", "person_detect", "mcunet_vww_80", "mcunetv2_large")
-DIRECT = "benchmark.direct"  # on a function: not by Winograd
 
 
 @dataclass(frozen=True)
@@ -75,71 +65,12 @@ class Row:
     stages: tuple[Stage, ...]
 
 
-class _Kernels:
-    """The kernel of every convolution of a build, in order: in which form of code, and whether it is by Winograd."""
-
-    def __init__(self) -> None:
-        self.chosen: list[tuple[bool, bool, bool]] = []
-
-    def record(self, schedules: _Schedules) -> None:
-        """Note what was chosen."""
-        for name, j in _places(schedules):
-            small, short = schedules.small.get(name, frozenset()), schedules.short.get(name, frozenset())
-            functions = schedules._operators(name, small, short)[0][j].functions
-            self.chosen.append((j in small, j in short, any("winograd" in f for f in functions)))
-
-    def repeat(self, schedules: _Schedules) -> None:
-        """Choose the same again."""
-        for (name, j), (small, short, by_winograd) in zip(_places(schedules), self.chosen, strict=True):
-            if small:
-                schedules.small[name] = schedules.small.get(name, frozenset()) | {j}
-            if short:
-                schedules.short[name] = schedules.short.get(name, frozenset()) | {j}
-            if not by_winograd:
-                schedules.funcs[name] = schedules.funcs[name].with_attr(DIRECT, True)
-
-
-def _places(schedules: _Schedules) -> list[tuple[str, int]]:
-    """(call, operator of the call) of every convolution."""
-    found = []
-    for name, func in schedules.funcs.items():
-        layer = Layer.of(func)
-        ops = [] if layer is None else [n.op for n in stage_op.program_of(layer.attrs)] if layer.op == stage_op.NAME else [layer.op]
-        found += [(name, j) for j, op in enumerate(ops) if op in HAS_SMALL_FORM]
-    return found
-
-
 def build(path: Path, board: str, goal: str) -> tuple[CompiledModel, CompiledModel]:
     """The network for its goal, and with every streamed operator as a layer by the same kernel."""
-    kernels, keep_to = _Kernels(), _Schedules.keep_to
-
-    def recorded(self: _Schedules, *budgets: Any) -> dict[str, object]:
-        decision = keep_to(self, *budgets)
-        kernels.record(self)
-        return decision
-
-    def repeated(self: _Schedules, *_budgets: Any) -> dict[str, object]:
-        kernels.repeat(self)
-        return keep_to(self, None, None)
-
-    def unless_direct(function: Any) -> Any:
-        return lambda func, *rest: None if _is_direct(func) else function(func, *rest)
-
-    chosen = tvm_tiny.build(path, board=board, optimize=goal, name="net").report.decisions["curve"]["chosen"]
-    with patch.object(_Schedules, "keep_to", recorded):
-        streamed = tvm_tiny.build(path, board=board, optimize=goal, name="net", design=chosen)
-    whole = {**chosen, "segments": [], "planar": False, "bound": None}
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(_Schedules, "keep_to", repeated))
-        direct = tuple((n, unless_direct(r) if r is winograd.apply else r) for n, r in rules.RULES)
-        stack.enter_context(patch.object(rules, "RULES", direct))
-        stack.enter_context(patch.object(winograd, "realise", unless_direct(winograd.realise)))
-        layers = tvm_tiny.build(path, board=board, optimize=goal, name="net", design=whole)
-    return streamed, layers
-
-
-def _is_direct(func: tirx.PrimFunc) -> bool:
-    return DIRECT in func.attrs
+    streamed = tvm_tiny.build(path, board=board, optimize=goal, name="net")
+    chosen, forms = streamed.report.decisions["curve"]["chosen"], streamed.report.decisions["code"]["forms"]
+    whole = {**chosen, "segments": [], "planar": False, "bound": None, "forms": forms}
+    return streamed, tvm_tiny.build(path, board=board, optimize=goal, name="net", design=whole)
 
 
 def measure(path: Path, board: str, goal: str = "sram") -> Row:

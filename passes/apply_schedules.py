@@ -22,16 +22,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import tvm
 from tvm import relax, tirx
 from tvm_ffi import structural_equal, structural_hash
 
+from tvm_tiny.errors import OptionError
 from tvm_tiny.explain import Explainer
 from tvm_tiny.memory.rights import Rights, grant, promised
 from tvm_tiny.memory.room import last_readers, step_room
+from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.code_choice import Contents, Form, Operator, choose_forms
 from tvm_tiny.schedules.code_size import BYTES_OF_ENTRY, BYTES_PER_CALL, HAS_SMALL_FORM, OperatorCode, operators_of
@@ -67,7 +69,11 @@ _LAYER_ATTRS = (
     "tiny.operators",
     "tiny.last_reader",
     "tiny.intrinsics",
+    "tiny.direct",
 )
+
+Forms = Sequence[tuple[int, bool]]
+"""Of every operator with a choice: the form of its code (own, shared by equally long sums, by all), and whether it is by Winograd."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="apply-schedules")
@@ -85,6 +91,9 @@ class ApplySchedules:
         Bytes that code (estimated) and constants may take together; met the same way.
     records : Records, optional
         Tuning records; where one fits a layer and the memory beside it, it decides the kernel.
+    forms : sequence of (int, bool), optional
+        For every convolution and dense layer in order, those in streams included, the form of its code and whether it is by Winograd, as
+        "forms" of `CODE_ATTR` tells of another build: so the same kernels run otherwise. No budget then counts.
     arena : int, optional
         What no kernel's scratch should make the arena exceed; where it is None, what streams or patches were chosen for.
     """
@@ -96,15 +105,16 @@ class ApplySchedules:
         records: Records | None = None,
         flash: int | None = None,
         arena: int | None = None,
+        forms: Forms | None = None,
     ) -> None:
-        self.target = parse_target(target)
+        self.target, self.forms = parse_target(target), forms
         self.records = records if records is not None else Records()
         self.code_budget, self.flash, self.arena = code_budget, flash, arena
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Schedule every function that `main` calls."""
         chosen = _Schedules(mod, self.target, self.records, self.arena)
-        decision = chosen.keep_to(self.code_budget, self.flash)
+        decision = chosen.keep_to(self.code_budget, self.flash) if self.forms is None else chosen.take(self.forms)
         chosen.explain()
         rewriter = _Rewriter(mod, chosen)
         for gvar, func in mod.functions_items():
@@ -170,10 +180,31 @@ class _Schedules:
         chosen = [0] * len(contents.operators)
         if self.more_flash and not contents.fits(chosen, code, flash):
             fastest, contents = self._fastest(more_flash=False)
-        places = [(name, j) for name, found in fastest.items() for j in found]
         if not contents.fits(chosen, code, flash):
             contents = replace(contents, operators=self._forms(fastest))
             chosen = choose_forms(contents, code, flash)
+        return self._settle(fastest, contents, chosen) | {"budget": code, "flash": flash}
+
+    def take(self, forms: Forms) -> dict[str, object]:
+        """Give operators the forms that another build of the network gave them; say what that makes.
+
+        Raises
+        ------
+        OptionError
+            They are not as many.
+        """
+        places = [name for name, func in self.funcs.items() for op in _operators_of(func) if op in HAS_SMALL_FORM]
+        if len(places) != len(forms):
+            raise OptionError(f"{len(forms)} forms of code for {len(places)} operators", remedy="take those of a build of the same network")
+        for name, (_, by_winograd) in zip(places, forms, strict=True):
+            self.funcs[name] = self.funcs[name] if by_winograd else self.funcs[name].with_attr("tiny.direct", True)
+        fastest, contents = self._fastest(more_flash=False)
+        contents = replace(contents, operators=self._forms(fastest))
+        return self._settle(fastest, contents, [form for form, _ in forms]) | {"budget": None, "flash": None}
+
+    def _settle(self, fastest: Mapping[str, Mapping[int, OperatorCode]], contents: Contents, chosen: Sequence[int]) -> dict[str, object]:
+        """Let operators have the `chosen` forms, and say what that makes."""
+        places = [(name, j) for name, found in fastest.items() for j in found]
         for (name, j), form in zip(places, chosen, strict=True):
             self.small[name] = self.small.get(name, frozenset()) | ({j} if _SMALL[form] else set())
             self.short[name] = self.short.get(name, frozenset()) | ({j} if _SHORT[form] else set())
@@ -181,9 +212,12 @@ class _Schedules:
         users = Counter(f for operator in own for f in operator.functions)
         return {
             "code_bytes": contents.code(chosen), "constants_bytes": contents.flash(chosen) - contents.code(chosen),
-            "budget": code, "flash": flash, "operators": len(places), "sharing": sum(form > 0 for form in chosen),
+            "operators": len(places), "sharing": sum(form > 0 for form in chosen),
             "own_code_bytes": sum(n for operator in own for f, n in operator.functions.items() if users[f] == 1),
             "transformed_bytes": sum(operator.constants - operator.unpacked for operator in own),
+            "forms": [
+                [form, any("winograd" in f for f in fastest[name][j].functions)] for (name, j), form in zip(places, chosen, strict=True)
+            ],
         }  # fmt: skip
 
     def _fastest(self, *, more_flash: bool) -> tuple[dict[str, dict[int, OperatorCode]], Contents]:
@@ -263,6 +297,14 @@ def _form(name: str, operator: OperatorCode) -> Form:
     """A form of an operator of the call `name`; its loops are the call's own."""
     own = f"{name} {operator.functions.get('', 0)}"  # other forms have other loops
     return Form(operator.lost, {function or own: size for function, size in operator.functions.items()}, operator.constants)
+
+
+def _operators_of(func: tirx.PrimFunc) -> list[str]:
+    """The operator of a call, or those of a stage."""
+    layer = Layer.of(func)
+    if layer is None:
+        return []
+    return [node.op for node in stage_op.program_of(layer.attrs)] if layer.op == stage_op.NAME else [layer.op]
 
 
 def _equal_loops(func: tirx.PrimFunc) -> str:

@@ -30,7 +30,7 @@ _LEAST_SCRATCH = 4096  # what one tile group may take in any case
 def apply(func: tirx.PrimFunc, target: TinyTarget, tunable: bool) -> Applied:
     """Take the convolutions Winograd applies to, on cores with SMLAD (elsewhere its extra additions eat the gain) and on the host."""
     layer = Layer.of(func)
-    if layer is None or layer.op != "tiny.conv2d" or not (target.has_dsp or target.is_host):
+    if layer is None or layer.op != "tiny.conv2d" or not (target.has_dsp or target.is_host) or "tiny.direct" in func.attrs:
         return None
     shape = shape_of(layer)
     if shape is None or shape.out_width < 2 or shape.out_height < 2 or layer.small_code:
@@ -87,7 +87,7 @@ def realise(func: tirx.PrimFunc, target: TinyTarget, choice: Choice) -> Schedule
     """The schedule of one candidate of `space`; None where Winograd does not apply."""
     layer = Layer.of(func)
     shape = shape_of(layer) if layer is not None and layer.op == "tiny.conv2d" else None
-    if layer is None or shape is None:
+    if layer is None or shape is None or "tiny.direct" in func.attrs:
         return None
     wanted = WinogradChoice(int(choice["tiles"]), int(choice["groups"]))
     core, added = Core.of(target.mcpu), addition_of(layer)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import figures, memory, speed
+from benchmarks.speed import BOARD_TERMS
 from tests.support.shared import SHARED, needs_shared
 
 MODELS = SHARED / "models/tflite"
@@ -45,10 +46,17 @@ def test_goals_take_no_more_memory_than_those_that_want_less() -> None:
         assert row.arena["sram"] <= row.arena["balanced"] <= row.arena["speed"], row.model
 
 
+def test_streams_take_at_most_a_tenth_longer_than_their_kernels_layer_by_layer() -> None:
+    rows = figures.read()[2]
+    assert {(row.model, row.board) for row in rows} == {(m, b) for m in figures.STREAMED for b in BOARD_TERMS}
+    for row in rows:
+        assert row.streamed <= 1.1 * row.layers, row
+
+
 @needs_shared
 @pytest.mark.qemu
 def test_the_kept_figures_are_what_is_measured() -> None:
-    speeds, memories = figures.read()
+    speeds, memories, _ = figures.read()
     (kept,) = [r for r in speeds if (r.model, r.board, r.goal) == ("ad01_int8", "mps2_an500", "balanced")]
     found = speed.measure(MODELS / "ad01_int8.tflite", "ad01_int8", kept.board, kept.goal)
     assert found.exact

@@ -101,7 +101,8 @@ def build(
         Tuning records that choose kernels: those shipped with the package (default), a file that `tune` wrote besides them, just the given
         ones, or none (False). A record made with another compiler is used, and the report says so.
     design : mapping, optional
-        A point of the memory / cycles curve, `report.decisions["curve"]["curve"]`, to be built instead of the one the goal prefers.
+        A point of the memory / cycles curve, `report.decisions["curve"]["curve"]`, to be built instead of the one the goal prefers. With
+        "forms", `report.decisions["code"]["forms"]` of another build, kernels have the forms they had there.
     dump_dir : path, optional
         The IR after each phase is written there.
     explain : path, optional

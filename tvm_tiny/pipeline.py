@@ -157,7 +157,14 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("lower-ops", lambda o: LowerOps(), "after the last pass that looks at operators"),
     Phase(
         "apply-schedules",
-        lambda o: ApplySchedules(o.target, o.code_budget, o.records, o.flash, o.design.arena_bytes if o.design else None),
+        lambda o: ApplySchedules(
+            o.target,
+            o.code_budget,
+            o.records,
+            o.flash,
+            o.design.arena_bytes if o.design else None,
+            o.design.forms if o.design else None,
+        ),
         "kernels decide scratch and overlap rights, which planning needs",
     ),
     Phase("overlap", lambda o: Overlap(), "distances are the kernels'", optional=True),

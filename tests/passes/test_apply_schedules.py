@@ -10,7 +10,10 @@ import pytest
 import tvm
 from tvm import relax
 
+import tvm_tiny
+from benchmarks.measure import DEMO_MODEL
 from tests.support.tiny_builder import TinyBuilder
+from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.program import Program, extract
 from tvm_tiny.memory.room import scratch_room
 from tvm_tiny.passes.apply_schedules import ApplySchedules
@@ -97,3 +100,15 @@ def test_constants_are_not_lost(rng: np.random.Generator) -> None:
     _, program = scheduled(b.finish(b.call("lookup", b.x, table, x_layout="NCHW")))
     (array,) = program.constants.values()
     np.testing.assert_array_equal(array, table)
+
+
+def test_a_build_takes_the_forms_of_another() -> None:
+    """Shared code that a budget asked for once is taken without one; forms of another network are refused."""
+    target, model = "c -mcpu=cortex-m4", DEMO_MODEL
+    plain = tvm_tiny.build(model, target, optimize="balanced")
+    chosen, forms = plain.report.decisions["curve"]["chosen"], plain.report.decisions["code"]["forms"]
+    again = tvm_tiny.build(model, target, optimize="balanced", design={**chosen, "forms": [[2, False] for _ in forms]})
+    assert again.report.decisions["code"]["sharing"] == len(forms)
+    assert again.report.decisions["code"]["code_bytes"] < plain.report.decisions["code"]["code_bytes"]
+    with pytest.raises(OptionError, match=f"1 forms of code for {len(forms)} operators"):
+        tvm_tiny.build(model, target, design={**chosen, "forms": [[0, False]]})

@@ -33,6 +33,8 @@ class Design:
         Tensors between layers may lie in planes, which in-place rights that whole rows have may not survive.
     arena_bytes : int or None
         What no kernel's scratch may make the arena exceed: the estimate. None: nothing is saved that could be spent.
+    forms : tuple of (int, bool) or None
+        Kernels in the forms that another build took (`report.decisions["code"]["forms"]`) instead of those the budgets ask for.
     """
 
     copies: tuple[str, ...] = ()
@@ -42,6 +44,7 @@ class Design:
     strips: str = "none"
     planar: bool = True
     arena_bytes: int | None = field(default=None, compare=False)
+    forms: tuple[tuple[int, bool], ...] | None = None
 
     @property
     def layerwise(self) -> bool:
@@ -88,7 +91,8 @@ class Design:
             grid = None if patches is None else (*patches["operators"], (patches["grid"][0], patches["grid"][1]))
             segments = tuple((int(a), int(b)) for a, b in data["segments"])
             pairs, planar = (bool(data[name]) for name in ("pairs", "planar"))
-            return Design(tuple(data["copies"]), grid, segments, pairs, data["strips"], planar, data["bound"])
+            forms = None if data.get("forms") is None else tuple((int(form), bool(by_winograd)) for form, by_winograd in data["forms"])
+            return Design(tuple(data["copies"]), grid, segments, pairs, data["strips"], planar, data["bound"], forms)
         except (KeyError, TypeError, ValueError, IndexError):
             raise OptionError("design is no point of a curve", remedy="give an entry of report.decisions['curve']['curve']") from None
 
