@@ -5,12 +5,11 @@
     python -m benchmarks.records --ship [--work DIR]
     python -m benchmarks.records FOLDER --check
 
-What is measured is kept in the work folder: the figures of every candidate, in a file a board, and what one search of a layer came upon, in
-a file a layer. The search begins at the same seed and looks figures up before it measures, so a folder that was filled step by step, over
-many versions of the kernels, ends with the same files as an empty one: a layer whose candidates all give the C they gave is left alone,
-any other is searched from the start. `--ship` writes schedules/records/ from the layers' files alone: the default, and candidates that
-take at least 1 % fewer cycles, unless a faster one needs neither more scratch nor more flash. `--check` says of how many shipped records
-the C is still what was measured.
+The work folder has a file for every layer of a board: the default and what one search came upon, in its order. A search begins with
+nothing and at the same seed, so a folder that was filled step by step, over many versions of the kernels, ends with the same files as an
+empty one: a layer whose candidates all give the C that was measured is left alone, any other is searched from the start. `--ship` writes
+schedules/records/ from these files alone: the default, and candidates that take at least 1 % fewer cycles, unless a faster one needs
+neither more scratch nor more flash. `--check` says of how many shipped records the C is still what was measured.
 """
 
 from __future__ import annotations
@@ -46,29 +45,33 @@ SEED = 0
 
 def make(folder: Path, board: str, work: Path, trials: int, models: Sequence[str], deadline: float) -> None:
     """Search the layers of the models on one board until `deadline` (`time.monotonic`)."""
-    path, layers = work / f"{board}.jsonl", work / board
-    known = Records(read_records(path) if path.exists() else ())
-    met: set[str] = set()
+    layers, met = work / board, set[str]()
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_records_") as temp:
-        for model, task in _tasks(folder, find_board(board), Path(temp), known, path, models):
+        for model, task in _tasks(folder, find_board(board), Path(temp), Records(), models):
             if time.monotonic() > deadline:
                 return
             file = layers / f"{task.workload.key}-{trials}.jsonl"
             met.add(file.name)
-            if not file.exists() or not all(map(task.is_current, read_records(file))):
-                begin = time.monotonic()
-                found = search_layer(task, trials, Path(temp) / "metaschedule" / task.workload.key)
-                _write(file, found)
-                print(f"{board} {model} {task.workload}: {_line(found)}, {time.monotonic() - begin:.0f} s", flush=True)
+            begin = time.monotonic()
+            if bring_up_to_date(file, task, trials, Path(temp) / "metaschedule" / task.workload.key):
+                print(f"{board} {model} {task.workload}: {_line(read_records(file))}, {time.monotonic() - begin:.0f} s", flush=True)
     if not models:
         for left in (p for p in layers.glob("*.jsonl") if p.name not in met):
             left.unlink()  # of a layer that the models no longer have, or of other trials
 
 
+def bring_up_to_date(file: Path, task: Task, trials: int, work_dir: Path) -> bool:
+    """Search a layer unless its file has what every candidate gives now; whether it was searched."""
+    if file.exists() and all(map(task.is_current, read_records(file))):
+        return False
+    _write(file, search_layer(task, trials, work_dir))
+    return True
+
+
 def search_layer(task: Task, trials: int, work_dir: Path) -> list[Record]:
     """The default's record, then those of the candidates that a search comes upon, in the order in which it does."""
     found: dict[str, Record] = {}
-    tuned = tune_task(task, trials, BATCH, work_dir, SEED, lambda _task, record: found.setdefault(record.candidate, record), earlier=0)
+    tuned = tune_task(task, trials, BATCH, work_dir, SEED, lambda _task, record: found.setdefault(record.candidate, record))
     return [*([tuned.default] if tuned.default is not None else []), *(r for r in found.values() if r.choice)]
 
 
@@ -85,21 +88,21 @@ def check(folder: Path, board: str, models: Sequence[str]) -> str:
     found = find_board(board)
     shipped = [r for r in shipped_records() if r.workload.mcpu == found.mcpu]
     with tempfile.TemporaryDirectory(prefix="tvm_tiny_records_") as temp:
-        tasks = [task for _model, task in _tasks(folder, found, Path(temp), Records(shipped), None, models)]
+        tasks = [task for _model, task in _tasks(folder, found, Path(temp), Records(shipped), models)]
         current = sum(task.is_current(record) for task in tasks for record in task.records.of(task.workload))
     met = {task.workload.key for task in tasks}
     lost = sum(r.workload.key not in met for r in shipped)
     return f"{_file(board)}: {len(shipped)} records, {current} of the C that was measured, {lost} of layers that no model here has"
 
 
-def _tasks(folder: Path, board: Board, temp: Path, known: Records, path: Path | None, models: Sequence[str]) -> Iterator[tuple[str, Task]]:
+def _tasks(folder: Path, board: Board, temp: Path, known: Records, models: Sequence[str]) -> Iterator[tuple[str, Task]]:
     """Every distinct layer of the models, with the first model that has it."""
     runner, met = make_runner("emulator", board, temp, None, "", "", 1), set[str]()
     for model, disable in MODELS:
         source = folder / f"{model}.tflite"
         if not source.is_file() or (models and model not in models):
             continue
-        for task in tasks_of(tvm_tiny.load(source), board.target, runner, known, path, None, disable):
+        for task in tasks_of(tvm_tiny.load(source), board.target, runner, known, None, None, disable):
             if task.workload.key not in met:
                 met.add(task.workload.key)
                 yield model, task

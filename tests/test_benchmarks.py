@@ -6,13 +6,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import ablation, data_dependent, measure, records, speed, streaming
 from tests.passes.test_skip_zeros import network
 from tests.support.shared import SHARED, needs_shared
+from tests.support.tiny_builder import TinyBuilder
 from tvm_tiny.boards import find_board
-from tvm_tiny.tuning import Record, Workload
+from tvm_tiny.tuning import Record, Records, Workload
+from tvm_tiny.tuning.network import make_runner, tasks_of
+from tvm_tiny.tuning.records import append_records, read_records
 
 
 @pytest.mark.qemu
@@ -87,3 +91,28 @@ def test_shipped_records_beat_the_default_and_need_less_scratch_or_flash_the_slo
     assert [r.runner_up and r.runner_up["cycles"] for r in chosen] == [80.0, 90.0, 91.0, 120.0]
     assert list(records.select([made["fast"]])) == []
     assert [Record.from_json(r.to_json()).runner_up for r in chosen] == [r.runner_up for r in chosen]
+
+
+@pytest.mark.qemu
+def test_a_layer_has_the_same_records_whenever_it_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a file of other C as from none, whatever numpy has drawn before; what is current is left alone; shipped twice the same."""
+    board, b = find_board("mps2_an386"), TinyBuilder((1, 6, 6, 8))
+    mod, texts = b.finish(b.depthwise(b.x)), []
+    for name in ("empty", "stale"):
+        runner = make_runner("emulator", board, tmp_path, None, "", "", 1)
+        (task,) = (t for t in tasks_of(mod, board.target, runner, Records(), None, None) if not t.layer.by_rows)
+        file = tmp_path / board.name / f"{name}.jsonl"
+        if texts:
+            append_records(file, [replace(r, code="other", cycles=1.0) for r in read_records(tmp_path / board.name / "empty.jsonl")])
+        assert records.bring_up_to_date(file, task, 4, tmp_path / f"search_{name}")
+        assert not records.bring_up_to_date(file, task, 4, tmp_path / f"again_{name}")
+        texts.append(file.read_text())
+        np.random.random()
+    assert texts[0] == texts[1]
+    assert texts[0].count("\n") > 2
+    monkeypatch.setattr(records, "SHIPPED", tmp_path / "shipped")
+    shipped = []
+    for _ in range(2):
+        records.ship(tmp_path)
+        shipped.append((tmp_path / "shipped" / "cortex_m4.jsonl").read_text())
+    assert shipped[0] == shipped[1] != ""

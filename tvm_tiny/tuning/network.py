@@ -292,12 +292,11 @@ def tune_task(
     seed: int,
     progress: Progress | None,
     limits: tuple[int | None, int | None] = (None, None),
-    earlier: int = _EARLIER,
 ) -> TunedLayer:
-    """Measure the default and the `earlier` fastest of earlier records, then search."""
+    """Measure the default and what earlier records say was fast, then search."""
     from tvm_tiny.tuning.search import search
 
-    default = task.measure_first(earlier)
+    default = task.measure_first(_EARLIER)
     scratch, flash = limits
     if scratch is None and default is not None and default.status == "ok":
         scratch = max(task.layer.scratch_room, default.scratch)

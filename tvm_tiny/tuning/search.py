@@ -190,7 +190,7 @@ def search(task: Task, trials: int, batch: int, work_dir: str, seed: int, done: 
         population_size=3 * small, init_measured_ratio=0.2, init_min_unmeasured=small, max_fail_count=3, genetic_num_iters=2,
         genetic_mutate_prob=0.85, genetic_max_fail_count=10, eps_greedy=0.1,
     )  # fmt: skip
-    with _quiet_logger(), _without_tensor_intrinsics():
+    with _quiet_logger(), _without_tensor_intrinsics(), _seeded(seed):
         ms.tir_integration.tune_tir(
             mod=task.outline,
             target=task.target.tvm_target(),
@@ -227,6 +227,17 @@ def _quiet_logger() -> Iterator[None]:
         for handler in logger.handlers:
             handler.close()
         logger.handlers[:] = own
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """TVM's cost models guess with numpy's own generator until they have learned: from a seed here, and the caller's state afterwards."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 @contextlib.contextmanager
