@@ -53,11 +53,28 @@ def strip_terms(layer: Layer, width: int, calls: Mapping[int, int], most: int, c
     """An operator in strips: `calls` are how often its kernel makes so many rows of `width`, at most `most`; its input rows lie `together`
     or do not, and it writes `over` them or does not."""
     rows = [(count, width, times) for count, times in calls.items()]
+    if layer.op == "tiny.depthwise_conv2d":
+        return _spread_together(layer, row_terms(layer, rows, core), calls)
     if layer.op != "tiny.conv2d":
         return row_terms(layer, rows, core)
     if (found := _band_terms(layer, calls, core)) is not None:
         return found
     return _conv_terms(layer, strip_choice(layer, Core.of(core), most, over=over), rows, core, together=together)
+
+
+def _spread_together(layer: Layer, found: Terms, calls: Mapping[int, int]) -> Terms:
+    """`found` of a depthwise kernel of code of its own, whose rows of one strip lie together and go to planes as a whole layer's do; those
+    kept from the strip before go one by one."""
+    rows = "depthwise spread fours rows own-rows"
+    if not found[rows]:
+        return found
+    new = sum(count * times for count, times in calls.items()) * layer.attrs["strides"][0] * -(-layer.shapes[0][3] // _GROUP)
+    share = min(1.0, new / found[rows])
+    for name in (rows, "depthwise spread fours own-rows"):
+        together = int(share * found[name])
+        found[name] -= together
+        found[name.replace("own-rows", "own")] += together
+    return found
 
 
 def _band_terms(layer: Layer, calls: Mapping[int, int], core: str) -> Terms | None:
@@ -107,9 +124,7 @@ def _tile_choice(layer: Layer, pixels: int, core: Core) -> BlockChoice:
     return shared_choice(shape, core, choice, fixed=bool(layer.short_code)) if layer.small_code else choice
 
 
-def _conv_terms(
-    layer: Layer, choice: BlockChoice, calls: Sequence[tuple[int, int, int]], core: str, *, together: bool = False
-) -> Terms:
+def _conv_terms(layer: Layer, choice: BlockChoice, calls: Sequence[tuple[int, int, int]], core: str, *, together: bool = False) -> Terms:
     """A convolution by the blocks of `choice`; `calls` are (rows, columns, times)."""
     shape = _shape(layer)
     driven = _is_driven(shape, choice)
