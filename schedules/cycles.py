@@ -330,6 +330,7 @@ def cycle_costs(*, dual_issue: bool, pairs: bool = True) -> Costs:
 CYCLE_COSTS = cycle_costs(dual_issue=True)
 """On a Cortex-M7."""
 
+
 def patch_costs(layers: Costs, core: str) -> PatchCosts:
     """What patches cost, and `layers` after them."""
     return PatchCosts(patch_scratch, call_rows, partial(patch_work, core=core), layers)
