@@ -138,12 +138,12 @@ def _conv_terms(layer: Layer, choice: BlockChoice, calls: Sequence[tuple[int, in
     return found
 
 
-def whole_blocks(layer: Layer, core: str) -> Blocks:
-    """How a whole layer is cut whose kernel is not known yet."""
+def whole_blocks(layer: Layer, core: str, scratch_limit: int) -> Blocks:
+    """How a whole layer is cut whose kernel is not known yet, and may take so many bytes of scratch."""
     shape = _shape(layer)
-    choice = default_choice(shape, Core.of(core))
+    choice = default_choice(shape, Core.of(core), scratch_limit)
     if layer.small_code:
-        choice = shared_choice(shape, Core.of(core), choice, fixed=bool(layer.short_code))
+        choice = shared_choice(shape, Core.of(core), choice, scratch_limit, fixed=bool(layer.short_code))
     return replace(_blocks(layer, choice, shape, driven=_is_driven(shape, choice), together=True), rows=False)
 
 
