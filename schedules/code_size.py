@@ -21,7 +21,7 @@ from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import Core
 from tvm_tiny.schedules.microkernels.depthwise_groups import MOST_TAPS, row_groups
 from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE, UNROLL, multiple_of
-from tvm_tiny.schedules.stream_costs import CACHE_BYTES, LINE_BYTES, LINE_CYCLES
+from tvm_tiny.schedules.row_blocks import CACHE_BYTES, LINE_BYTES, LINE_CYCLES
 from tvm_tiny.target import TinyTarget
 
 # Fitted to arm-none-eabi-gcc 12.2 -O2 on the MLPerf Tiny and MCUNet networks.

@@ -31,8 +31,8 @@ from tvm_tiny.schedules.microkernels.depthwise_block import default_pixels
 from tvm_tiny.schedules.microkernels.gemm_layer import BlockChoice
 from tvm_tiny.schedules.microkernels.requantize import RequantShape
 from tvm_tiny.schedules.requantize_forms import find_form
+from tvm_tiny.schedules.row_blocks import row_pixels
 from tvm_tiny.schedules.row_kernels import conv_choice, strip_choice
-from tvm_tiny.schedules.stream_costs import row_pixels
 
 _GROUP = 4  # products a group
 _SHORT_SUMS = 4  # groups up to which no runs of channels are made

@@ -13,7 +13,8 @@ from tvm_tiny.ops.graph import Node
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.cycle_rows import call_terms, row_terms
 from tvm_tiny.schedules.cycle_terms import cycles_of
-from tvm_tiny.schedules.stream_costs import column_bytes, fetch_scratch, row_pixels
+from tvm_tiny.schedules.row_blocks import column_bytes, row_pixels
+from tvm_tiny.schedules.stream_costs import fetch_scratch
 
 _MOST_ROWS = 8
 """Rows one call computes: the pointers to their input rows lie on the stack."""

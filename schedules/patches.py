@@ -28,7 +28,8 @@ from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.code_size import operator_entry
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
 from tvm_tiny.schedules.patch_costs import rows_together
-from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, tile_kernel
+from tvm_tiny.schedules.row_form import SIGNATURE, RowKernel
+from tvm_tiny.schedules.row_kernels import tile_kernel
 from tvm_tiny.schedules.stage_layers import StageLayers
 from tvm_tiny.schedules.tensorize import named_by_content, tensorized
 from tvm_tiny.target import TinyTarget

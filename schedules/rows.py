@@ -18,9 +18,10 @@ from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
 from tvm_tiny.schedules.nests.planes import in_strips
 from tvm_tiny.schedules.nests.products import TILED
-from tvm_tiny.schedules.row_kernels import RowKernel, row_kernel
+from tvm_tiny.schedules.row_blocks import MAX_COLUMNS, column_bytes
+from tvm_tiny.schedules.row_form import RowKernel
+from tvm_tiny.schedules.row_kernels import row_kernel
 from tvm_tiny.schedules.space import Choice, Space
-from tvm_tiny.schedules.stream_costs import MAX_COLUMNS, column_bytes
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
 

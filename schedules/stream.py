@@ -29,7 +29,8 @@ from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.code_size import operator_entry
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel, RegisterPressureError
-from tvm_tiny.schedules.row_kernels import BANDS, SIGNATURE, RowKernel, row_kernel
+from tvm_tiny.schedules.row_form import SIGNATURE, RowKernel
+from tvm_tiny.schedules.row_kernels import BANDS, row_kernel
 from tvm_tiny.schedules.space import Choice
 from tvm_tiny.schedules.stage_layers import StageLayers
 from tvm_tiny.schedules.tensorize import named_by_content, tensorized

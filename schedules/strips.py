@@ -27,7 +27,8 @@ from tvm_tiny.schedules import fetch
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.code_size import operator_entry
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel
-from tvm_tiny.schedules.row_kernels import SIGNATURE, RowKernel, strip_kernel
+from tvm_tiny.schedules.row_form import SIGNATURE, RowKernel
+from tvm_tiny.schedules.row_kernels import strip_kernel
 from tvm_tiny.schedules.stage_layers import StageLayers
 from tvm_tiny.schedules.stream_costs import strip_rows
 from tvm_tiny.schedules.tensorize import named_by_content, tensorized

@@ -19,18 +19,9 @@ import tvm
 from tvm_tiny.explain import Decision, Explainer, adopt, collecting
 from tvm_tiny.memory.design import APART, Design, Estimate, worth_building
 from tvm_tiny.memory.fit import MemoryDoesNotFitError
+from tvm_tiny.memory.partitions import least_peak
 from tvm_tiny.memory.patch_choice import PatchCosts, patch_candidates, patch_heads, tile_bytes
-from tvm_tiny.memory.segments import least_peak
-from tvm_tiny.memory.stream_choice import (
-    Candidate,
-    Costs,
-    StreamOptions,
-    cutter_of,
-    layer_by_layer,
-    pick,
-    stream_candidates,
-    with_rights,
-)
+from tvm_tiny.memory.stream_choice import Candidate, Costs, StreamOptions, cutter_of, layer_by_layer, pick, stream_candidates, with_rights
 from tvm_tiny.memory.streams import StreamedSegment
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import Node, TinyGraph

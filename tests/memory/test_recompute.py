@@ -8,9 +8,10 @@ import pytest
 from tests.support.row_models import read_tflite
 from tests.support.shared import SHARED, needs_shared
 from tests.support.stream_simulator import Machine
+from tvm_tiny.memory.partitions import least_arena, plan_partition
 from tvm_tiny.memory.recompute import Copy, candidates, recompute_curve, with_copies
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor
-from tvm_tiny.memory.segments import Cutter, Options, least_arena, plan_partition
+from tvm_tiny.memory.segments import Cutter, Options
 
 
 def squeeze_excite(blocks: int = 1) -> RowGraph:

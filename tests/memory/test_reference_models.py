@@ -20,20 +20,12 @@ from tests.support.row_models import mobilenet_v2, read_tflite
 from tests.support.row_numeric import by_macs
 from tests.support.shared import SHARED, needs_shared
 from tests.support.stream_simulator import Machine
+from tvm_tiny.memory.partitions import best_single_head, least_arena, partition_steps
 from tvm_tiny.memory.patch_choice import patch_candidates
 from tvm_tiny.memory.patches import check_patch_stage
 from tvm_tiny.memory.planner import plan_memory
 from tvm_tiny.memory.rows import RowGraph
-from tvm_tiny.memory.segments import (
-    LAYER_RIGHTS,
-    Cutter,
-    Options,
-    Partition,
-    Range,
-    best_single_head,
-    least_arena,
-    partition_steps,
-)
+from tvm_tiny.memory.segments import LAYER_RIGHTS, Cutter, Options, Partition, Range
 from tvm_tiny.memory.stream_check import check_segment
 from tvm_tiny.memory.stream_choice import StreamOptions
 from tvm_tiny.memory.tiny_rows import TinyRows

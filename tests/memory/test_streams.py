@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.support.random_rows import row_graphs
 from tests.support.stream_simulator import Machine
+from tvm_tiny.memory.partitions import best_partition, least_arena, least_peak, plan_partition
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor
-from tvm_tiny.memory.segments import Cutter, Options, best_partition, least_arena, least_peak, leaving, plan_partition, stages_of
+from tvm_tiny.memory.segments import Cutter, Options, leaving, stages_of
 from tvm_tiny.memory.stream_check import check_segment
 from tvm_tiny.memory.streams import FIRING, Dataflow, compress, reordered, schedule
 

@@ -16,7 +16,7 @@ from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.schedules.band_costs import MOST_SCRATCH, band_of
 from tvm_tiny.schedules.microkernels import Conv2DShape
 from tvm_tiny.schedules.microkernels.bands import Band
-from tvm_tiny.schedules.stream_costs import ROW_COLUMNS, row_block, strip_block
+from tvm_tiny.schedules.row_blocks import ROW_COLUMNS, row_block, strip_block
 
 DISABLED = ["remove-constant-channels"]
 

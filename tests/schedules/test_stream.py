@@ -25,7 +25,8 @@ from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.passes.fuse_ops import FuseOps
 from tvm_tiny.passes.stream_rows import StreamRows
 from tvm_tiny.profiler import profile_model
-from tvm_tiny.schedules.stream_costs import CYCLES, LINE_BYTES, LINE_CYCLES, constant_bytes, read_again
+from tvm_tiny.schedules.row_blocks import LINE_BYTES, LINE_CYCLES
+from tvm_tiny.schedules.stream_costs import CYCLES, constant_bytes, read_again
 
 pytestmark = pytest.mark.host_cc
 

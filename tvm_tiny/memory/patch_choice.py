@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tvm_tiny.errors import OptionError
+from tvm_tiny.memory.partitions import partition_steps
 from tvm_tiny.memory.patches import (
     PatchStage,
     TileKernels,
@@ -26,7 +27,7 @@ from tvm_tiny.memory.patches import (
 from tvm_tiny.memory.plan import Buffer, Right, Step
 from tvm_tiny.memory.planner import plan_memory
 from tvm_tiny.memory.rows import RowGraph, RowOp
-from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, partition_steps, tensor_buffer
+from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, tensor_buffer
 from tvm_tiny.memory.stream_choice import Candidate, Costs, StreamOptions, cutter_of, layer_by_layer, pick, stream_candidates, with_rights
 from tvm_tiny.memory.tiny_rows import TinyRows
 from tvm_tiny.ops.graph import Node

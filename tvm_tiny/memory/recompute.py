@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tvm_tiny.memory.partitions import least_peak, partitions
 from tvm_tiny.memory.rows import RowGraph, RowOp
-from tvm_tiny.memory.segments import Cutter, Options, Partition, least_peak, partitions
+from tvm_tiny.memory.segments import Cutter, Options, Partition
 
 MARK = "'"
 

@@ -19,8 +19,9 @@ from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from tvm_tiny.errors import OptionError
+from tvm_tiny.memory.partitions import least_peak, partitions, plan_partition
 from tvm_tiny.memory.rows import RowGraph, RowOp, RowTensor
-from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, least_peak, leaving, partitions, plan_partition
+from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, leaving
 from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.memory.tiny_rows import TinyRows
 from tvm_tiny.ops.graph import Node

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tvm_tiny.errors import OptionError
-from tvm_tiny.memory.segments import Cutter, Partition, Range, leaving, plan_partition
+from tvm_tiny.memory.partitions import plan_partition
+from tvm_tiny.memory.segments import Cutter, Partition, Range, leaving
 from tvm_tiny.memory.stream_choice import EFFORT, MOST_STREAMED, Choice, Costs, cutter_of, in_pairs, may_stream, with_rights
 from tvm_tiny.memory.strips import StripSegment, in_strips
 from tvm_tiny.memory.tiny_rows import TinyRows
