@@ -62,9 +62,11 @@ def designs(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed) -> list
     if options.goal == "speed" or rows is None or len(rows.graph.ops) < 2:
         return [Design()]
     ways = (_estimates, _with_fewer)
-    found = [e for v in _variants(tiny, rows, options, allowed) for way in ways for e in way(v, options, allowed)]
-    kept = worth_building(found, options.goal, options.budget, options.max_overhead, MOST_BUILT)
-    return [Design(), *(e.design for e in kept)]
+    found = [[e for v in _variants(tiny, rows, options, allowed) for e in way(v, options, allowed)] for way in ways]
+    # Fewer pixels may turn out to be in no kernel's choice, so under "sram" they replace nothing that is as small without.
+    groups = found if options.goal == "sram" else [[e for way in found for e in way]]
+    kept = [e for group in groups for e in worth_building(group, options.goal, options.budget, options.max_overhead, MOST_BUILT)]
+    return [Design(), *dict.fromkeys(e.design for e in sorted(kept, key=lambda e: e.arena_bytes))]
 
 
 def _variants(tiny: TinyGraph, rows: TinyRows, options: StreamOptions, allowed: Allowed) -> list[Variant]:
