@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 import tvm_tiny
 from tests.support.guarded import GuardedModel
 from tests.support.tiny_builder import TinyBuilder, evaluate
+from tvm_tiny.memory.design import Design
+from tvm_tiny.memory.stream_choice import StreamOptions
+from tvm_tiny.search import Point, least_point
 
 CORES = ["c -mcpu=cortex-m7", "c -mcpu=cortex-m4"]
 WHOLE = ("patch-inference", "stream-rows", "recompute")
@@ -88,3 +91,29 @@ def test_the_least_arena_is_no_point_that_another_beats(target: str) -> None:
     chosen = decision["chosen"]
     beaten = [p for p in decision["curve"] if p["arena_bytes"] <= chosen["arena_bytes"] and p["cycles"] <= chosen["cycles"]]
     assert beaten == [chosen]
+
+
+def streamed(arena_bytes: int, overhead: float, streaming: float) -> Point:
+    return Point(Design(segments=((0, 2),)), arena_bytes, 100.0 * (1 + overhead), overhead, 0.0, 0, streaming)
+
+
+@pytest.mark.parametrize(
+    ("overhead", "streaming", "taken"),
+    [
+        (0.30, 0.09, True),  # clearly within what streams may add
+        (0.30, 0.095, False),  # the estimates differ: what they are off may be more than is left
+        (0.104, 0.098, True),  # they say the same
+        (0.104, 0.102, False),
+        (0.09, 0.12, True),  # the network takes no longer than it may
+    ],
+)
+def test_the_least_arena_is_one_whose_streams_take_no_longer_than_they_may(overhead: float, streaming: float, taken: bool) -> None:
+    options = StreamOptions("sram", max_overhead=0.1)
+    small, roomy = streamed(1000, overhead, streaming), Point(Design(), 1500, 100.0, 0.0, 0.0, 0)
+    assert least_point([small, roomy], options)[0] is (small if taken else roomy)
+
+
+def test_streams_that_take_longer_are_better_than_much_more_memory() -> None:
+    options = StreamOptions("sram", max_overhead=0.1)
+    small, roomy = streamed(1000, 0.4, 0.4), Point(Design(), 1601, 100.0, 0.0, 0.0, 0)
+    assert least_point([small, roomy], options)[0] is small

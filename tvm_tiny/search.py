@@ -39,7 +39,7 @@ _SURE = 0.9  # of the extra cycles allowed, what the estimate may be: it is a pe
 _SURE_STREAMS = 0.92  # the same of what streams add to the same kernels, whose estimate layer by layer is less sure
 _AGREED = 1.05  # of the extra cycles allowed, what may be added to the fastest kernels where all is used that may be added to the same
 _OFF = 1.05  # of its estimate, what a built arena may take
-_DOUBLE = 1.6  # times the least arena: what is spent at most under "sram" to keep streams within the work allowed
+_MOST_SPENT = 1.6  # times the least arena: what "sram" takes at most to keep streams within the work allowed
 _HEADS = 4  # in patches, each with streams after it
 _FEWER = (2, 1)  # pixels that layers compute together where scratch is dear
 _LOWER = 0.98  # of the least peak, what fewer pixels must make of it
@@ -300,7 +300,7 @@ def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) ->
     if options.goal == "speed":
         return fits[0], "layer by layer: the goal is speed"
     if options.goal == "sram":
-        return _least(fits, options)
+        return least_point(fits, options)
     if options.budget is None and options.goal == "balanced":
         options = replace(options, max_overhead=_SURE * options.max_overhead)
         sure = [p for p in fits if p.overhead <= options.max_overhead]
@@ -314,12 +314,12 @@ def _for_nothing(p: Point, points: Sequence[Point]) -> bool:
     return p.design.repeats and any(q.arena_bytes <= p.arena_bytes and q.cycles <= (1 + APART) * p.cycles for q in plain)
 
 
-def _least(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
-    """The least arena, of those that `_spends_little`, unless that doubles it."""
+def least_point(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
+    """The least arena, of those whose streams take no longer than allowed unless that is `_MOST_SPENT` times the least of all; and why."""
     points = [p for p in points if options.budget is None or p.arena_bytes <= options.budget] or points
     points = [p for p in points if not _beaten(p, points)]
     best, reason = pick(_sorted(points), options)
-    within = [p for p in points if _spends_little(p, options) and p.arena_bytes <= _DOUBLE * best.arena_bytes]
+    within = [p for p in points if _spends_little(p, options) and p.arena_bytes <= _MOST_SPENT * best.arena_bytes]
     if _spends_little(best, options) or not within:
         return best, reason
     best, reason = pick(_sorted(within), options)

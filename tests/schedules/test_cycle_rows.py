@@ -12,7 +12,7 @@ from tvm_tiny.memory.stream_choice import in_pairs
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
 from tvm_tiny.schedules.cycle_columns import Blocks
-from tvm_tiny.schedules.cycles import cycle_costs, layer_work, lines_again, ring_work
+from tvm_tiny.schedules.cycles import cycle_costs, layer_work, layers_work, lines_again, ring_work
 
 CORES = ("cortex-m7", "cortex-m4")
 
@@ -68,3 +68,17 @@ def test_constants_that_fit_the_cache_are_read_once(core: str) -> None:
     assert lines_again([(10, 200), (10, 200)], core) == 0
     assert lines_again([(10, 400), (10, 16_200)], core) > 0
     assert math.isfinite(lines_again([], core))
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_weights_are_copied_where_larger_tensors_leave_room(core: str) -> None:
+    """Beside a Cortex-M4: the last layer behind larger ones, and alone."""
+
+    def last(first: int) -> float:
+        b = TinyBuilder((1, 12, 12, 32))
+        x = b.conv(b.conv(b.x, first), 32)
+        rows = tiny_rows(TinyGraph(b.finish(b.conv(x, 32))["main"]))
+        assert rows is not None
+        return layers_work(rows.graph, rows.graph.ops[-1:], rows.nodes[-1:], core)
+
+    assert (last(128) < last(32)) == (core == "cortex-m4")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tvm import tirx
 from tvm_ffi import structural_walk
@@ -60,15 +60,13 @@ def test_every_strip_of_depthwise_layers(seed: int, tmp_path_factory: pytest.Tem
     b = TinyBuilder((1, height, width, int(rng.choice([4, 5, 7, 8, 13]))))
     zero_points = {"x_zp": int(rng.choice([-128, 127, 0, 5])), "y_zp": int(rng.choice([-128, 127, 3]))}
     padding = [int(p) for p in rng.integers(0, (kernel + 1) // 2 + 1, 4)]
-    if min(height + padding[0] + padding[2], width + padding[1] + padding[3]) < kernel:
-        return
+    assume(min(height + padding[0] + padding[2], width + padding[1] + padding[3]) >= kernel)
     (func,) = layers_of(b, b.depthwise(b.x, kernel, strides=list(strides), padding=padding, **zero_points))
     layer, target = Layer.of(func), parse_target(TARGETS[seed % 3])
     shape, op = depthwise_rule.shape_of(layer), registry.get(layer.op)
     strip = int(rng.choice([1, 2, 3, shape.out_height, shape.out_height]))
     made = depthwise_rule.realise(func, target, {"rule": "depthwise", "pixels": int(rng.choice([2, 4, 6])), "strip": strip})
-    if made is None:
-        return
+    assume(made is not None)
     x = int8s(rng, layer.shapes[0])
     want = op.numpy(x, *(layer.constants[i] for i in range(1, 5)), **layer.attrs)
     np.testing.assert_array_equal(Generated(made, tmp_path_factory.mktemp("nest"))([x], want), want)

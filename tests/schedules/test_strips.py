@@ -109,6 +109,8 @@ def test_strips_are_as_tall_as_the_arena_leaves_room_for() -> None:
     rows = rows_of(separable(24, 24, 16))
     (least,) = forced(rows, [(0, 5)], CYCLE_COSTS).ranges
     made = []
+    tightest = forced(rows, [(0, 5)], CYCLE_COSTS, least.bytes, "tall")  # strips or, where those are less work, rings
+    assert tightest.chosen["arena_bytes"] <= 1.01 * least.bytes
     for arena in (int(1.2 * least.bytes), 2 * least.bytes):
         choice = forced(rows, [(0, 5)], CYCLE_COSTS, arena, "tall")
         (part,) = choice.ranges
