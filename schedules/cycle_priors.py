@@ -90,6 +90,7 @@ COSTS: dict[str, tuple[float, float]] = {
     "depthwise spread single rows": (20, 30),
     "depthwise plain products": (6, 9),
     "depthwise plain outputs": (25, 35),
+    "plain products": (6.4, 10),
     # elements
     "add linear": (3.5, 7.6),
     "add plain C": (40, 55),

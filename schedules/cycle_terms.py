@@ -281,7 +281,9 @@ def elementwise_terms(layer: Layer, rule: str, elements: int, times: int = 1) ->
 
 
 def _window(layer: Layer) -> tuple[int, ...]:
-    """The window of a pooling or a mean."""
+    """The window of a pooling or a reduction; that of one element for whatever else has axes."""
     if "kernel" in layer.attrs:
         return tuple(layer.attrs["kernel"])
+    if layer.op == "tiny.transpose":
+        return (1,)
     return tuple(layer.shapes[0][axis] for axis in layer.attrs.get("axes", ())) or (1,)

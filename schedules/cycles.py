@@ -52,7 +52,7 @@ from tvm_tiny.schedules.cycle_terms import (
 from tvm_tiny.schedules.microkernels.winograd_rows import row_tiles
 from tvm_tiny.schedules.patch_costs import call_rows, patch_scratch, patch_work, rows_together
 from tvm_tiny.schedules.stage_layers import StageLayers
-from tvm_tiny.schedules.stream_costs import costs_of, roomy_scratch, strip_rows
+from tvm_tiny.schedules.stream_costs import costs_of, of_many_images, roomy_scratch, strip_rows
 from tvm_tiny.schedules.strips import segment_of
 from tvm_tiny.target import TinyTarget
 
@@ -61,6 +61,7 @@ BOARD_TERMS = {"cortex-m7": "stm32h7a3@280", "cortex-m4": "stm32l4r5@120"}
 
 _SHORT = 64  # products of sums for which a Cortex-M4 takes four pixels together
 _WHOLE_RULES = {"mean": "pool halfword sums", "avg_pool2d": "pool halfword sums", "max_pool2d": "pool maximum", "add": "add linear"}
+_OF_PRODUCTS = frozenset({"tiny.conv2d", "tiny.dense", "tiny.depthwise_conv2d"})
 _TILE = 16  # products of a Winograd tile of 2x2 outputs, a channel
 
 
@@ -133,7 +134,14 @@ def _whole(layer: Layer, kernel: Mapping[str, Any], core: str) -> Terms:
     if layer.op == "tiny.depthwise_conv2d" and "block" in kernel:
         return _depthwise(layer, kernel, core)
     rule = " ".join(str(kernel[k]) for k in ("rule", "operand") if k in kernel)
+    if rule == "fallback" and layer.op in _OF_PRODUCTS:
+        return Counter({"plain products": math.prod(layer.shapes[-1]) * math.prod(layer.shapes[1]) // _outputs(layer)})
     return elementwise_terms(layer, rule, math.prod(layer.shapes[-1]))
+
+
+def _outputs(layer: Layer) -> int:
+    """Sums that share an input's products: those of a depthwise convolution's channel do not."""
+    return layer.shapes[1][-1] if layer.op == "tiny.depthwise_conv2d" else layer.shapes[1][0]
 
 
 def _blocks(layer: Layer, kernel: Mapping[str, Any]) -> Blocks:
@@ -308,6 +316,9 @@ def layer_work(graph: RowGraph, op: RowOp, node: Node, core: str) -> tuple[float
     """(as a whole layer, as a stream) estimated cycles before kernels are chosen: of those of code of their own."""
     if node.op == "stage":
         return COMMON * op.macs, COMMON * op.macs
+    if of_many_images(node):
+        plain = cycles_of({"plain products": op.macs}, core)
+        return plain, plain
     if node.op == "fetch" or not node.shapes:
         return 0.0, cycles_of(firing_terms(op, graph.firings(op)), core)
     layer = replace(_layer_of(graph, op, node), constants={})

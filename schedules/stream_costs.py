@@ -103,6 +103,8 @@ def scratch_bytes(node: Node, streamed: bool, dual_issue: bool = True) -> int:
     if node.op == "stage":  # made by a pass before, which has estimated it
         return int(json.loads(node.attrs["schedule"]).get("scratch", 0))
     op, shapes = node.op, _shapes(node)
+    if of_many_images(node):  # plain loops
+        return 0
     if op == "fetch":
         return fetch_scratch(shapes[0], str(node.args[0].ty.dtype))
     if op in ("conv2d", "dense"):
@@ -206,6 +208,11 @@ def paired_scratch(node: Node) -> int:
 def roomy_scratch(node: Node) -> int:
     """Bytes of scratch of a whole layer in Winograd's form that reads its weights once a group of tiles; 0 for other layers."""
     return whole_scratch(conv_shape(node)) if paired_scratch(node) else 0
+
+
+def of_many_images(node: Node) -> bool:
+    """Whether it is a convolution of a batch, which no kernel but plain loops takes."""
+    return node.op in ("conv2d", "depthwise_conv2d") and node.shapes[0][0] != 1
 
 
 def conv_shape(node: Node) -> Conv2DShape:

@@ -43,6 +43,8 @@ _MOST_SPENT = 1.6  # times the least arena: what "sram" takes at most to keep st
 _HEADS = 4  # in patches, each with streams after it
 _FEWER = (2, 1)  # pixels that layers compute together where scratch is dear
 _LOWER = 0.98  # of the least peak, what fewer pixels must make of it
+_MAY_BE = 1.5  # of the work allowed, estimates that may turn out within
+_OTHERS = 2  # designs of "balanced" that "sram" builds too
 _FLOOR = 0.7  # of the least arena that streams alone reach: a head below need not be smaller
 
 
@@ -68,7 +70,20 @@ def designs(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed) -> list
     # Fewer pixels may turn out to be in no kernel's choice, so under "sram" they replace nothing that is as small without.
     groups = found if options.goal == "sram" else [[e for way in found for e in way]]
     kept = [e for group in groups for e in worth_building(group, options.goal, options.budget, options.max_overhead, MOST_BUILT)]
+    if options.goal == "sram":
+        kept += _of_balanced(tiny, rows, options, allowed, kept)
     return [Design(), *dict.fromkeys(e.design for e in sorted(kept, key=lambda e: e.arena_bytes))]
+
+
+def _of_balanced(tiny: TinyGraph, rows: TinyRows, options: StreamOptions, allowed: Allowed, kept: Sequence[Estimate]) -> list[Estimate]:
+    """Designs that the goal "balanced" may choose, the smallest of those that take little work: "sram" takes no more memory than it."""
+    other = replace(options, goal="balanced")
+    found = [e for v in _variants(tiny, rows, other, allowed) for e in _estimates(v, other, allowed)]
+    worth = worth_building(found, other.goal, other.budget, other.max_overhead, MOST_BUILT)
+    most = _MOST_SPENT * min((e.arena_bytes for e in kept), default=0)
+    few = [e for e in worth if e.overhead <= _MAY_BE * options.max_overhead and e.arena_bytes <= most and not e.design.layerwise]
+    known = {e.design for e in kept}
+    return [e for e in few if e.design not in known][:_OTHERS]
 
 
 def _variants(tiny: TinyGraph, rows: TinyRows, options: StreamOptions, allowed: Allowed) -> list[Variant]:
@@ -250,7 +265,7 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
     if not points:
         raise min(failed, key=lambda error: error.excess)
     layers = next((p.cycles for p in points if p.design.layerwise), min(p.cycles for p in points))
-    points = [replace(p, overhead=p.cycles / (layers or 1.0) - 1) for p in points]
+    points = [replace(p, overhead=p.cycles / layers - 1 if layers else 0.0) for p in points]
     best, reason = _pick(points, options, flash)
     module, trail, told = built[next(i for i, p in enumerate(points) if p is best)]
     adopt(told)

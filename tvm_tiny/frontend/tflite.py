@@ -31,6 +31,7 @@ float32 constants and zero points int32 constants, scalar per tensor, one-dimens
     MAXIMUM, MINIMUM   maximum | minimum(a, b) of integers   ARG_MAX, ARG_MIN  astype(argmax | argmin(x), int32)
     GATHER, MIRROR_PAD, BROADCAST_TO   reshape(take(x, constant int32, axis, fast)), one take an axis
     REVERSE_V2         reshape(flip(x)); a STRIDED_SLICE backwards is flip(strided_slice(x))
+    SPACE_TO_BATCH_ND, a convolution and BATCH_TO_SPACE_ND: the form of one dilated convolution (`tflite_dilation`); by themselves
     SPACE_TO_BATCH_ND  reshape(permute_dims(reshape(nn.pad(x))))   BATCH_TO_SPACE_ND  strided_slice?(reshape(permute_dims(reshape(x))))
     RESIZE_BILINEAR    q(image.resize2d(d(x), NHWC, linear)) with asymmetric, align_corners or half_pixel
     TRANSPOSE_CONV     strided_slice?(depth to space of CONV_2D's form): `tflite_converters`
@@ -64,6 +65,7 @@ from tvm_tiny.frontend import tflite_converters as converters
 from tvm_tiny.frontend.graph import Graph, Operator, Tensor
 from tvm_tiny.frontend.naming import Names, Sheet, TensorInfo, finish
 from tvm_tiny.frontend.tflite_check import check_graph
+from tvm_tiny.frontend.tflite_dilation import fold_batches
 from tvm_tiny.frontend.tflite_functions import FUNCTIONS
 from tvm_tiny.frontend.tflite_movement import MOVEMENT
 from tvm_tiny.frontend.tflite_reader import read_graph
@@ -86,6 +88,7 @@ def load_tflite(data: bytes, name: str) -> tvm.IRModule:
 
     graph = fold_shapes(read_graph(data))
     check_graph(graph).raise_if_any()
+    graph = fold_batches(graph)
     created: list[QdqConverter] = []
 
     def converter(*args: object) -> QdqConverter:

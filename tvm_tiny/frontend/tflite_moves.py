@@ -316,7 +316,11 @@ MOVES: dict[str, Rule] = {
     "RESIZE_NEAREST_NEIGHBOR": Rule(_resize, (2, 2), notes=f"constant size; align_corners or half_pixel_centers; {SHARED}"),
     "REVERSE_V2": Rule(_reverse, (2, 2), notes=f"constant axes; {SHARED}"),
     "SLICE": Rule(_slice, (3, 3), notes=f"constant bounds; {SHARED}"),
-    "SPACE_TO_BATCH_ND": Rule(_space_and_batch, (3, 3), notes=f"constant blocks and padding, which holds the zero point; {SHARED}"),
+    "SPACE_TO_BATCH_ND": Rule(
+        _space_and_batch,
+        (3, 3),
+        notes=f"constant blocks and padding, which holds the zero point (the reference: what lay in memory); {SHARED}",
+    ),
     "SPACE_TO_DEPTH": Rule(_blocks, (1, 1), notes=SHARED),
     "SPLIT": Rule(_split, (2, 2), (1,), outputs=0, notes=f"constant axis, equal parts; {SHARED}"),
     "SPLIT_V": Rule(_split_v, (3, 3), outputs=0, notes=f"constant axis and sizes; {SHARED}"),

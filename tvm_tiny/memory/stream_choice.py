@@ -212,7 +212,8 @@ def pick(found: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
     smallest = found[0]
     if options.goal == "sram":
         least = [c for c in found if c.arena_bytes <= smallest.arena_bytes * _LEAST]
-        best = min(least, key=lambda c: c.overhead)
+        fast = min(c.overhead for c in least) + _SAME
+        best = next(c for c in least if c.overhead <= fast)
         return best, "the least arena" if best is smallest else f"the least work within {_LEAST - 1:.0%} of the least arena"
     fits = [c for c in found if options.budget is not None and c.arena_bytes <= options.budget]
     if fits:
