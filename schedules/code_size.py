@@ -19,7 +19,7 @@ from tvm_ffi import structural_walk
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import Core
-from tvm_tiny.schedules.microkernels.depthwise_groups import MOST_TAPS, row_groups
+from tvm_tiny.schedules.microkernels.depthwise_groups_choice import MOST_TAPS, row_groups
 from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE, UNROLL, multiple_of
 from tvm_tiny.schedules.row_blocks import CACHE_BYTES, LINE_BYTES, LINE_CYCLES
 from tvm_tiny.target import TinyTarget

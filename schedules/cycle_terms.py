@@ -24,7 +24,7 @@ from tvm_tiny.schedules.cycle_columns import Blocks, column_terms
 from tvm_tiny.schedules.cycle_priors import counted_cost
 from tvm_tiny.schedules.microkernels.add import find_linear
 from tvm_tiny.schedules.microkernels.depthwise_block import MOST_UNROLLED
-from tvm_tiny.schedules.microkernels.depthwise_groups import RowGroups, row_groups
+from tvm_tiny.schedules.microkernels.depthwise_groups_choice import RowGroups, row_groups
 from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE
 from tvm_tiny.schedules.microkernels.gemm_shared import UNROLL as SHARED_UNROLL
 from tvm_tiny.schedules.microkernels.pool_block import MOST_WORDS

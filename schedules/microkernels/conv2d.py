@@ -14,9 +14,8 @@ import numpy as np
 from ..requantize_forms import Form
 from .add import AddLayer
 from .c_source import CFunction, copy_function, function_name
+from .conv2d_columns import Columns
 from .conv2d_shape import Conv2DShape, default_choice
-from .expand import Expand, expand_function, expanded_pair, fill_function, shared_expand_function
-from .gather import Gather, gather_function
 from .gemm_block import GemmBlock, gemm_function
 from .gemm_driver import pointwise_shared
 from .gemm_layer import BlockChoice, GemmFunctions, PackedMatrix, gemm_functions, pack_matrix
@@ -24,6 +23,7 @@ from .layer import Core, LayerParameters, MicroKernel
 from .residual import ResidualSum, input_shape, residual_sum, with_residual
 
 _REACH = 4095  # of a store's offset
+_UNPACKED = 6  # sums of a block whose weights are unpacked to two more registers
 _SHORT_SUMS = 16  # groups up to which several channel blocks may be one body, which runs must not cut
 
 
@@ -67,60 +67,60 @@ def conv2d(
     forms = {"row_form": row_form, "together": together}
     if choice.shared and not over and (made := pointwise_shared(name, shape, layer, core, choice, **forms, residual=residual)) is not None:
         return made
-    rows = layer.weights.reshape(shape.outputs, shape.k)
-    matrix = pack_matrix(rows, layer, choice)
-    if matrix.requant.form is Form.ACCUMULATOR:
-        choice = replace(choice, tile=1, weights="flash", runs=1)
-    if choice.tile == 1 and choice.weights == "block":
-        choice = replace(choice, weights="flash")
-    runs = choice.runs if matrix.groups > _SHORT_SUMS and shape.outputs % (choice.runs * choice.channels) == 0 and row_form else 1
-    choice = replace(choice, runs=runs if choice.tile == 1 else 1)
-    far = (choice.channels - 1) * shape.plane + choice.pixels > _REACH
-    if shape.planar and (far or residual is not None or matrix.requant.form is Form.ACCUMULATOR):
-        raise ValueError("the layer's requantisation or size leaves only kernels that store NHWC")
-    if matrix.operand == "w8" and choice.channels * choice.pixels > 6:
-        choice = replace(choice, pixels=6 // choice.channels, ends=None, runs=1)  # unpacked weights need two more registers than r8's
-    prefix = name
-    added = residual_sum(prefix, residual, core) if residual is not None else None
-    writer = _Writer(prefix, shape, layer, core, choice, matrix, added, row_form=row_form, together=together)
-    functions = writer.functions(name, row_form=row_form)
+    matrix = pack_matrix(layer.weights.reshape(shape.outputs, shape.k), layer, choice)
+    choice = _settled(choice, shape, matrix, row_form=row_form, adds=residual is not None)
+    added = residual_sum(name, residual, core) if residual is not None else None
+    writer = _Writer(name, shape, layer, core, choice, matrix, added, row_form=row_form, together=together)
     return MicroKernel(
         name=name,
-        functions=tuple(functions),
+        functions=tuple(writer.functions(name, row_form=row_form)),
         packed=matrix.stream + matrix.fallback + (added.packed if added is not None else b""),
         scratch_bytes=writer.scratch_bytes,
         input_shape=input_shape(shape, residual),
-        output_shape=(shape.outputs, shape.out_height, shape.out_width)
-        if shape.planar
-        else (shape.out_height, shape.out_width, shape.outputs),
+        output_shape=_output_shape(shape),
         macs=shape.macs,
         reference=lambda x: _laid_out(with_residual(x, shape, layer, residual), shape),
-        choices={
-            "operand": matrix.operand,
-            "block": f"{choice.channels}x{choice.pixels}",
-            "unroll": choice.unroll,
-            "tile": choice.tile,
-            "weights": choice.weights,
-            "requantise": matrix.requant.form.value + ("" if matrix.requant.shift is not None else " per channel"),
-            **({"residual": added.operand} if added is not None else {}),
-        },
+        choices=_described(choice, matrix, added),
         row_name=f"{name}_rows" if row_form else None,
         inputs=1 if added is None else 2,
         packing=(choice, matrix),
     )
 
 
-def columns_functions(
-    prefix: str, shape: Conv2DShape, layer: LayerParameters, core: Core, packing: tuple[BlockChoice, PackedMatrix], group: int
-) -> tuple[CFunction, ...]:
-    """What expands the windows of `group` output pixels from pixel (y, x) on, padding included, callees first.
+def _settled(choice: BlockChoice, shape: Conv2DShape, matrix: PackedMatrix, *, row_form: bool, adds: bool) -> BlockChoice:
+    """`choice` as far as there is code for it: what the requantisation, the registers and the number of channels rule out is left out."""
+    accumulates = matrix.requant.form is Form.ACCUMULATOR
+    if accumulates:
+        choice = replace(choice, tile=1, weights="flash")
+    if choice.tile == 1 and choice.weights == "block":
+        choice = replace(choice, weights="flash")
+    in_runs = row_form and not accumulates and choice.tile == 1 and matrix.groups > _SHORT_SUMS
+    if not in_runs or shape.outputs % (choice.runs * choice.channels) != 0:
+        choice = replace(choice, runs=1)
+    far = (choice.channels - 1) * shape.plane + choice.pixels > _REACH
+    if shape.planar and (far or adds or accumulates):
+        raise ValueError("the layer's requantisation or size leaves only kernels that store NHWC")
+    if matrix.operand == "w8" and choice.channels * choice.pixels > _UNPACKED:
+        choice = replace(choice, pixels=_UNPACKED // choice.channels, ends=None, runs=1)
+    return choice
 
-    `static void f(const int8_t *in, int32_t y, int32_t x, uint8_t *dst, int8_t *bytes)`; `bytes` is where pixels of a channel count that
-    is no multiple of four are put together.
-    """
-    writer = _Writer(prefix, shape, layer, core, *packing, None)
-    writer._columns(group, rows=False)
-    return tuple(writer.callees.values())
+
+def _described(choice: BlockChoice, matrix: PackedMatrix, added: ResidualSum | None) -> dict[str, object]:
+    """What the report tells of a kernel."""
+    return {
+        "operand": matrix.operand,
+        "block": f"{choice.channels}x{choice.pixels}",
+        "unroll": choice.unroll,
+        "tile": choice.tile,
+        "weights": choice.weights,
+        "requantise": matrix.requant.form.value + ("" if matrix.requant.shift is not None else " per channel"),
+        **({"residual": added.operand} if added is not None else {}),
+    }
+
+
+def _output_shape(shape: Conv2DShape) -> tuple[int, int, int]:
+    plane = (shape.out_height, shape.out_width)
+    return (shape.outputs, *plane) if shape.planar else (*plane, shape.outputs)
 
 
 def _laid_out(y: np.ndarray, shape: Conv2DShape) -> np.ndarray:
@@ -146,12 +146,10 @@ class _Writer:
         self.row_form = row_form
         self.residual = residual
         self.prefix, self.shape, self.layer, self.core, self.choice, self.matrix = prefix, shape, layer, core, choice, matrix
-        self.by_words = shape.channels % 4 == 0
-        self.in_run = together and shape.is_pointwise and self.by_words
-        self.pair = expanded_pair(layer.x_zero_point, matrix.operand)
-        self.group_bytes = 8 * matrix.groups * choice.pixels
-        self.byte_column = 0 if self.by_words else 4 * matrix.groups
         self.callees: dict[str, CFunction] = {}
+        self.columns = Columns(prefix, shape, layer.x_zero_point, core, choice, matrix, self._add)
+        self.in_run = together and shape.is_pointwise and self.columns.by_words
+        self.group_bytes = 8 * matrix.groups * choice.pixels
 
     @property
     def accumulates(self) -> bool:
@@ -167,7 +165,7 @@ class _Writer:
     @property
     def _copy_at(self) -> int:
         """Where copied weights lie in scratch (layers with sums there have none)."""
-        return self._tile_bytes + self.byte_column * self.choice.pixels
+        return self._tile_bytes + self.columns.byte_column * self.choice.pixels
 
     @property
     def _tile_bytes(self) -> int:
@@ -193,124 +191,12 @@ class _Writer:
         self.callees[function.name] = function
         return function.name
 
-    # -- columns
-
-    def _expand(self, count: int, pixels: int, source_stride: int, group: int, src: str, dst: str) -> str:
-        """C call expanding `count` words of each of `pixels` pixels."""
-        if self.choice.shared:
-            name = self._add(shared_expand_function(self.prefix, "r8" if self.matrix.operand == "r8" else "w8"))
-            return f"{name}({src}, {dst}, {count}, {source_stride}, {pixels}, {8 * group})"
-        expand = Expand(count, pixels, source_stride, 8 * group, self.matrix.operand, self.core.dual_issue)
-        return f"{self._add(expand_function(self.prefix, expand))}({src}, {dst})"
-
-    def _fill(self, group: int) -> str:
-        return self._add(fill_function(self.prefix, group, self.pair))
-
-    def _columns(self, group: int, *, rows: bool) -> str:
-        """Name of the static function expanding the columns of `group` output pixels from (y, x) on."""
-        name = f"{self.prefix}_columns{group}" + ("_rows" if rows else "")
-        source = "const int8_t *const *rows, int32_t first" if rows else "const int8_t *in"
-        text = f"static void {name}({source}, int32_t y, int32_t x, uint8_t *dst, int8_t *bytes) {{\n"
-        text += self._by_words(group, rows=rows) if self.by_words else self._by_bytes(group, rows=rows)
-        return self._add(CFunction(name, text + "}\n"))
-
-    def _row(self, *, rows: bool) -> str:
-        return "rows[iy - first]" if rows else f"(in + iy * {self.shape.width * self.shape.channels})"
-
-    def _by_words(self, group: int, *, rows: bool) -> str:
-        s = self.shape
-        (kh, kw), (sh, sw), (dh, dw), ci = s.kernel, s.stride, s.dilation, s.channels
-        words, step, reach = kw * ci // 4, 8 * group, (kw - 1) * dw + 1
-        row, fill = self._row(rows=rows), self._fill(group)
-        text = "  (void)bytes;\n"
-        offsets_fit = (group - 1) * sw * ci + 64 <= 4095
-        if dw == 1 and offsets_fit:
-            together = self._expand(words, group, sw * ci, group, f"{row} + (x * {sw} - {s.padding[1]}) * {ci}", "dst")
-            inside = f"x * {sw} >= {s.padding[1]} && (x + {group - 1}) * {sw} - {s.padding[1]} + {reach} <= {s.width}"
-            text += (
-                f"  if (x + {group} <= {s.out_width} && {inside}) {{\n"
-                f"    for (int32_t ky = 0; ky < {kh}; ++ky, dst += {words * step}) {{\n"
-                f"      const int32_t iy = y * {sh} - {s.padding[0]} + ky * {dh};\n"
-                f"      if (iy >= 0 && iy < {s.height}) {together};\n"
-                f"      else for (int32_t p = 0; p < {group}; ++p) {fill}(dst + 8 * p, {words});\n"
-                f"    }}\n    return;\n  }}\n"
-            )
-        tap = self._expand(ci // 4, 1, 0, group, f"row + at * {ci}", f"to + kx * {ci // 4 * step}")
-        one = self._expand(words, 1, 0, group, f"row + ix * {ci}", "to") if dw == 1 else ""
-        whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) {one};\n        else " if dw == 1 else ""
-        text += (
-            f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
-            f"    uint8_t *to = dst + 8 * p;\n"
-            f"    const int32_t ix = x * {sw} - {s.padding[1]};\n"
-            f"    for (int32_t ky = 0; ky < {kh}; ++ky, to += {words * step}) {{\n"
-            f"      const int32_t iy = y * {sh} - {s.padding[0]} + ky * {dh};\n"
-            f"      if (iy < 0 || iy >= {s.height}) {fill}(to, {words});\n"
-            f"      else {{\n"
-            f"        const int8_t *row = {row};\n"
-            f"        {whole}for (int32_t kx = 0; kx < {kw}; ++kx) {{\n"
-            f"          const int32_t at = ix + kx * {dw};\n"
-            f"          if (at < 0 || at >= {s.width}) {fill}(to + kx * {ci // 4 * step}, {ci // 4});\n"
-            f"          else {tap};\n"
-            f"        }}\n"
-            f"      }}\n"
-            f"    }}\n"
-            f"    if (++x == {s.out_width}) {{ x = 0; ++y; }}\n"
-            f"  }}\n"
-        )
-        return text
-
-    def _by_bytes(self, group: int, *, rows: bool) -> str:
-        s = self.shape
-        (kh, kw), (sh, sw), (dh, dw), ci = s.kernel, s.stride, s.dilation, s.channels
-        size, zero = self.byte_column, self.layer.x_zero_point
-        expand = self._expand(self.matrix.groups, group, size, group, "bytes", "dst")
-        whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) memcpy(to, row + ix * {ci}, {kw * ci});\n        else " if dw == 1 else ""
-        return (
-            self._gathered(group, rows=rows) + f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
-            f"    int8_t *to = bytes + {size} * p;\n"
-            f"    const int32_t ix = x * {sw} - {s.padding[1]};\n"
-            f"    for (int32_t ky = 0; ky < {kh}; ++ky, to += {kw * ci}) {{\n"
-            f"      const int32_t iy = y * {sh} - {s.padding[0]} + ky * {dh};\n"
-            f"      if (iy < 0 || iy >= {s.height}) memset(to, {zero}, {kw * ci});\n"
-            f"      else {{\n"
-            f"        const int8_t *row = {self._row(rows=rows)};\n"
-            f"        {whole}for (int32_t kx = 0; kx < {kw}; ++kx) {{\n"
-            f"          const int32_t at = ix + kx * {dw};\n"
-            f"          if (at < 0 || at >= {s.width}) memset(to + kx * {ci}, {zero}, {ci});\n"
-            f"          else memcpy(to + kx * {ci}, row + at * {ci}, {ci});\n"
-            f"        }}\n"
-            f"      }}\n"
-            f"    }}\n"
-            + (f"    memset(to, 0, {size - kh * kw * ci});\n" if size > kh * kw * ci else "")
-            + f"    if (++x == {s.out_width}) {{ x = 0; ++y; }}\n"
-            f"  }}\n"
-            f"  {expand};\n"
-        )
-
-    def _gathered(self, group: int, *, rows: bool) -> str:
-        """Shortcut for groups of windows wholly inside the image, when its rows lie together."""
-        s = self.shape
-        (kh, kw), (sh, sw), ci = s.kernel, s.stride, s.channels
-        gather = Gather(kh, kw * ci, s.width * ci, group, sw * ci, self.matrix.operand, self.core.dual_issue)
-        if rows or self.choice.shared or s.dilation != (1, 1) or not gather.fits:
-            return ""
-        name = self._add(gather_function(self.prefix, gather))
-        return (
-            f"  const int32_t top = y * {sh} - {s.padding[0]}, side = x * {sw} - {s.padding[1]};\n"
-            f"  if (x + {group} <= {s.out_width} && top >= 0 && top + {kh} <= {s.height} && side >= 0 &&\n"
-            f"      side + {(group - 1) * sw + kw} <= {s.width}) {{\n"
-            f"    {name}(in + (top * {s.width} + side) * {ci}, dst);\n"
-            f"    return;\n  }}\n"
-        )
-
-    # -- the layer
-
     def _form(self, name: str, *, rows: bool) -> CFunction:
         s, p = self.shape, self.choice.pixels
         source = "const int8_t *const *rows, int8_t *out, int32_t begin, int32_t end" if rows else f"{self._inputs}, int8_t *out"
         text = f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch);\n"
         text += f"void {name}{'_rows' if rows else ''}({source}, const void *packed, void *scratch) {{\n"
-        if not rows and s.is_pointwise and s.out_height * s.out_width == 1 and not (self.by_words or self.accumulates or self.residual):
+        if not rows and self._is_one_odd_pixel:
             return CFunction(name, text + self._one_pixel())
         resident = self.choice.weights == "layer"
         text += f"  const uint8_t *stream = {self._copy('packed', len(self.matrix.stream)) if resident else 'packed'};\n"
@@ -330,14 +216,20 @@ class _Writer:
             body = f"  int8_t *summed = out;\n{body}{self._sum(rows=rows, many=False)}"
         return CFunction(f"{name}{'_rows' if rows else ''}", text + body + "}\n")
 
+    @property
+    def _is_one_odd_pixel(self) -> bool:
+        """The layer is a single pixel whose channels are no whole number of words, requantised as it is stored."""
+        s = self.shape
+        return s.is_pointwise and s.out_height * s.out_width == 1 and not (self.columns.by_words or self.accumulates or self.residual)
+
     def _one_pixel(self) -> str:
-        """A single pixel whose channels are no whole number of words: nothing but its bytes, then zeros."""
+        """Such a pixel: nothing but its bytes, then zeros."""
         channels, blocks = self.shape.channels, self._blocks({1})
-        expand = self._expand(self.matrix.groups, 1, self.byte_column, 1, "bytes", "columns")
+        expand = self.columns.expand(self.matrix.groups, 1, self.columns.byte_column, 1, "bytes", "columns")
         return (
             f"  const uint8_t *stream = packed;\n  uint8_t *columns = scratch;\n"
             f"  int8_t *bytes = (int8_t *)(columns + {self.group_bytes});\n"
-            f"  memcpy(bytes, in, {channels});\n  memset(bytes + {channels}, 0, {self.byte_column - channels});\n  {expand};\n"
+            f"  memcpy(bytes, in, {channels});\n  memset(bytes + {channels}, 0, {self.columns.byte_column - channels});\n  {expand};\n"
             + "".join(f"  {line}\n" for line in blocks.call(1, "columns", "stream", "out"))
             + "}\n"
         )
@@ -383,11 +275,11 @@ class _Writer:
 
     def _gather(self, group: int, dst: str, *, rows: bool) -> str:
         s = self.shape
-        if s.is_pointwise and self.by_words and (self.in_run or not rows):
-            expand = self._expand(s.channels // 4, group, s.channels, group, "in", dst)
+        if s.is_pointwise and self.columns.by_words and (self.in_run or not rows):
+            expand = self.columns.expand(s.channels // 4, group, s.channels, group, "in", dst)
             return f"    {expand};\n    in += {group * s.channels};\n"
         source = "rows, first" if rows else "in"
-        text = f"    {self._columns(group, rows=rows)}({source}, y, x, {dst}, bytes);\n"
+        text = f"    {self.columns.function(group, rows=rows)}({source}, y, x, {dst}, bytes);\n"
         wrap = "if" if group <= s.out_width else "while"
         return text + f"    x += {group};\n    {wrap} (x >= {s.out_width}) {{ x -= {s.out_width}; ++y; }}\n"
 
@@ -397,7 +289,7 @@ class _Writer:
         least = self.choice.ends[0] + 1 if rows and self.choice.ends and group == self.choice.pixels else group
         text = f"  for (; left >= {least}; left -= {group}) {{\n" + self._gather(group, "columns", rows=rows)
         if self.accumulates:
-            tile = f"(columns + {self.group_bytes * self.choice.tile + self.byte_column * self.choice.pixels})"
+            tile = f"(columns + {self.group_bytes * self.choice.tile + self.columns.byte_column * self.choice.pixels})"
             calls = blocks.call(group, "columns", "stream", f"(int8_t *){tile}")
             text += "".join(f"    {line}\n" for line in calls)
             text += f"    {self._finish(group)}({tile}, stream + {len(self.matrix.stream)}, out);\n"

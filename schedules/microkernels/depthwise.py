@@ -101,32 +101,15 @@ def depthwise(
     choice = choice or DepthwiseChoice()
     rows = layer.weights.reshape(-1, shape.outputs).T
     found = find_form(layer.requantization(rows), 0)
-    requant = RequantShape.of(found)
-    strip = choice.strip or default_strip(shape, choice.scratch_limit)
-    pixels = choice.pixels or default_pixels(shape.kernel, shape.stride, shape.dilation, dual_issue=core.dual_issue)
-    block = DepthwiseBlock(
-        shape.out_width, shape.kernel, shape.stride, shape.dilation, shape.row_bytes, shape.outputs, requant,
-        min(pixels, shape.out_width), core.dual_issue,
-    )  # fmt: skip
-    plane = PlaneRow(
-        shape.width,
-        shape.padding[1],
-        shape.row_bytes // 4,
-        shape.channels,
-        shape.plane_rows(strip) * shape.row_bytes,
-        shape.width * shape.channels,
-        core.dual_issue,
-    )
+    block, plane, strip = _described(shape, RequantShape.of(found), choice, core)
     writer: _PlaneWriter | SharedWriter | _PlainWriter | None = None
-    if choice.shared and requant.form is not Form.ACCUMULATOR:
+    if choice.shared and block.requant.form is not Form.ACCUMULATOR:
         writer = SharedWriter.of(name, shape, layer, block, plane, strip, fixed=choice.fixed)
     if writer is None:
         block = _own_block(block, strip, as_wide=choice.pixels is None)
         writer = _own_writer(name, shape, layer, block, plane, strip)
-    if isinstance(writer, _PlainWriter):
-        packed = words(np.stack([layer.bias, layer.multiplier, layer.shift])) + layer.weights.astype(np.int8).tobytes()
-    else:
-        packed = _pack(block, layer, rows, found.offset, constant_words(found, requant))
+    plain = isinstance(writer, _PlainWriter)
+    packed = _plain_parameters(layer) if plain else _pack(block, layer, rows, found.offset, constant_words(found, block.requant))
     functions = [writer.form(name, rows=False)] + ([writer.form(name, rows=True)] if row_form else [])
     return MicroKernel(
         name=name,
@@ -136,18 +119,36 @@ def depthwise(
         input_shape=(shape.channels, shape.height, shape.width) if shape.planar else (shape.height, shape.width, shape.channels),
         output_shape=(shape.out_height, shape.out_width, shape.outputs),
         macs=shape.macs,
-        reference=lambda x: reference.depthwise(
-            x.transpose(1, 2, 0) if shape.planar else x, layer, shape.stride, shape.padding, shape.dilation
-        ),
+        reference=lambda x: _reference(x, shape, layer),
         choices={
-            "operand": "plain C" if isinstance(writer, _PlainWriter) else "planes",
+            "operand": "plain C" if plain else "planes",
             "block": writer.sizes if isinstance(writer, SharedWriter) else f"1x{block.pixels}",
             "strip": strip,
-            "requantise": requant.form.value + ("" if requant.shift is not None else " per channel"),
+            "requantise": block.requant.form.value + ("" if block.requant.shift is not None else " per channel"),
         },
         row_name=f"{name}_rows" if row_form else None,
         planes=(writer.block, plane, strip) if isinstance(writer, _PlaneWriter) and shape.planes == 4 else None,
     )
+
+
+def _described(shape: DepthwiseShape, requant: RequantShape, choice: DepthwiseChoice, core: Core) -> tuple[DepthwiseBlock, PlaneRow, int]:
+    """The block and the way into planes that a layer asks for, and its output rows whose planes are built at once."""
+    strip = choice.strip or default_strip(shape, choice.scratch_limit)
+    pixels = choice.pixels or default_pixels(shape.kernel, shape.stride, shape.dilation, dual_issue=core.dual_issue)
+    block = DepthwiseBlock(
+        shape.out_width, shape.kernel, shape.stride, shape.dilation, shape.row_bytes, shape.outputs, requant,
+        min(pixels, shape.out_width), core.dual_issue,
+    )  # fmt: skip
+    plane = PlaneRow(
+        shape.width, shape.padding[1], shape.row_bytes // 4, shape.channels, shape.plane_rows(strip) * shape.row_bytes,
+        shape.width * shape.channels, core.dual_issue,
+    )  # fmt: skip
+    return block, plane, strip
+
+
+def _reference(x: np.ndarray, shape: DepthwiseShape, layer: LayerParameters) -> np.ndarray:
+    nhwc = x.transpose(1, 2, 0) if shape.planar else x
+    return reference.depthwise(nhwc, layer, shape.stride, shape.padding, shape.dilation)
 
 
 def _own_block(block: DepthwiseBlock, strip: int, *, as_wide: bool) -> DepthwiseBlock:
@@ -189,6 +190,11 @@ def default_strip(shape: DepthwiseShape, limit: int) -> int:
     while strip > 1 and shape.planes * shape.plane_rows(strip) * shape.row_bytes > limit:
         strip -= 1
     return -(-shape.out_height // -(-shape.out_height // strip))  # even strips
+
+
+def _plain_parameters(layer: LayerParameters) -> bytes:
+    """What plain C reads: bias, multiplier and shift of all channels, then the weights as they are."""
+    return words(np.stack([layer.bias, layer.multiplier, layer.shift])) + layer.weights.astype(np.int8).tobytes()
 
 
 def _pack(block: DepthwiseBlock, layer: LayerParameters, rows: np.ndarray, offset: np.ndarray, constants: np.ndarray) -> bytes:

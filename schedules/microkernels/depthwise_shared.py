@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from .assembly import Body, Kind
 from .c_source import CFunction, naked_function
 from .depthwise_block import DepthwiseBlock
-from .depthwise_groups import FIELDS, SharedBlock, block_function, shared_block, table_fields, words_beyond
+from .depthwise_groups import FIELDS, SharedBlock, table_fields, words_beyond
+from .depthwise_groups_choice import shared_block
+from .depthwise_groups_code import block_function
 from .layer import LayerParameters
 from .planes import PlaneRow, pair_planes
 from .scheduler import schedule

@@ -31,7 +31,7 @@ from tvm_tiny.schedules.blocks.gemm import gemm, gemm_body
 from tvm_tiny.schedules.blocks.tir import load, nest, store
 from tvm_tiny.schedules.layer_form import substitute
 from tvm_tiny.schedules.microkernels import CFunction, Conv2DShape, Core, LayerParameters, MicroKernel
-from tvm_tiny.schedules.microkernels.conv2d import columns_functions
+from tvm_tiny.schedules.microkernels.conv2d_columns import columns_functions
 from tvm_tiny.schedules.microkernels.expand import Expand
 from tvm_tiny.schedules.microkernels.gemm_block import GemmBlock
 from tvm_tiny.schedules.microkernels.gemm_layer import gemm_functions
@@ -232,7 +232,8 @@ class _Writer:
 
     def _place(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         """Columns of windows become a call of their function with the row and the column of the group's first pixel."""
-        *callees, function = columns_functions(self.prefix, self.shape, self.layer, self.core, (self.choice, self.matrix), self.part.pixels)
+        packing, zero = (self.choice, self.matrix), self.layer.x_zero_point
+        *callees, function = columns_functions(self.prefix, self.shape, zero, self.core, packing, self.part.pixels)
         self.functions[:0] = [*callees, function]
         part, width = self.part, self.shape.out_width
         x = func.params[0]
