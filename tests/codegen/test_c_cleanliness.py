@@ -20,7 +20,10 @@ from tvm_tiny.device import build_image, measure_image, measure_objects
 from tvm_tiny.target import parse_target
 
 OWN = ROOT / "examples/fashion_mnist/fashion_mnist_int8.tflite"
-STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+STRICT = (
+    "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wcast-qual", "-Wcast-align", "-Wundef",
+    "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror", "-Wno-overlength-strings",  # assembly is one string a function
+)  # fmt: skip
 CORES = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
 HEADERS = {"stdint.h", "stdbool.h", "stddef.h", "string.h", "math.h"}
 HOSTED = re.compile(r"\b(malloc|calloc|realloc|free|printf|fprintf|puts|fopen|abort|exit|TVM(?!GEN)\w*|tvm/\w+)\b")
@@ -99,6 +102,33 @@ def test_asks_for_nothing_but_freestanding_headers(target: str) -> None:
             assert not HOSTED.search(code), (name, HOSTED.search(code))
 
 
+@pytest.mark.parametrize("target", ["c", "c -mcpu=cortex-m7"])
+def test_is_ascii_and_names_its_licence(target: str) -> None:
+    for name, data in built(OWN, target).files.items():
+        if name.endswith((".c", ".h")):
+            assert data.isascii(), name
+            assert b"Licence of this file: Apache-2.0" in data[:400], name
+
+
+@pytest.mark.host_cc
+def test_arrays_are_aligned_by_every_compiler_or_refused(tmp_path: Path) -> None:
+    """Compilers that are not gcc's kin align as C11 does, or say what to define."""
+    source = next(s for s in built(OWN, "c").metadata()["sources"] if s.endswith("net.c"))
+    artifact = built(OWN, "c").save(tmp_path / "model")
+
+    def compiled(*flags: str) -> str:
+        command = ["gcc", "-Werror", *flags, "-I", str(artifact / "codegen/host/include"), "-c", str(artifact / source), "-o", "net.o"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stderr
+
+    assert compiled("-std=c11", "-U__ELF__", "-U__GNUC__") == ""
+    assert "define TVMGEN_NET_WORKSPACE as what aligns an array to 16 bytes" in compiled("-std=c99", "-U__ELF__", "-U__GNUC__")
+    own = [f'-DTVMGEN_NET_{what}=__attribute__((section(".{what.lower()}"), aligned(16)))' for what in ("WORKSPACE", "CONSTANT")]
+    assert compiled("-std=c99", *own) == ""
+    sections = subprocess.run(["objdump", "-h", "net.o"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    for section in ("workspace", "constant"):
+        assert re.search(rf"\.{section} .* 2\*\*4", sections), section
+
+
 @pytest.mark.host_cc
 def test_every_external_symbol_carries_the_models_name(tmp_path: Path) -> None:
     for made in objects(built(OWN, "c"), tmp_path, "gcc", "-O1"):
@@ -111,8 +141,9 @@ def test_every_external_symbol_carries_the_models_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_the_headers_are_cpp(compiler: str, tmp_path: Path) -> None:
     artifact = built(OWN, "c").save(tmp_path / "model")
-    body = "tvmgen_net_inputs in = {}; tvmgen_net_outputs out = {}; return (int)tvmgen_net_run(&in, &out);"
-    (tmp_path / "use.cpp").write_text(f'#include "tvmgen_net.h"\n#include "tvmgen_net_layers.h"\nint main() {{ {body} }}\n')
+    body = "const tvmgen_net_inputs in = {image}; const tvmgen_net_outputs out = {}; return (int)tvmgen_net_run(&in, &out);"
+    headers = '#include "tvmgen_net.h"\n#include "tvmgen_net_layers.h"\n'
+    (tmp_path / "use.cpp").write_text(f"{headers}extern const signed char image[];\nint main() {{ {body} }}\n")
     flags = ["-std=c++11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-I", str(artifact / "codegen/host/include")]
     command = [compiler, *flags, "-c", "use.cpp", "-o", "use.o"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

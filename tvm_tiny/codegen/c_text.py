@@ -29,8 +29,9 @@ def file_head(title: str, version: str) -> str:
 
 
 def comment(text: str) -> str:
-    """Make `text` safe inside a C comment."""
-    return text.replace("*/", "* /").replace("/*", "/ *").replace("\n", " ")
+    """Make `text` safe inside a C comment: ASCII, on one line, ending nothing."""
+    ascii_text = text.encode("ascii", "backslashreplace").decode()
+    return ascii_text.replace("*/", "* /").replace("/*", "/ *").replace("\n", " ")
 
 
 def literals(array: np.ndarray) -> str:

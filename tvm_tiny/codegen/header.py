@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head
+from tvm_tiny.codegen.microkernels import deepest_frame, microkernels
 from tvm_tiny.codegen.workspace import Workspace
 from tvm_tiny.memory.program import Program, TensorInfo
 
@@ -67,7 +68,8 @@ def _order(program: Program) -> str:
 
 
 def _struct(prefix: str, kind: str, tensors: list[TensorInfo]) -> str:
-    types = [f"struct {prefix}_source " if t.fetched else "void *" for t in tensors]
+    pointer = "const void *" if kind == "inputs" else "void *"
+    types = [f"struct {prefix}_source " if t.fetched else pointer for t in tensors]
     fields = "\n".join(f"  {c}{t.c_name}; /* {comment(describe(t))} */" for c, t in zip(types, tensors, strict=True))
     return f"/* {kind.capitalize()}, by the model's tensor names. */\nstruct {prefix}_{kind} {{\n{fields}\n}};\n"
 
@@ -81,21 +83,27 @@ def _functions(program: Program, prefix: str, upper: str, workspace: Workspace) 
     )
     fetched = " * Inputs with a `fetch` function: it must not be NULL; what it returns, when not 0, is returned.\n"
     fetched = fetched if any(t.fetched for t in program.inputs) else ""
+    taken = deepest_frame(microkernels(program))
+    stack = f" * Stack: what the compiler tells of (-fstack-usage), and up to {taken} bytes in assembly, of which it knows nothing.\n"
+    stack = stack if taken else ""
+    structs = f"const struct {prefix}_inputs *inputs, const struct {prefix}_outputs *outputs"
     parameter = workspace.parameter(prefix)
     split = " in all" if workspace.several else ""
     return (
         f"/* One inference in the library's own static workspace.\n"
         f" * A pointer in `inputs` (`outputs`) may be NULL or the address of the tensor inside the workspace"
-        f" ({prefix}_input_…(), {prefix}_output_…()):\n"
+        f" ({prefix}_input_...(), {prefix}_output_...()):\n"
         f" * then nothing is copied. Inputs in the workspace are overwritten by the run; outputs there stay until the next one.\n"
         f" * Float tensors stay in the caller's memory: their pointers must not be NULL.\n"
         f"{fetched}"
-        f" * Not re-entrant. Returns 0; -1 when `inputs`, `outputs` or a pointer that is needed is NULL. */\n"
-        f"int32_t {prefix}_run(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs);\n\n"
+        f" * Not re-entrant. May be interrupted and preempted anywhere: masks no interrupts, allocates nothing.\n"
+        f"{stack}"
+        f" * Returns 0; -1 when `inputs`, `outputs` or a pointer that is needed is NULL. */\n"
+        f"int32_t {prefix}_run({structs});\n\n"
         f"/* The same in the caller's workspace of {upper}_WORKSPACE_SIZE bytes{split}, aligned to 16, which holds nothing between runs:\n"
         f" * several models can share it. Re-entrant as long as the workspaces differ.\n"
         f" * A NULL input reads the workspace at the tensor's offset. -1 also when it is NULL. */\n"
-        f"int32_t {prefix}_run_with_workspace(struct {prefix}_inputs *inputs, struct {prefix}_outputs *outputs, {parameter});\n\n"
+        f"int32_t {prefix}_run_with_workspace({structs}, {parameter});\n\n"
         + (f"/* Where inputs and outputs lie inside the static workspace. */\n{getters}\n" if getters else "")
     )
 

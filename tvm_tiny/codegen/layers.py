@@ -77,13 +77,16 @@ def _definition(program: Program, index: int, call: KernelCall, workspace: Works
 
 def _signature(program: Program, index: int, call: KernelCall, workspace: Workspace) -> str:
     inputs, outputs = layer_buffers(call)
-    typed = [f"{_c_type(program, name)} *x{i}" for i, name in enumerate(inputs)]
+    typed = [f"{_input_type(program, name)} *x{i}" for i, name in enumerate(inputs)]
     typed += [f"{C_TYPES[program.buffers[name].dtype]} *y{i}" for i, name in enumerate(outputs)]
     return f"{layer_symbol(program.name, index)}({', '.join([*typed, workspace.parameter(f'tvmgen_{program.name}')])})"
 
 
-def _c_type(program: Program, name: str) -> str:
-    return "void" if program.is_fetched(name) else C_TYPES[program.buffers[name].dtype]
+def _input_type(program: Program, name: str) -> str:
+    """What an input points to: layers in place write over theirs, but none over what lies in the caller's memory."""
+    if program.is_fetched(name):
+        return "void"
+    return f"const {C_TYPES[program.buffers[name].dtype]}" if program.is_external_input(name) else C_TYPES[program.buffers[name].dtype]
 
 
 def _shapes(program: Program, call: KernelCall) -> str:

@@ -8,25 +8,32 @@ from dataclasses import replace
 import numpy as np
 import tvm
 
-from tvm_tiny.codegen.c_text import C_TYPES, file_head, literals
+from tvm_tiny.codegen.c_text import C_TYPES, comment, file_head, literals
 from tvm_tiny.codegen.layers import emit_layers, layer_buffers, layer_comment
+from tvm_tiny.codegen.microkernels import deepest_frame, microkernels
 from tvm_tiny.codegen.names import PREFIX, kernel_symbol, layer_symbol
 from tvm_tiny.codegen.primfunc_to_c import CFunction, to_c
-from tvm_tiny.codegen.workspace import Workspace
+from tvm_tiny.codegen.workspace import Workspace, placement
 from tvm_tiny.memory.program import KernelCall, Program, TensorInfo
+
+_ON_ASSEMBLY = """\
+/* Each function of assembly (Armv7E-M with DSP) stands beside the same in C, which other cores compile, and every core with
+ * -DTINY_PORTABLE_KERNELS. They keep to the procedure call standard, call nothing and mask no interrupts. */
+"""
 
 
 def emit_kernels(program: Program, target: tvm.target.Target, version: str) -> tuple[str, str]:
     """Return the kernels' source and their prototypes' header."""
     functions = [_named(to_c(func, kernel_symbol(program.name, name), target), program) for name, func in program.kernels.items()]
-    microkernels = _microkernels(program)
+    generated = microkernels(program)
     base = f"tvmgen_{program.name}"
     source = [
         file_head(f"{base}_kernels.c: the kernels of the network '{program.name}', one per distinct layer shape.", version),
+        *([_ON_ASSEMBLY] if deepest_frame(generated) else []),
         "#include <stdint.h>\n#include <stdbool.h>\n#include <string.h>"
         + ("\n#include <math.h>" if any(f.uses_math for f in functions) else ""),
         f'\n#include "{base}_kernels.h"\n',
-        *microkernels,
+        *generated,
         *(f"{f.definition}\n" for f in functions),
     ]
     return "\n".join(source), _prototypes(program, functions, version)
@@ -44,7 +51,7 @@ def emit_entry(program: Program, workspace: Workspace, version: str) -> str:
         file_head(f"{base}.c: constants and entry of the network '{program.name}'.", version),
         f'#include "{base}.h"\n\n#include <stddef.h>\n#include <string.h>\n\n#include "{base}_kernels.h"\n#include "{base}_layers.h"\n',
         _hooks(base.upper(), workspace),
-        *(_constant(base.upper(), name, array) for name, array in program.constants.items()),
+        *(_constant(base.upper(), name, array, _users(program, name)) for name, array in program.constants.items()),
         emit_layers(program, workspace),
         _run_with_workspace(program, workspace, base),
         _run(program, workspace, base),
@@ -67,15 +74,6 @@ def _fetching(program: Program, base: str) -> str:
     return f'#include "{base}.h"\n\nstruct {base}_fetching {{\n  struct {base}_source source;\n  int32_t *status;\n}};\n\n'
 
 
-def _microkernels(program: Program) -> list[str]:
-    texts: dict[str, str] = {}
-    for func in program.kernels.values():
-        for name, text in func.attrs.get("tiny.c_sources") or ():
-            if texts.setdefault(str(name), str(text)) != str(text):
-                raise RuntimeError(f"two different microkernels are called {name}")
-    return [text.replace(PREFIX, f"tvmgen_{program.name}_") for text in texts.values()]
-
-
 def _hooks(upper: str, workspace: Workspace) -> str:
     return (
         "/* Hooks around every layer, empty unless the build names a header that defines them (profiling, fault location, dumps). */\n"
@@ -83,23 +81,26 @@ def _hooks(upper: str, workspace: Workspace) -> str:
         "#ifndef TVMGEN_LAYER_BEGIN\n#define TVMGEN_LAYER_BEGIN(layer) ((void)0)\n#endif\n"
         "#ifndef TVMGEN_LAYER_OUTPUT\n#define TVMGEN_LAYER_OUTPUT(layer, address, nbytes) ((void)0)\n#endif\n"
         "#ifndef TVMGEN_LAYER_END\n#define TVMGEN_LAYER_END(layers) ((void)0)\n#endif\n\n"
-        "/* Where constants and the workspace go; define these to name sections of your linker script. */\n"
-        f"#ifndef {upper}_CONSTANT\n#if defined(__ELF__)\n"
-        f'#define {upper}_CONSTANT __attribute__((section(".rodata.{upper.lower()}"), aligned(16)))\n'
-        f"#else\n#define {upper}_CONSTANT\n#endif\n#endif\n" + workspace.placement_macros(upper)
+        "/* Where constants and the workspace go. Define these to name sections of your linker script, and keep the alignment:\n"
+        f' * -D"{upper}_CONSTANT=__attribute__((section(\\".flash2\\"), aligned(16)))" */\n'
+        f"{placement(f'{upper}_CONSTANT', f'.rodata.{upper.lower()}')}{workspace.placement_macros(upper)}"
     )
 
 
-def _constant(upper: str, name: str, array: np.ndarray) -> str:
-    ctype = C_TYPES[array.dtype.name]
-    shape = "x".join(str(d) for d in array.shape)
-    head = f"static const {ctype} {name}[{max(array.size, 1)}] {upper}_CONSTANT"
-    return f"/* {array.dtype.name}[{shape}] */\n{head} = {{\n{literals(array) or '  0'}\n}};\n"
+def _users(program: Program, constant: str) -> str:
+    """The layers that read a constant."""
+    found = [f"{i} ({call.op.removeprefix('tiny.')})" for i, call in enumerate(program.calls) if ("constant", constant) in call.args]
+    return comment(f"layer{'s' if len(found) > 1 else ''} {', '.join(found)}")
+
+
+def _constant(upper: str, name: str, array: np.ndarray, users: str) -> str:
+    head = f"static {upper}_CONSTANT const {C_TYPES[array.dtype.name]} {name}[{max(array.size, 1)}]"
+    return f"/* Constants of {users}, as the kernel reads them. */\n{head} = {{\n{literals(array) or '  0'}\n}};\n"
 
 
 def _run_with_workspace(program: Program, workspace: Workspace, base: str) -> str:
     lines = [
-        f"int32_t {base}_run_with_workspace(struct {base}_inputs *inputs, struct {base}_outputs *outputs, {workspace.parameter(base)}) {{",
+        f"int32_t {base}_run_with_workspace({_structs(base)}, {workspace.parameter(base)}) {{",
         f"  if (inputs == NULL || outputs == NULL || {workspace.missing()}) {{\n    return -1;\n  }}",
     ]
     fetched = [t for t in program.inputs if t.fetched]
@@ -121,6 +122,10 @@ def _run_with_workspace(program: Program, workspace: Workspace, base: str) -> st
     return "\n".join(lines)
 
 
+def _structs(base: str) -> str:
+    return f"const struct {base}_inputs *inputs, const struct {base}_outputs *outputs"
+
+
 def _address(program: Program, workspace: Workspace, buffer: str) -> str:
     """C expression of where a buffer lies: in the workspace, or where the caller says."""
     if program.buffers[buffer].kind != "external":
@@ -136,8 +141,14 @@ def _address(program: Program, workspace: Workspace, buffer: str) -> str:
 
 def _layer_arguments(program: Program, workspace: Workspace, call: KernelCall) -> str:
     inputs, outputs = layer_buffers(call)
-    casts = [f"({C_TYPES[program.buffers[name].dtype]} *)(void *)({_address(program, workspace, name)})" for name in (*inputs, *outputs)]
+    casts = [f"{_cast(program, name)}({_address(program, workspace, name)})" for name in (*inputs, *outputs)]
     return ", ".join([*casts, "workspace"])
+
+
+def _cast(program: Program, name: str) -> str:
+    """Address of a buffer to what the layer functions take; by way of void, for bytes of the workspace."""
+    const, ctype = "const " if program.is_external_input(name) else "", C_TYPES[program.buffers[name].dtype]
+    return f"({const}{ctype} *)({const}void *)"
 
 
 def _check_present(struct: str, tensor: TensorInfo) -> str:
@@ -155,7 +166,7 @@ def _copy_in(tensor: TensorInfo, program: Program, workspace: Workspace) -> str:
         return _check_present("inputs", tensor)
     place = _address(program, workspace, tensor.buffer)
     return (
-        f"  if (inputs->{tensor.c_name} != NULL && inputs->{tensor.c_name} != (void *)({place})) {{\n"
+        f"  if (inputs->{tensor.c_name} != NULL && inputs->{tensor.c_name} != (const void *)({place})) {{\n"
         f"    memcpy({place}, inputs->{tensor.c_name}, {tensor.nbytes}u);\n  }}"
     )
 
@@ -177,7 +188,7 @@ def _run(program: Program, workspace: Workspace, base: str) -> str:
     ]
     return (
         f"{workspace.definitions(base)}\n"
-        f"int32_t {base}_run(struct {base}_inputs *inputs, struct {base}_outputs *outputs) {{\n"
+        f"int32_t {base}_run({_structs(base)}) {{\n"
         f"  return {base}_run_with_workspace(inputs, outputs, {workspace.own(base)});\n}}\n\n"
         f"{workspace.own_type(base)}{base}_workspace_address(void) {{ return {workspace.own(base)}; }}\n" + "\n".join(getters) + "\n"
     )

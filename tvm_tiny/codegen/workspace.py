@@ -86,15 +86,18 @@ class Workspace:
 
     def placement_macros(self, upper: str) -> str:
         """Attributes of the library's own arrays, which a user may define otherwise."""
-        return "".join(_placement(upper, name) for name in self.sizes)
+        return "".join(
+            placement(f"{upper}_WORKSPACE{suffix.upper()}", f".bss.{upper.lower()}_workspace{suffix}")
+            for suffix in (f"_{name}" if name else "" for name in self.sizes)
+        )
 
     def definitions(self, base: str) -> str:
         """The library's own arrays, and the expression `own` that is handed to `run_with_workspace`."""
         upper = base.upper()
         if not self.several:
-            return f"static uint8_t {base}_workspace[{upper}_WORKSPACE_SIZE] {upper}_WORKSPACE;\n"
+            return f"static {upper}_WORKSPACE uint8_t {base}_workspace[{upper}_WORKSPACE_SIZE];\n"
         arrays = "".join(
-            f"static uint8_t {base}_workspace_{name}[{upper}_WORKSPACE_{name.upper()}_SIZE] {upper}_WORKSPACE_{name.upper()};\n"
+            f"static {upper}_WORKSPACE_{name.upper()} uint8_t {base}_workspace_{name}[{upper}_WORKSPACE_{name.upper()}_SIZE];\n"
             for name in self.sizes
         )
         members = ", ".join(f"{base}_workspace_{name}" for name in self.sizes)
@@ -113,11 +116,11 @@ class Workspace:
         return " || ".join(["workspace == NULL", *(f"workspace->{n} == NULL" for n in self.sizes if n)])
 
 
-def _placement(upper: str, name: str) -> str:
-    macro, section = (f"{upper}_WORKSPACE_{name.upper()}", f"workspace_{name}") if name else (f"{upper}_WORKSPACE", "workspace")
+def placement(macro: str, section: str) -> str:
+    """C that defines `macro` as what puts an array into a section, aligned to 16, unless the user has defined it."""
     return (
-        f"#ifndef {macro}\n#if defined(__ELF__)\n"
-        f'#define {macro} __attribute__((section(".bss.{upper.lower()}_{section}"), aligned(16)))\n'
+        f'#ifndef {macro}\n#if defined(__ELF__)\n#define {macro} __attribute__((section("{section}"), aligned(16)))\n'
         f"#elif defined(__GNUC__)\n#define {macro} __attribute__((aligned(16)))\n"
-        f"#else\n#define {macro}\n#endif\n#endif\n"
+        f"#elif __STDC_VERSION__ >= 201112L\n#define {macro} _Alignas(16)\n"
+        f'#else\n#error "define {macro} as what aligns an array to 16 bytes"\n#endif\n#endif\n'
     )

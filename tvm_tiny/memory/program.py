@@ -90,6 +90,10 @@ class Program:
     model: dict = field(default_factory=dict)
     decisions: dict = field(default_factory=dict)
 
+    def is_external_input(self, buffer: str) -> bool:
+        """An input that is read where the caller has it."""
+        return any(t.buffer == buffer and self.is_external(t) and not t.fetched for t in self.inputs)
+
     def is_fetched(self, buffer: str) -> bool:
         """The buffer is an input that the application hands over through a function."""
         return any(t.fetched and t.buffer == buffer for t in self.inputs)
