@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def load(source: str | Path | bytes) -> tvm.IRModule:
-    """Import a trained int8 model (.tflite, or .onnx in QDQ form) as Relax in QDQ form.
+    """Import a trained int8 model (.tflite, or .onnx in QDQ or QOperator form) as Relax in QDQ form.
 
     Raises
     ------

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CAMERA_HELP = "rows: the application hands over the image row by row through a function; int8: rows it has quantised itself."
 
-Model = Annotated[Path, typer.Argument(help="A trained int8 model: .tflite, or .onnx in QDQ form.")]
+Model = Annotated[Path, typer.Argument(help="A trained int8 model: .tflite, or .onnx in QDQ or QOperator form.")]
 ModelOrArtifact = Annotated[Path, typer.Argument(help="A trained int8 model, or a directory or .tar that `compile` wrote.")]
 Target = Annotated[str | None, typer.Option("--target", "-t", help='Such as "c -mcpu=cortex-m7"; default: of the board, else the host.')]
 BoardName = Annotated[str | None, typer.Option("--board", "-b", help="A board of `tvm-tiny boards`; its memories are limits.")]
