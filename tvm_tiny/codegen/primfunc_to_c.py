@@ -116,11 +116,6 @@ def _float_literals(text: str) -> str:
     return re.sub(r"TINY_BITS_(float32|float64)\(\(int64_t\)(-?\d+)\)", literal, text)
 
 
-def _plain_casts(text: str) -> str:
-    """TVM casts the value of every call that gives a pointer to `void *`, those that are casts themselves among them."""
-    return re.sub(r"\(void\*\)(\((?:const )?\w+ \*\)\()", r"\1", text)
-
-
 def _with_raw_pointers(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, set[str]]:
     """Buffer parameters become pointer variables; also the names of the parameters that the body may write."""
     pointers = {}
@@ -176,7 +171,7 @@ def _strip(source: str, name: str, writable: list[bool]) -> CFunction:
         ctype, _, ident = text.partition("*")
         const = "" if is_writable else "const "
         params.append(f"{const}{ctype.strip()} *{ident.replace('restrict', '').strip()}")
-    body = _plain_casts(_float_literals(match.group(2).strip()))
+    body = _float_literals(match.group(2).strip())
     return CFunction(
         name,
         f"void {name}({', '.join(params)})",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -40,8 +41,9 @@ def emit_kernels(program: Program, target: tvm.target.Target, version: str) -> t
 
 
 def _named(function: CFunction, program: Program) -> CFunction:
-    """Calls of microkernels carry the model's prefix."""
-    return replace(function, body=function.body.replace(PREFIX, f"tvmgen_{program.name}_"))
+    """Calls of microkernels carry the model's prefix; casts of pointers are without the `void *` that TVM puts before every such call."""
+    body = re.sub(r"\(void\*\)(\((?:const )?\w+ \*\)\()", r"\1", function.body)
+    return replace(function, body=body.replace(PREFIX, f"tvmgen_{program.name}_"))
 
 
 def emit_entry(program: Program, workspace: Workspace, version: str) -> str:
