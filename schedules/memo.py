@@ -18,7 +18,10 @@ _MADE: ContextVar[_Made | None] = ContextVar("tvm_tiny_schedules", default=None)
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Within, `remembered` makes nothing twice; what was made is forgotten at the end."""
+    """Within, `remembered` makes nothing twice; what was made is forgotten at the end of the outermost."""
+    if _MADE.get() is not None:
+        yield
+        return
     token = _MADE.set({})
     try:
         yield

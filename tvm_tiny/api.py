@@ -21,6 +21,7 @@ from tvm_tiny.memory.program import extract, model_info
 from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.pins import check_pair
 from tvm_tiny.pipeline import Options, run_pipeline, write_dump
+from tvm_tiny.schedules.memo import remembering
 from tvm_tiny.target import TinyTarget, parse_target
 from tvm_tiny.tuning.records import Records, load_records
 
@@ -133,14 +134,15 @@ def build(
         Design.of(design) if design is not None else None,
     )  # fmt: skip
     limits = Limits(budget, most, chosen_board)
-    with explanation.collecting() as decisions, limits.told(mod, options):
-        lowered = run_pipeline(mod, options, dump)
-    if dump_dir is not None:
-        write_dump(dump, Path(dump_dir))
-    program, plan = extract(lowered, c_name), plan_of(lowered)
-    if explain is not None:
-        explanation.write(explain, decisions, program.model.get("tensors"))
-    limits.check(program, plan, mod, options)
+    with remembering():  # changes that an error names share most kernels with what does not fit
+        with explanation.collecting() as decisions, limits.told(mod, options):
+            lowered = run_pipeline(mod, options, dump)
+        if dump_dir is not None:
+            write_dump(dump, Path(dump_dir))
+        program, plan = extract(lowered, c_name), plan_of(lowered)
+        if explain is not None:
+            explanation.write(explain, decisions, program.model.get("tensors"))
+        limits.check(program, plan, mod, options)
     return CompiledModel(program, plan, chosen, chosen_board, dump, tuple(decisions))
 
 

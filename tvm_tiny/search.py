@@ -44,7 +44,7 @@ _HEADS = 4  # in patches, each with streams after it
 _FEWER = (2, 1)  # pixels that layers compute together where scratch is dear
 _LOWER = 0.98  # of the least peak, what fewer pixels must make of it
 _MAY_BE = 1.5  # of the work allowed, estimates that may turn out within
-_OTHERS = 2  # designs of "balanced" that "sram" builds too
+_TALL = "tall"
 _FLOOR = 0.7  # of the least arena that streams alone reach: a head below need not be smaller
 
 
@@ -71,19 +71,19 @@ def designs(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed) -> list
     groups = found if options.goal == "sram" else [[e for way in found for e in way]]
     kept = [e for group in groups for e in worth_building(group, options.goal, options.budget, options.max_overhead, MOST_BUILT)]
     if options.goal == "sram":
-        kept += _of_balanced(tiny, rows, options, allowed, kept)
+        kept += _of_balanced(tiny, options, allowed, kept)
     return [Design(), *dict.fromkeys(e.design for e in sorted(kept, key=lambda e: e.arena_bytes))]
 
 
-def _of_balanced(tiny: TinyGraph, rows: TinyRows, options: StreamOptions, allowed: Allowed, kept: Sequence[Estimate]) -> list[Estimate]:
-    """Designs that the goal "balanced" may choose, the smallest of those that take little work: "sram" takes no more memory than it."""
+def _of_balanced(tiny: TinyGraph, options: StreamOptions, allowed: Allowed, kept: Sequence[Estimate]) -> list[Estimate]:
+    """The smallest stream that the goal "balanced" may choose: "sram" takes no more memory than it. Built as that goal builds it."""
     other = replace(options, goal="balanced")
-    found = [e for v in _variants(tiny, rows, other, allowed) for e in _estimates(v, other, allowed)]
+    found = list(_estimates(Variant(tiny.func, (), (), 0.0), other, replace(allowed, patches=False))) if allowed.rows else []
     worth = worth_building(found, other.goal, other.budget, other.max_overhead, MOST_BUILT)
-    most = _MOST_SPENT * min((e.arena_bytes for e in kept), default=0)
-    few = [e for e in worth if e.overhead <= _MAY_BE * options.max_overhead and e.arena_bytes <= most and not e.design.layerwise]
-    known = {e.design for e in kept}
-    return [e for e in few if e.design not in known][:_OTHERS]
+    most, known = _MOST_SPENT * min((e.arena_bytes for e in kept), default=0), {e.design for e in kept}
+    fit = (e for e in worth if e.overhead <= _MAY_BE * options.max_overhead and e.arena_bytes <= most)
+    smallest = next((e for e in fit if e.design.segments and e.design not in known), None)
+    return [replace(smallest, design=replace(smallest.design, strips=_TALL))] if smallest is not None else []
 
 
 def _variants(tiny: TinyGraph, rows: TinyRows, options: StreamOptions, allowed: Allowed) -> list[Variant]:
@@ -284,9 +284,9 @@ def _met(design: Design, points: Sequence[Point]) -> bool:
 def heights(design: Design, goal: str) -> list[Design]:
     """Streams as tall as the arena allows, rings where those are better; for the least arena also strips of the fewest bytes, and of those
     that keep within the work allowed."""
-    if not design.segments:
+    if not design.segments or design.strips != "none":
         return [design]
-    return [replace(design, strips=strips) for strips in (("within", "least", "tall") if goal == "sram" else ("tall",))]
+    return [replace(design, strips=strips) for strips in (("within", "least", _TALL) if goal == "sram" else (_TALL,))]
 
 
 def _point(design: Design, module: tvm.IRModule) -> Point:

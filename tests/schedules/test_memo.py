@@ -51,3 +51,13 @@ def test_nothing_is_kept_after_a_build() -> None:
             remembered(copy, "", make)
         remembered(copy, "", make)
     assert make.calls == 4
+
+
+def test_builds_within_one_share_what_was_made() -> None:
+    make = Maker()
+    with remembering():
+        with remembering():
+            first = remembered(copy, "m7", make)
+        assert remembered(copy, "m7", make).same_as(first)
+    assert not remembered(copy, "m7", make).same_as(first)
+    assert make.calls == 2

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 
 from tvm_tiny.memory.rows import RowGraph
@@ -127,8 +128,13 @@ def place(regions: Sequence[Part], align: int = 4, tries: int = 0) -> Layout:
 
 
 def place_thoroughly(regions: Sequence[Part], align: int = 4) -> Layout:
-    """`place`, for what is built or decided."""
-    return place(regions, align, _TRIES)
+    """`place`, for what is built or decided; remembered, since designs and goals share most streams."""
+    return _placed_thoroughly(tuple((p.name, p.nbytes, p.use.live, tuple(sorted(p.use.freed.items()))) for p in regions), align)
+
+
+@lru_cache(maxsize=4096)
+def _placed_thoroughly(regions: Sequence[tuple[str, int, int, tuple[tuple[str, int], ...]]], align: int) -> Layout:
+    return place([Part(name, nbytes, Use(live, dict(freed))) for name, nbytes, live, freed in regions], align, _TRIES)
 
 
 def least_distance(regions: Sequence[Part]) -> int:

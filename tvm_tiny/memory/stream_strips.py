@@ -86,6 +86,7 @@ class _Cut:
         self.rows, self.paired, self.costs = with_rights(rows, costs), paired, costs
         self.cutter: Cutter = cutter_of(self.rows, costs)
         self.able: dict[tuple[str, int], bool] = {}
+        self.found: dict[tuple[int, int], list[Range]] = {}
 
     def of_height(self, part: Range, height: int) -> Iterator[Range]:
         """The range in strips of so many rows, operators early or late, writing over their inputs or not: those that differ."""
@@ -110,10 +111,12 @@ class _Cut:
         return self.able[key]
 
     def candidates(self, part: Range) -> list[Range]:
-        """The range in strips of every height worth trying."""
-        op = self.rows.graph.ops[part.first]
-        height = self.rows.graph.tensors[op.inputs[0] if op.kind == "reduce" else op.output].height
-        return [found for rows in _HEIGHTS if rows <= height for found in self.of_height(part, rows)]
+        """The range in strips of every height worth trying, remembered."""
+        if (key := (part.first, part.last)) not in self.found:
+            op = self.rows.graph.ops[part.first]
+            height = self.rows.graph.tensors[op.inputs[0] if op.kind == "reduce" else op.output].height
+            self.found[key] = [found for rows in _HEIGHTS if rows <= height for found in self.of_height(part, rows)]
+        return self.found[key]
 
     def smallest(self, part: Range, allowed: float | None) -> Range:
         """The range in the fewest bytes with at most `allowed` extra work (None: any); where nothing keeps to that, of least work."""
