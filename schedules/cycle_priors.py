@@ -128,6 +128,7 @@ COSTS: dict[str, tuple[float, float]] = {
     "quantize float": (7, 13.5),
     "dequantize": (7, 13.5),
     "quantize calls": (50, 80),
+    "signed bytes": (1, 2.2),
     "dequantize calls": (50, 80),
     "float function": (1000, 2000),
     # drivers

@@ -256,6 +256,9 @@ def shares_planes(layer: Layer) -> bool:
 
 def elementwise_terms(layer: Layer, rule: str, elements: int, times: int = 1) -> Terms:
     """What has no products: windows by what they read, the rest by the larger of its results and its inputs."""
+    if layer.op == "tiny.fetch":  # the application writes int8 itself
+        made = {"float32": {"quantize": elements}, "uint8": {"signed bytes": elements}}.get(layer.dtypes[0], {})
+        return Counter({"fetch calls": times, **made})
     op, inputs = layer.op.removeprefix("tiny."), math.prod(layer.shapes[0])
     rule = f"{rule} {_sum_operand(layer.attrs)}" if (op, rule) == ("add", "rows") else rule
     window = math.prod(_window(layer))

@@ -176,7 +176,7 @@ def _by_layers(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], c
         elif inner.op == "tiny.depthwise_conv2d":
             planes = replace(row_planes(inner, core), rows=False)
             found.update(depthwise_terms(inner, planes, [(out.height, out.width, 1)], inner.shapes[0][3]))
-        elif inner.op != "tiny.fetch":
+        else:
             name = inner.op.removeprefix("tiny.")
             found.update(elementwise_terms(inner, _WHOLE_RULES.get(name, name), out.nbytes))
         found["call"] += 1
@@ -226,7 +226,8 @@ def _layer_of(graph: RowGraph, op: RowOp, node: Node) -> Layer:
     """A node as a layer; constants are counted only."""
     out = graph.tensors[op.output]
     constants = {k: node.constant(k) for k in range(1, len(node.args)) if node.is_constant(k)}
-    return Layer(f"tiny.{node.op}", node.attrs, constants, (*node.shapes, (1, out.height, out.width, out.channels)), ())
+    dtypes = (str(node.args[0].ty.dtype),) if node.op == "fetch" else ()
+    return Layer(f"tiny.{node.op}", node.attrs, constants, (*node.shapes, (1, out.height, out.width, out.channels)), dtypes)
 
 
 def layer_work(graph: RowGraph, op: RowOp, node: Node, core: str) -> tuple[float, float]:
@@ -236,7 +237,7 @@ def layer_work(graph: RowGraph, op: RowOp, node: Node, core: str) -> tuple[float
     if of_many_images(node):
         plain = cycles_of({"plain products": op.macs}, core)
         return plain, plain
-    if node.op == "fetch" or not node.shapes:
+    if not node.shapes:
         return 0.0, cycles_of(firing_terms(op, graph.firings(op)), core)
     layer = replace(_layer_of(graph, op, node), constants={})
     winograd = op.group > 1 or (node.op == "conv2d" and roomy_scratch(node) > 0)

@@ -130,7 +130,8 @@ class StreamedStage:
 
     def _lay_out(self) -> None:
         scratch = {op.name: kernel.scratch_bytes for op, kernel in zip(self.ops, self.kernels, strict=True)}
-        self.layout = place_thoroughly(regions_of(self.graph, self._segment(), scratch), _ALIGN)
+        fetched = [f"arg{self.activations[k]}" for k in self.fetched]
+        self.layout = place_thoroughly(regions_of(self.graph, self._segment(), scratch), _ALIGN, fetched)
         self.home = {j: members[-1] for members in self.stages for j in members}
 
     def _segment(self) -> StreamedSegment:

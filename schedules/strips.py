@@ -84,7 +84,8 @@ class StripStage:
         self.most = [self._most(j) for j in range(len(self.inner))]
         self.kernels = [self._kernel(j) for j in range(len(self.inner))]
         scratch = {op.name: kernel.scratch_bytes for op, kernel in zip(self.graph.ops, self.kernels, strict=True)}
-        self.layout = place_thoroughly(strip_regions(self.graph, self.segment, scratch), _ALIGN)
+        fetched = [self.graph.inputs[k] for k in self.layers.fetched]
+        self.layout = place_thoroughly(strip_regions(self.graph, self.segment, scratch), _ALIGN, fetched)
 
     def _most(self, j: int) -> int:
         """Rows one call of an operator's kernel makes."""

@@ -113,6 +113,13 @@ def test_the_least_arena_is_one_whose_streams_take_no_longer_than_they_may(overh
     assert least_point([small, roomy], options)[0] is (small if taken else roomy)
 
 
+def test_where_all_streams_take_too_long_some_memory_halves_the_excess() -> None:
+    options = StreamOptions("sram", max_overhead=0.1)
+    slow, faster, hardly = streamed(1000, 0.2, 0.2), streamed(1500, 0.14, 0.14), streamed(1200, 0.18, 0.18)
+    assert least_point([slow, hardly, faster], options)[0] is faster
+    assert least_point([slow, hardly], options)[0] is slow
+
+
 def test_streams_that_take_longer_are_better_than_much_more_memory() -> None:
     options = StreamOptions("sram", max_overhead=0.1)
     small, roomy = streamed(1000, 0.4, 0.4), Point(Design(), 1601, 100.0, 0.0, 0.0, 0)

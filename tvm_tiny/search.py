@@ -330,15 +330,23 @@ def _for_nothing(p: Point, points: Sequence[Point]) -> bool:
 
 
 def least_point(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
-    """The least arena, of those whose streams take no longer than allowed unless that is `_MOST_SPENT` times the least of all; and why."""
+    """The least arena, and why: of those whose streams take no longer than allowed, if there are any of at most `_MOST_SPENT` times the
+    least of all; else of those of them that halve what the streams of the least take too long."""
     points = [p for p in points if options.budget is None or p.arena_bytes <= options.budget] or points
     points = [p for p in points if not _beaten(p, points)]
     best, reason = pick(_sorted(points), options)
-    within = [p for p in points if _spends_little(p, options) and p.arena_bytes <= _MOST_SPENT * best.arena_bytes]
-    if _spends_little(best, options) or not within:
+    if _spends_little(best, options):
+        return best, reason
+    near = [p for p in points if p.arena_bytes <= _MOST_SPENT * best.arena_bytes]
+    longest = options.max_overhead
+    within = [p for p in near if _spends_little(p, options)]
+    if not within:
+        longest += (best.streaming - options.max_overhead) / 2
+        within = [p for p in near if p.streaming <= longest]
+    if not within:
         return best, reason
     best, reason = pick(_sorted(within), options)
-    return best, f"{reason} at which streams take at most {options.max_overhead:.0%} longer"
+    return best, f"{reason} at which streams take at most {longest:.0%} longer"
 
 
 def _spends_little(p: Point, options: StreamOptions) -> bool:

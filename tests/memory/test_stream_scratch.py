@@ -111,3 +111,11 @@ def test_regions_needed_at_different_times_lie_in_the_same_bytes() -> None:
     assert least_distance(parts) == 10
     assert layout.nbytes == 16
     assert layout.distances == {"x": 12}
+
+
+def test_under_an_input_that_lies_elsewhere_nothing_slides() -> None:
+    """Early regions low is what an input above wants; without one, only bytes count."""
+    parts = [Part("late", 10, Use(0b01, {"x": 90})), Part("early", 4, Use(0b11, {"x": 0})), Part("last", 6, Use(0b10, {"x": 95}))]
+    assert place_thoroughly(parts, 1).distances == {"x": 4}
+    alone = place_thoroughly(parts, 1, ["x"])
+    assert (alone.nbytes, alone.distances) == (14, {})

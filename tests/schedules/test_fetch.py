@@ -175,12 +175,9 @@ def test_on_the_emulated_m7_and_in_the_linker_map(tmp_path: Path, rng: np.random
     assert model.report.arena_bytes == model.metadata()["workspace_size"] == linked.workspace("net")
 
 
-_SCRATCH_BEYOND_PLAN = pytest.mark.xfail(strict=True, reason="kernels of the first stage take more scratch than planned: 17,956 bytes")
-
-
 @needs_shared
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("mcunet_vww_80", marks=_SCRATCH_BEYOND_PLAN), "vww_96_int8"])
+@pytest.mark.parametrize("name", LIMITS)
 def test_shared_models_without_their_image_keep_to_their_limits(name: str) -> None:
     path = Path(SHARED) / "models/tflite" / f"{name}.tflite"
     assert tvm_tiny.build(path, "c -mcpu=cortex-m7", optimize="sram", camera=True).workspace_size <= LIMITS[name]

@@ -298,7 +298,7 @@ def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buf
             layout = scratch_layout(graph, part.segment, ops, options)
             sizes = {f"{ops[0].name}.scratch": layout.nbytes}
             over = layout.distances.items() if options.overlap and layout.nbytes else ()
-            rights += tuple(Right(f"{ops[0].name}.scratch", inp, "ascending", d) for inp, d in over if inp not in options.external)
+            rights += tuple(Right(f"{ops[0].name}.scratch", inp, "ascending", d) for inp, d in over)
         else:
             sizes = part.segment.ring_bytes(graph)
             sizes[f"{ops[0].name}.scratch"] = max(options.scratch(op, True) for op in ops)  # one firing at a time
@@ -313,8 +313,9 @@ def scratch_layout(graph: RowGraph, segment: StreamedSegment | StripSegment, ops
     """Rings, sums and kernel scratch of a segment as one buffer."""
     if isinstance(segment, StripSegment):
         scratch = {op.name: options.strip_scratch(op, segment) for op in segment.ops}
-        return place_thoroughly(strip_regions(graph, segment, scratch), options.align)
-    return place(regions_of(graph, segment, {op.name: options.scratch(op, True) for op in ops}), options.align)
+        return place_thoroughly(strip_regions(graph, segment, scratch), options.align, options.external)
+    regions = regions_of(graph, segment, {op.name: options.scratch(op, True) for op in ops})
+    return place(regions, options.align, elsewhere=options.external)
 
 
 def tensor_buffer(graph: RowGraph, tensor: str, options: Options) -> Buffer:

@@ -15,7 +15,7 @@ which is an "ascending" right of the scratch over the input, exactly as an outpu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
@@ -111,12 +111,14 @@ def regions_of(graph: RowGraph, segment: StreamedSegment, scratch: Mapping[str, 
 _TRIES = 40  # orders that follow from each of the first ones
 
 
-def place(regions: Sequence[Part], align: int = 4, tries: int = 0) -> Layout:
+def place(regions: Sequence[Part], align: int = 4, tries: int = 0, elsewhere: Collection[str] = ()) -> Layout:
     """Lay out `regions`, each as low as those before it allow, in several orders; the layout with the least distances, then bytes.
 
     `tries` further orders follow from each of the first ones: the region that ends highest over what is freed before it moves to the front
-    somewhere, until the distances (without inputs: the bytes) meet their lower bound.
+    somewhere, until the distances (without inputs: the bytes) meet their lower bound. Inputs that lie `elsewhere` than in the arena, as
+    fetched ones do, leave no bytes to slide under and have no distance.
     """
+    regions = _beside(regions, elsewhere)
     best, bound = None, least_distance(regions) if tries else None
     for order in _orders(regions):
         for found in _improved(order, align, tries):
@@ -127,14 +129,20 @@ def place(regions: Sequence[Part], align: int = 4, tries: int = 0) -> Layout:
     return best
 
 
-def place_thoroughly(regions: Sequence[Part], align: int = 4) -> Layout:
+def place_thoroughly(regions: Sequence[Part], align: int = 4, elsewhere: Collection[str] = ()) -> Layout:
     """`place`, for what is built or decided; remembered, since designs and goals share most streams."""
-    return _placed_thoroughly(tuple((p.name, p.nbytes, p.use.live, tuple(sorted(p.use.freed.items()))) for p in regions), align)
+    told = tuple((p.name, p.nbytes, p.use.live, tuple(sorted(p.use.freed.items()))) for p in _beside(regions, elsewhere))
+    return _placed_thoroughly(told, align)
 
 
 @lru_cache(maxsize=4096)
 def _placed_thoroughly(regions: Sequence[tuple[str, int, int, tuple[tuple[str, int], ...]]], align: int) -> Layout:
     return place([Part(name, nbytes, Use(live, dict(freed))) for name, nbytes, live, freed in regions], align, _TRIES)
+
+
+def _beside(regions: Sequence[Part], elsewhere: Collection[str]) -> list[Part]:
+    """The regions without what is freed of inputs that lie elsewhere."""
+    return [Part(p.name, p.nbytes, Use(p.use.live, {t: n for t, n in p.use.freed.items() if t not in elsewhere})) for p in regions]
 
 
 def least_distance(regions: Sequence[Part]) -> int:
