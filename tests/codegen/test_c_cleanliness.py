@@ -130,6 +130,14 @@ def test_arrays_are_aligned_by_every_compiler_or_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.host_cc
+def test_big_endian_cores_are_refused(tmp_path: Path) -> None:
+    artifact = built(OWN, "c").save(tmp_path / "model")
+    source = artifact / "codegen/host/src/tvmgen_net_kernels.c"
+    command = ["gcc", "-fsyntax-only", "-U__BYTE_ORDER__", "-D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__", str(source)]
+    assert "the constants are packed for little-endian cores" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+@pytest.mark.host_cc
 def test_every_external_symbol_carries_the_models_name(tmp_path: Path) -> None:
     for made in objects(built(OWN, "c"), tmp_path, "gcc", "-O1"):
         listing = subprocess.run(["nm", "-g", "--defined-only", str(made)], capture_output=True, text=True, check=True).stdout

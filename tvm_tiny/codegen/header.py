@@ -84,7 +84,10 @@ def _functions(program: Program, prefix: str, upper: str, workspace: Workspace) 
     fetched = " * Inputs with a `fetch` function: it must not be NULL; what it returns, when not 0, is returned.\n"
     fetched = fetched if any(t.fetched for t in program.inputs) else ""
     taken = deepest_frame(microkernels(program))
-    stack = f" * Stack: what the compiler tells of (-fstack-usage), and up to {taken} bytes in assembly, of which it knows nothing.\n"
+    stack = (
+        " * Stack: what the compiler tells of (-fstack-usage); with the DSP extension also"
+        f" up to {taken} bytes in assembly, which it doesn't.\n"
+    )
     stack = stack if taken else ""
     structs = f"const struct {prefix}_inputs *inputs, const struct {prefix}_outputs *outputs"
     parameter = workspace.parameter(prefix)

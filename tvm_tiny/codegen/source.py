@@ -17,6 +17,11 @@ from tvm_tiny.codegen.primfunc_to_c import CFunction, to_c
 from tvm_tiny.codegen.workspace import Workspace, placement
 from tvm_tiny.memory.program import KernelCall, Program, TensorInfo
 
+_BYTE_ORDER = """\
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the constants are packed for little-endian cores"
+#endif
+"""
 _ON_ASSEMBLY = """\
 /* Each function of assembly (Armv7E-M with DSP) stands beside the same in C, which other cores compile, and every core with
  * -DTINY_PORTABLE_KERNELS. They keep to the procedure call standard, call nothing and mask no interrupts. */
@@ -34,6 +39,7 @@ def emit_kernels(program: Program, target: tvm.target.Target, version: str) -> t
         "#include <stdint.h>\n#include <stdbool.h>\n#include <string.h>"
         + ("\n#include <math.h>" if any(f.uses_math for f in functions) else ""),
         f'\n#include "{base}_kernels.h"\n',
+        _BYTE_ORDER,
         *generated,
         *(f"{f.definition}\n" for f in functions),
     ]
