@@ -5,7 +5,6 @@
     for n, c, r, i:                               y[n r, i, c] = depthwise(planes[n, c], stream[c])
 Padding is in the planes and nowhere else. The schedule splits the channels into fours, computes the planes of four channels of a strip
 where they are used, which leaves scratch for these alone, and tensorizes both. Strips that reach beyond the image are nests of their own;
-they are used, which leaves scratch for these alone, and tensorizes both. Strips that reach beyond the image are nests of their own;
 so are channels that fill no four: they are the last of the last four, whose planes are built whole.
 
 TVM proves both blocks. Rows of the planes outside the image are the same for all channels of a strip, and nothing else is written there:
