@@ -19,6 +19,7 @@ from tvm_tiny.errors import DoesNotFitError, TinyError
 from tvm_tiny.memory.fit import MemoryDoesNotFitError
 from tvm_tiny.memory.plan import Buffer, MemoryPlan
 from tvm_tiny.memory.program import KernelCall, Program
+from tvm_tiny.ops.stage import NAME as STAGE
 from tvm_tiny.passes.apply_schedules import CODE_ATTR
 from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.pipeline import Options, run_pipeline
@@ -238,6 +239,7 @@ def _buffer_title(program: Program, buffer: Buffer) -> str:
 
 
 def _title(program: Program, call: KernelCall) -> str:
-    """Name in the source model, and the operator."""
+    """Name in the source model, and the operator; of layers that take turns the last one's."""
+    op = "the rows or patches that end there" if call.op == STAGE else call.op.removeprefix("tiny.")
     name = str(program.model.get("tensors", {}).get(call.layer, {}).get("name", call.layer)).split(";")[-1]
-    return f"{name} ({call.op.removeprefix('tiny.')})"
+    return f"{name} ({op})"

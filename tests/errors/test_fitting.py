@@ -71,6 +71,11 @@ def test_a_budget_below_everything() -> None:
     )
 
 
+def test_layers_that_take_turns_are_named_by_the_last_one() -> None:
+    with pytest.raises(DoesNotFitError, match=r"layer \w+ \(the rows or patches that end there\) decides: "):
+        tvm_tiny.build(pyramid(), M7, name="net", sram=1000, optimize="sram", max_overhead=0.3, camera=True)
+
+
 def test_the_memory_of_a_board(least: int) -> None:
     board = board_of(ram=int(1.1 * least))
     remedy = refused(board=board, optimize="speed")
