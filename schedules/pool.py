@@ -9,6 +9,7 @@ from tvm import tirx
 from tvm_tiny.codegen.names import PREFIX
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.microkernels import Core, MeanLayer, MicroKernel, PoolShape, average_pool, max_pool, mean_pool
+from tvm_tiny.schedules.nests.pool import pool_nest
 from tvm_tiny.schedules.overlap import ascending_distance, window_starts
 from tvm_tiny.schedules.tensorize import tensorized
 from tvm_tiny.target import TinyTarget
@@ -23,7 +24,8 @@ def apply(func: tirx.PrimFunc, target: TinyTarget, _tunable: bool) -> Applied:
     kernel = None if shape is None else _kernel(layer, shape, Core.of(target.mcpu))
     if shape is None or kernel is None:
         return None
-    return tensorized(kernel, func, "pool", rights=[["ascending", distance(shape)]])
+    nest = pool_nest(f"{PREFIX}pool", shape, kernel, layer.shapes)
+    return tensorized(kernel, func, "pool", nest=nest, rights=[["ascending", distance(shape)]])
 
 
 def shape_of(layer: Layer) -> PoolShape | None:

@@ -70,7 +70,7 @@ class Block:
         Name of the `TensorIntrin`.
     meaning : Meaning
     before : tuple of CFunction
-        What is called before it.
+        What is called before it or by it.
     """
 
     function: CFunction

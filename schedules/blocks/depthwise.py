@@ -45,8 +45,8 @@ def depthwise_meaning(shape: DepthwiseBlock, rows: int, channels: int) -> Meanin
         sums,
     )
 
-    def window(plane: Any, r: Any, _i: Any) -> TensorRegion:
-        return region(planes, (plane, 1), *rows_read(shape, r))
+    def window(plane: Any, r: Any, _i: Any) -> list[TensorRegion]:
+        return [region(planes, (plane, 1), *rows_read(shape, r))]
 
     return Meaning((planes, stream, y, sums), nest("depthwise", axes, (planes, stream, y, sums), body, window))
 

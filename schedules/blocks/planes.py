@@ -38,9 +38,9 @@ def plane_rows(prefix: str, shape: PlaneRow, rows: Rows, zero_point: int) -> Blo
         value = load(x, r - rows.first, column - shape.left, plane)
         return [store(planes, padded(shape, rows, value, zero_point, r, column), plane, r, column)]
 
-    def reads(plane: Any, r: Any, column: Any) -> TensorRegion:
+    def reads(plane: Any, r: Any, column: Any) -> list[TensorRegion]:
         row, at = nearest(shape, rows, r, column)
-        return region(x, (row, 1), (at, 1), (plane, 1))
+        return [region(x, (row, 1), (at, 1), (plane, 1))]
 
     nested = nest("planes", axes, (x, planes), body, reads)
     every, half = tirx.const(0x01010101 * (zero_point & 0xFF), "uint32"), zero_point & 0xFFFF

@@ -3,48 +3,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
+from tvm.ir.expr import TensorRegion
 
 from tvm_tiny.schedules.blocks.base import Block, Meaning, address, block
-from tvm_tiny.schedules.blocks.tir import load, loop, nest, operand, requantised, store, sums_of, wide
-from tvm_tiny.schedules.microkernels.pool_block import ADDEND, CONSTANT, MULTIPLIER, WORDS, PoolBlock, pool_function
+from tvm_tiny.schedules.blocks.tir import Body, load, loop, nest, operand, region, requantised, store, sums_of, wide
+from tvm_tiny.schedules.layer_form import whole
+from tvm_tiny.schedules.microkernels.pool_block import ADDEND, COLUMNS, CONSTANT, MULTIPLIER, ROWS, PoolBlock, channels_function
 
 
-def pool(prefix: str, shape: PoolBlock, window: tuple[int, int], row_bytes: int, pixel_bytes: int, chunks: int) -> Block:
-    """One window of `window` rows and columns.
+def pool(prefix: str, blocks: Sequence[PoolBlock], extents: tuple[int, int], row_bytes: int, pixel_bytes: int, channels: int) -> Block:
+    """One window of at most `extents` rows and columns, by the blocks of all its channels (`channel_blocks`).
 
-    Operands: `x` int8 (rows, columns, channels), `window` uint32 (7): rows, columns, bytes from the end of a row of the window to the next
-    and from pixel to pixel, then for sums multiplier, constant and addend; `y` int8 (channels). The description has four built in.
+    Operands: `x` int8 (rows, columns, channels), `window` uint32: rows, columns, bytes from the end of a row of the window to the next and
+    from pixel to pixel, then for sums multiplier, constant and addend; `y` int8 (channels). The distances are `x`'s strides as well.
     """
-    rows, columns = window
-    channels = 4 * shape.words * chunks
-    x = operand("x", (rows, columns, channels), "int8", (row_bytes, pixel_bytes, 1))
-    words, y = operand("window", (WORDS,), "uint32"), operand("y", (channels,), "int8")
+    first, (*before, function) = blocks[0], channels_function(prefix, blocks)
+    x = operand("x", (*extents, channels), "int8", (row_bytes, pixel_bytes, 1))
+    window, y = operand("window", (first.window_words,), "uint32"), operand("y", (channels,), "int8")
     axes = {"c": channels}
-    total = sums_of(axes)
+    sums = sums_of(axes)
+    body = pool_body(
+        first,
+        lambda _c, word: load(window, word).astype("int32"),
+        lambda c, r, i: load(x, r, i, c),
+        lambda c, value: store(y, value, c),
+        sums,
+    )
 
-    def body(c: Any) -> list[tirx.Stmt]:
-        def element(r: Any) -> list[tirx.Stmt]:
-            def step(i: Any) -> list[tirx.Stmt]:
-                value, so_far = wide(load(x, r, i, c)), load(total, c, 0)
-                return [store(total, tirx.max(so_far, value) if shape.requant is None else so_far + value, c, 0)]
+    def read(c: Any) -> list[TensorRegion]:
+        return [region(x, *((0, extent) for extent in extents), (c, 1)), whole(window)]
 
-            return [loop("i", columns, step)]
+    meaning = Meaning((x, window, y, sums), nest("pool", axes, (x, window, y, sums), body, read))
+    chunks = tirx.const(max(1, channels // (4 * first.words)), "uint32")
+    made = block(function, meaning, lambda x, window, y, _sums: [address(x), address(y), address(window), chunks])
+    return replace(made, before=tuple(before))
 
-        return [store(total, -128 if shape.requant is None else 0, c, 0), loop("r", rows, element), store(y, result(c), c)]
 
-    def signed(word: int) -> Any:
-        return load(words, word).astype("int32")
+def pool_body(
+    shape: PoolBlock, parameter: Callable[..., Any], element: Callable[..., Any], output: Callable[..., tirx.Stmt], sums: tirx.Var
+) -> Body:
+    """Statements of one output from `parameter(…, word)` of its window (int32) and `element(…, row, column)` to `output(…, value)`.
 
-    def result(c: Any) -> Any:
+    A window ends with the rows and columns that its words say.
+    """
+
+    def body(*at: Any) -> list[tirx.Stmt]:
+        here = (*at, 0)
+
+        def row(r: Any) -> list[tirx.Stmt]:
+            def column(i: Any) -> list[tirx.Stmt]:
+                value, so_far = wide(element(*at, r, i)), load(sums, *here)
+                return [store(sums, tirx.max(so_far, value) if shape.requant is None else so_far + value, *here)]
+
+            return [loop("i", parameter(*at, COLUMNS), column)]
+
+        start = -128 if shape.requant is None else 0
+        return [store(sums, start, *here), loop("r", parameter(*at, ROWS), row), output(*at, result(*at))]
+
+    def result(*at: Any) -> Any:
+        total = load(sums, *at, 0)
         if shape.requant is None:
             low, high = (tirx.const(v, "int64") for v in shape.clamp)
-            return tirx.max(tirx.min(load(total, c, 0), high), low)
-        acc = load(total, c, 0) * tirx.const(1 << shape.requant.scale_log2, "int64") + wide(signed(ADDEND))
-        return requantised(shape.requant, acc.astype("int32"), [signed(MULTIPLIER), signed(CONSTANT)])
+            return tirx.max(tirx.min(total, high), low)
+        acc = total * tirx.const(1 << shape.requant.scale_log2, "int64") + wide(parameter(*at, ADDEND))
+        return requantised(shape.requant, acc.astype("int32"), [parameter(*at, MULTIPLIER), parameter(*at, CONSTANT)])
 
-    meaning = Meaning((x, words, y, total), nest("pool", axes, (x, words, y, total), body))
-    count = tirx.const(chunks, "uint32")
-    return block(pool_function(prefix, shape), meaning, lambda x, words, y, _sums: [address(x), address(y), address(words), count])
+    return body

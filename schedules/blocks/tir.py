@@ -18,7 +18,7 @@ from tvm_tiny.schedules.microkernels.requantize import RequantShape
 from tvm_tiny.schedules.requantize_forms import Form
 
 Body = Callable[..., list[tirx.Stmt]]
-Reads = Callable[..., TensorRegion]
+Reads = Callable[..., Sequence[TensorRegion]]
 
 
 def operand(name: str, shape: Sequence[int], dtype: str, strides: Sequence[int] | None = None) -> tirx.Var:
@@ -38,7 +38,7 @@ def store(buffer: tirx.Var, value: Any, *at: Any) -> tirx.Stmt:
     return tirx.BufferStore(buffer, value if str(value.ty.dtype) == dtype else value.astype(dtype), list(at))
 
 
-def loop(name: str, extent: int, body: Callable[[Any], list[tirx.Stmt]]) -> tirx.Stmt:
+def loop(name: str, extent: Any, body: Callable[[Any], list[tirx.Stmt]]) -> tirx.Stmt:
     """Statements repeated."""
     var = tirx.Var(name, "int32")
     return tirx.For(var, 0, extent, tirx.ForKind.SERIAL, sequence(body(var)))
@@ -53,7 +53,7 @@ def nest(name: str, axes: dict[str, int], buffers: Sequence[tirx.Var], body: Bod
     """Loops over `axes` around one block that reads and writes `buffers`; `body(*axes)` makes its statements.
 
     Axes of length one have no loop, as TVM leaves none when it simplifies a description. What statements read is found from them, unless
-    `reads(*axes)` says what an element reads of a buffer, which may be more: functions load words.
+    `reads(*axes)` says what an element reads of some of the buffers, which may be more: functions load words.
     """
     long = [axis for axis, extent in axes.items() if extent > 1]
     inner = {axis: tirx.IterVar(tvm.ir.Range(0, axes[axis]), tirx.Var(f"v_{axis}", "int32"), tirx.IterVar.DataPar) for axis in long}
@@ -62,7 +62,7 @@ def nest(name: str, axes: dict[str, int], buffers: Sequence[tirx.Var], body: Bod
     iterators = [inner[axis] for axis in long]
     bare = s_tir.SBlock(iterators, [], [], name, statements)
     found, writes = s_tir.analysis.get_sblock_read_write_region(bare, {b: b for b in buffers})
-    written, said = [w.source for w in writes], [] if reads is None else [reads(*at)]
+    written, said = [w.source for w in writes], [] if reads is None else [*reads(*at)]
     found = [next((s for s in said if s.source.same_as(r.source)), r) for r in found]
     found = [r for r in found if not any(r.source.same_as(w) for w in written)]
     told = [*written, *(r.source for r in found)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .depthwise_block import DepthwiseBlock
     from .gemm_layer import BlockChoice, PackedMatrix
     from .planes import PlaneRow
+    from .pool_block import PoolBlock
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,8 @@ class MicroKernel:
         Of a GEMM layer: the block (`BlockChoice`) and the packed weights (`PackedMatrix`) that the function is made from.
     planes : tuple, optional
         Of a depthwise layer that goes through planes of four channels: block, way into the planes, and output rows of a strip.
+    windows : tuple of PoolBlock, optional
+        Of a pooling layer: what computes the channels of one window. The function is that block; the layer is its nest.
     """
 
     name: str
@@ -111,6 +114,7 @@ class MicroKernel:
     inputs: int = 1
     packing: tuple[BlockChoice, PackedMatrix] | None = None
     planes: tuple[DepthwiseBlock, PlaneRow, int] | None = None
+    windows: tuple[PoolBlock, ...] | None = None
 
     @property
     def c_source(self) -> str:

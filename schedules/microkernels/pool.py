@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pooling windows over NHWC: averages, means with a scale of their own, and maxima; whole images and rows are windows too.
 
+What is generated computes all channels of one window; the loops over windows are the schedule's (`schedules/nests/pool`).
 Sums of up to 256 bytes stay in halfwords, two channels a register, so that four channels cost one load and two additions an element; the
 division or rescaling is one proven multiplication (`requantize_forms`). Maxima are four channels an instruction pair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,22 +16,12 @@ import numpy as np
 from tvm_tiny.ops.requantize_math import quantize_multiplier
 
 from ..requantize_forms import Form, Requantization, RequantParameters, find_form
-from .c_source import CFunction, function_name
 from .layer import Core, MicroKernel, words
-from .pool_block import COLUMNS, GAP, MULTIPLIER, ROWS, STEP, WORDS, PoolBlock, most_words, pool_function
+from .pool_block import PoolBlock, channel_blocks, channels_function, most_words
 from .requantize import RequantShape
 
 _MOST_SUMMED = 256  # bytes of -128 in a halfword
-_TYPES = """\
-#ifndef TINY_POOL
-#define TINY_POOL
-/* Windows of an image, y before x; `whole`: each is some whole rows. Then multiplier and constant of a sum, and what is added to it. */
-typedef struct {
-  int32_t kernel_y, kernel_x, stride_y, stride_x, top, left, height, width, channels, out_height, out_width, whole;
-  uint32_t constants[3];
-} tiny_pool;
-#endif
-"""
+_UNROLLS = (4, 3, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -55,22 +46,67 @@ class PoolShape:
         return (self.width + self.padding[1] + self.padding[3] - self.kernel[1]) // self.stride[1] + 1
 
     @property
-    def whole_rows(self) -> bool:
-        """Every window holds whole rows of the image, which lie one after the other."""
-        return self.kernel[1] == self.width and self.out_width == 1 and self.padding[1] == self.padding[3] == 0
+    def rows(self) -> list[slice]:
+        """Rows inside the image of the windows, by output row."""
+        return _parts(self.out_height, self.kernel[0], self.stride[0], self.padding[0], self.height)
+
+    @property
+    def columns(self) -> list[slice]:
+        """Columns inside the image of the windows, by output column."""
+        return _parts(self.out_width, self.kernel[1], self.stride[1], self.padding[1], self.width)
 
     def windows(self) -> list[tuple[slice, slice]]:
         """Rows and columns of every window, in the order of the outputs."""
-        (kh, kw), (sh, sw), (top, left, _, _) = self.kernel, self.stride, self.padding
+        return [(rows, columns) for rows in self.rows for columns in self.columns]
 
-        def part(at: int, size: int, limit: int) -> slice:
-            return slice(max(at, 0), min(at + size, limit))
 
-        return [
-            (part(y * sh - top, kh, self.height), part(x * sw - left, kw, self.width))
-            for y in range(self.out_height)
-            for x in range(self.out_width)
-        ]
+def _parts(count: int, size: int, stride: int, before: int, limit: int) -> list[slice]:
+    return [slice(max(at, 0), min(at + size, limit)) for at in range(-before, count * stride - before, stride)]
+
+
+@dataclass(frozen=True)
+class WindowWalk:
+    """How the block walks the windows of a layer: as rows of pixels, or where that is the same as one row of pixels at equal distances.
+
+    Attributes
+    ----------
+    row_bytes, pixel_bytes : int
+        From row to row and from pixel to pixel of a window.
+    joined : bool
+        All pixels of a window are one row: whole rows of the image, or a column of it.
+    """
+
+    row_bytes: int
+    pixel_bytes: int
+    joined: bool
+
+    @staticmethod
+    def of(shape: PoolShape) -> WindowWalk:
+        """The walk over the windows of a layer."""
+        row = shape.width * shape.channels
+        if {(c.start, c.stop) for c in shape.columns} == {(0, shape.width)}:
+            return WindowWalk(row, shape.channels, True)
+        single = max(_counts(shape.columns)) == 1
+        return WindowWalk(row, row if single else shape.channels, single)
+
+    def extents(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of the walk over a window."""
+        return (1, rows * columns) if self.joined else (rows, columns)
+
+    def window(self, rows: int, columns: int) -> list[int]:
+        """The first words of a window (`pool_block`)."""
+        tall, wide = self.extents(rows, columns)
+        return [tall, wide, self.row_bytes - wide * self.pixel_bytes, self.pixel_bytes]
+
+
+def sizes(parts: Sequence[slice]) -> range:
+    """From the least to the largest count of what the windows have along one axis."""
+    counts = _counts(parts)
+    return range(min(counts), max(counts) + 1)
+
+
+def _counts(parts: Sequence[slice]) -> list[int]:
+    return [part.stop - part.start for part in parts]
 
 
 @dataclass(frozen=True)
@@ -129,7 +165,7 @@ def max_pool(name: str, shape: PoolShape, core: Core, clamp: tuple[int, int] = (
     def largest(window: np.ndarray) -> np.ndarray:
         return np.clip(window.max(axis=0), low, high)
 
-    return _kernel(name, shape, PoolBlock(most_words(None), None, clamp, core.dual_issue), b"", largest)
+    return _kernel(name, shape, PoolBlock(most_words(None), None, clamp, core.dual_issue), [], largest)
 
 
 def _summed(shape: PoolShape) -> int | None:
@@ -154,70 +190,38 @@ def _summing(name: str, shape: PoolShape, core: Core, problem: Requantization, s
         return None
     requant = RequantShape.of(found)
     block = PoolBlock(most_words(requant), requant, (-128, 127), core.dual_issue)
-    packed = words(np.concatenate([found.multiplier, found.constant, found.offset + (start << found.scale_log2)]))
+    constants = np.concatenate([found.multiplier, found.constant, found.offset + (start << found.scale_log2)]).tolist()
 
     def value(window: np.ndarray) -> np.ndarray:
         return problem(window.astype(np.int64).sum(axis=0, keepdims=True) + start)[0]
 
-    return _kernel(name, shape, block, packed, value)
+    return _kernel(name, shape, block, constants, value)
 
 
-def _kernel(name: str, shape: PoolShape, block: PoolBlock, packed: bytes, value: Callable[[np.ndarray], np.ndarray]) -> MicroKernel:
+def _unroll(shape: PoolShape, walk: WindowWalk) -> int:
+    """Pixels a turn: as many as divide the columns of every window."""
+    columns = [walk.extents(tall, wide)[1] for tall in sizes(shape.rows) for wide in sizes(shape.columns)]
+    return next(count for count in _UNROLLS if all(wide % count == 0 for wide in columns))
+
+
+def _kernel(name: str, shape: PoolShape, block: PoolBlock, constants: list[int], value: Callable[[np.ndarray], np.ndarray]) -> MicroKernel:
     def reference(x: np.ndarray) -> np.ndarray:
         flat = [value(x[rows, columns].reshape(-1, shape.channels)) for rows, columns in shape.windows()]
         return np.stack(flat).reshape(shape.out_height, shape.out_width, shape.channels).astype(np.int8)
 
-    functions = _windows(name, shape, block)
+    walk = WindowWalk.of(shape)
+    blocks = channel_blocks(replace(block, unroll=_unroll(shape, walk)), shape.channels)
+    functions = channels_function(name, blocks)
+    records = [[*walk.window(tall, wide), *constants] for tall in sizes(shape.rows) for wide in sizes(shape.columns)]
     return MicroKernel(
         name=functions[-1].name,
         functions=tuple(functions),
-        packed=_head(shape) + packed,
+        packed=words(np.array(records)),
         scratch_bytes=0,
         input_shape=(shape.height, shape.width, shape.channels),
         output_shape=(shape.out_height, shape.out_width, shape.channels),
         macs=0,
         reference=reference,
         choices={"operand": "maximum" if block.requant is None else "halfword sums"},
+        windows=blocks,
     )
-
-
-def _blocks(prefix: str, shape: PoolShape, block: PoolBlock) -> list[tuple[PoolBlock, CFunction]]:
-    """The blocks for all whole words of channels of a window: for most of them, and where some are left over for one word."""
-    most = min(block.words, shape.channels // 4)
-    made = [replace(block, words=size) for size in ((most, 1) if shape.channels // 4 % most else (most,))]
-    return [(b, pool_function(prefix, b)) for b in made]
-
-
-def _head(shape: PoolShape) -> bytes:
-    fields = [*shape.kernel, *shape.stride, *shape.padding[:2], shape.height, shape.width, shape.channels]
-    return words(np.array([*fields, shape.out_height, shape.out_width, int(shape.whole_rows)]))
-
-
-def _windows(prefix: str, shape: PoolShape, block: PoolBlock) -> list[CFunction]:
-    """The blocks, and the function of every layer that needs these: its geometry is data."""
-    made = _blocks(prefix, shape, block)
-    left = shape.channels % 4 != 0
-    name = function_name(prefix, "windows", ([b for b, _ in made], left))
-    text, most = "", 4 * made[0][0].words
-    for (_, function), at, chunks in zip(made, ("0", f"g->channels / {most} * {most}"), (f"/ {most}", f"% {most} / 4"), strict=False):
-        text += f"      {function.name}(x + {at}, out + {at}, window, (uint32_t)(g->channels {chunks}));\n"
-    if left:
-        text += f"      for (int32_t c = g->channels & ~3; c < g->channels; ++c) {{\n{block.one_channel('c', 8)}      }}\n"
-    signature = f"void {name}(const int8_t *in, int8_t *out, const void *packed, void *scratch)"
-    lines = ["  const tiny_pool *g = packed;", f"  uint32_t window[{WORDS}];", "  (void)scratch;"]
-    lines += [f"  window[{MULTIPLIER + i}] = g->constants[{i}];" for i in range(3 if block.requant is not None else 0)]
-    lines += ["  for (int32_t oy = 0; oy < g->out_height; ++oy) {", "    for (int32_t ox = 0; ox < g->out_width; ++ox) {"]
-    for axis, parts, before, limit in (("y", "rows", "top", "height"), ("x", "columns", "left", "width")):
-        lines += [f"      const int32_t start_{axis} = o{axis} * g->stride_{axis} - g->{before};"]
-        lines += [f"      const int32_t first_{axis} = start_{axis} < 0 ? 0 : start_{axis};"]
-        lines += [f"      const int32_t end_{axis} = start_{axis} + g->kernel_{axis};"]
-        lines += [f"      const int32_t {parts} = (end_{axis} < g->{limit} ? end_{axis} : g->{limit}) - first_{axis};"]
-    lines += ["      const int8_t *x = in + (first_y * g->width + first_x) * g->channels;"]
-    lines += [f"      window[{ROWS}] = (uint32_t)rows;", f"      window[{COLUMNS}] = (uint32_t)columns;"]
-    lines += [f"      window[{GAP}] = (uint32_t)((g->width - columns) * g->channels);", f"      window[{STEP}] = (uint32_t)g->channels;"]
-    lines += ["      if (g->whole || columns == 1) { /* pixels at equal distances */"]
-    lines += [f"        window[{ROWS}] = 1;", f"        window[{COLUMNS}] = (uint32_t)(rows * columns);"]
-    lines += [f"        if (!g->whole) window[{STEP}] = (uint32_t)(g->width * g->channels);", "      }"]
-    body = "\n".join(lines)
-    source = f"{_TYPES}{signature};\n{signature} {{\n{body}\n{text}      out += g->channels;\n    }}\n  }}\n}}\n"
-    return [*(function for _, function in made), CFunction(name, source)]

@@ -171,8 +171,8 @@ class _Writer:
             sums,
         )
 
-        def window(n: Any, c: Any, r: Any, _i: Any) -> TensorRegion:
-            return region(planes, (n, 1), (c + (held - part.channels), 1), *rows_read(block, r))
+        def window(n: Any, c: Any, r: Any, _i: Any) -> list[TensorRegion]:
+            return [region(planes, (n, 1), (c + (held - part.channels), 1), *rows_read(block, r))]
 
         stages = [self._planes(x, planes), nest("depthwise", axes, (planes, stream, y, sums), outputs, window)]
         root = s_tir.SBlock([], [], [], "root", tirx.SeqStmt(stages), alloc_buffers=[planes, sums])
@@ -190,9 +190,9 @@ class _Writer:
             value = load(x, first(n) + r, column - s.padding[1], c + channel)
             return [store(planes, padded(self.plane, image, value, self.layer.x_zero_point, r, column), n, c, r, column)]
 
-        def reads(n: Any, c: Any, r: Any, column: Any) -> TensorRegion:
+        def reads(n: Any, c: Any, r: Any, column: Any) -> list[TensorRegion]:
             row, at = nearest(self.plane, image, r, column)
-            return region(x, (first(n) + image.first + row, 1), (at, 1), (c + channel, 1))
+            return [region(x, (first(n) + image.first + row, 1), (at, 1), (c + channel, 1))]
 
         strips, held, height, width = (int(extent) for extent in planes.ty.shape)
         return nest("planes", {"n": strips, "channel": held, "r": height, "column": width}, (x, planes), body, reads)

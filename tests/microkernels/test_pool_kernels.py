@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pooling kernels equal the operators' meaning, on the host and on emulated cores; padding, odd sizes, long windows."""
+"""Pooling layers equal the operators' meaning, on the host and on emulated cores; padding, odd sizes, long windows, over their input."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tvm import s_tir, tirx
 
 from tests.support.kernel_runner import mismatches_on_device, run_host
 from tests.support.random_layers import random_input
+from tvm_tiny.codegen.names import PREFIX
+from tvm_tiny.codegen.primfunc_to_c import to_c
 from tvm_tiny.ops import registry
 from tvm_tiny.ops.mean import quantize_params
-from tvm_tiny.schedules.microkernels import Core, MeanLayer, MicroKernel, PoolShape, average_pool, max_pool, mean_pool
+from tvm_tiny.schedules.microkernels import CFunction, Core, MeanLayer, MicroKernel, PoolShape, average_pool, max_pool, mean_pool
 from tvm_tiny.schedules.microkernels.pool import average_problem, find_sum_form
+from tvm_tiny.schedules.nests.pool import pool_nest
+from tvm_tiny.schedules.pool import distance
 from tvm_tiny.schedules.requantize_forms import Form
 
 
@@ -30,8 +37,22 @@ def random_shape(rng: np.random.Generator) -> PoolShape:
     return PoolShape(height, width, channels, kernel, (int(rng.integers(1, 4)), int(rng.integers(1, 4))), padding)
 
 
+def whole_layer(name: str, shape: PoolShape, kernel: MicroKernel) -> MicroKernel:
+    """The layer's nest as a C function, run with its output as far over its input as the layer allows."""
+    nest = pool_nest(f"{PREFIX}{name}", shape, kernel, [(1, *kernel.input_shape), (1, *kernel.output_shape)])
+    root = s_tir.SBlock([], [], [], "root", nest.body)
+    func = tirx.PrimFunc(list(nest.buffers), s_tir.SBlockRealize([], True, root)).with_attr({"s_tir": True, "tiny.outputs": ["y"]})
+    loops = to_c(func, f"{name}_loops", tvm.target.Target({"kind": "c"}))
+    signature, apart = f"void {name}(const int8_t *in, int8_t *out, const void *packed, void *scratch)", distance(shape)
+    inputs, outputs = (int(np.prod(s)) for s in (kernel.input_shape, kernel.output_shape))
+    body = f"  static int8_t both[{max(apart + inputs, outputs)}];\n  (void)scratch;\n  memcpy(both + {apart}, in, {inputs});\n"
+    body += f"  {name}_loops(both + {apart}, packed, both);\n  memcpy(out, both, {outputs});\n"
+    text = f"static {loops.definition}\n{signature};\n{signature} {{\n{body}}}\n"
+    return replace(kernel, name=name, functions=(*nest.functions, CFunction(name, text)))
+
+
 def random_pool(name: str, rng: np.random.Generator, core: Core) -> tuple[MicroKernel, str, dict[str, object]]:
-    """Draw a kernel, and the operator and attributes it stands for."""
+    """Draw a layer, and the operator and attributes it stands for."""
     shape, kind = random_shape(rng), ("avg_pool2d", "max_pool2d", "mean")[int(rng.integers(3))]
     low, high = [(-128, 127), (-128, 127), (-100, 90), (-128, 5)][int(rng.integers(4))]
     if kind == "mean":
@@ -41,15 +62,15 @@ def random_pool(name: str, rng: np.random.Generator, core: Core) -> tuple[MicroK
         scaled = quantize_params(0.02, float(rng.uniform(0.005, 0.04)), sides[0] * sides[1])
         zeros = (int(rng.choice([-128, 127, 0, 31])), int(rng.choice([-128, 127, 0, 5])))
         rounding = str(rng.choice(["gemmlowp", "single"]))
-        kernel = mean_pool(name, shape, core, MeanLayer(scaled["multiplier"], scaled["shift"], zeros, rounding))
+        kernel = mean_pool(f"{PREFIX}{name}", shape, core, MeanLayer(scaled["multiplier"], scaled["shift"], zeros, rounding))
         attrs: dict[str, object] = {"axes": axes, "keepdims": True, "x_zp": zeros[0], "y_zp": zeros[1], "rounding": rounding, **scaled}
     else:
-        kernel = (average_pool if kind == "avg_pool2d" else max_pool)(name, shape, core, (low, high))
+        kernel = (average_pool if kind == "avg_pool2d" else max_pool)(f"{PREFIX}{name}", shape, core, (low, high))
         attrs = {"kernel": list(shape.kernel), "strides": list(shape.stride), "padding": list(shape.padding)}
         attrs |= {"clamp_min": low, "clamp_max": high}
     if kernel is None:  # windows cut short by padding; a mean scaled up, both signs
         return random_pool(name, rng, core)
-    return kernel, kind, attrs
+    return whole_layer(name, shape, kernel), kind, attrs
 
 
 @settings(max_examples=30, deadline=None)
@@ -83,16 +104,17 @@ def test_portable_pools_are_exact(seed: int, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.qemu
-@pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4"])
+@pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4", "cortex-m33"])
 def test_pools_on_emulated_cores_are_exact(mcpu: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     core = Core.of(mcpu)
     kernels = [random_pool(f"pool{i}", rng, core)[0] for i in range(40)]
     for i, made in enumerate((average_pool, max_pool)):
         for j, (channels, side) in enumerate([(64, 16), (4500, 2)]):
-            kernel = made(f"big{i}{j}", PoolShape(side, side, channels, (side, side), (side, side)), core)
+            shape = PoolShape(side, side, channels, (side, side), (side, side))
+            kernel = made(f"{PREFIX}big", shape, core)
             assert kernel is not None
-            kernels.append(kernel)
+            kernels.append(whole_layer(f"big{i}{j}", shape, kernel))
     inputs = [random_input(k.input_shape, rng) for k in kernels]
     assert mismatches_on_device(kernels, inputs, mcpu, tmp_path) == [0] * len(kernels)
 

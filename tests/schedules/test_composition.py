@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +14,6 @@ from tests.support.block_cases import BlockCase
 from tests.support.random_layers import random_input, random_parameters, random_weights
 from tvm_tiny.schedules.blocks import depthwise as depthwise_blocks
 from tvm_tiny.schedules.blocks import planes as planes_blocks
-from tvm_tiny.schedules.blocks import pool as pool_blocks
 from tvm_tiny.schedules.blocks import winograd as winograd_blocks
 from tvm_tiny.schedules.blocks.base import Block
 from tvm_tiny.schedules.microkernels import (
@@ -25,17 +23,12 @@ from tvm_tiny.schedules.microkernels import (
     DepthwiseShape,
     LayerParameters,
     MicroKernel,
-    PoolShape,
     WinogradChoice,
-    average_pool,
     depthwise,
-    max_pool,
     winograd,
 )
 from tvm_tiny.schedules.microkernels.depthwise_block import DepthwiseBlock
 from tvm_tiny.schedules.microkernels.planes import PlaneRow
-from tvm_tiny.schedules.microkernels.pool import average_problem, find_sum_form
-from tvm_tiny.schedules.microkernels.pool_block import PoolBlock, most_words
 from tvm_tiny.schedules.microkernels.requantize import RequantShape
 from tvm_tiny.schedules.microkernels.winograd_block import ProductBlock, TileGroup
 from tvm_tiny.schedules.requantize_forms import find_form
@@ -116,19 +109,3 @@ def test_winograd(seed: int) -> None:
         for channel in (0, 2):
             y[line : line + 2, :, channel : channel + 2] = described(products, "y", group=moved, stream=stream[channel // 2])[..., :2]
     np.testing.assert_array_equal(y, kernel.reference(x))
-
-
-@pytest.mark.parametrize("kind", ["average", "maximum"])
-def test_pool(kind: str, rng: np.random.Generator) -> None:
-    """One window after the other."""
-    shape = PoolShape(5, 6, 8, (3, 2), (2, 2))
-    made = average_pool("k", shape, CORE) if kind == "average" else max_pool("k", shape, CORE, (-100, 90))
-    found = find_sum_form(average_problem(6, (-128, 127))) if kind == "average" else None
-    requant = None if found is None else RequantShape.of(found)
-    block = PoolBlock(min(2, most_words(requant)), requant, (-128, 127) if requant else (-100, 90), True)
-    one = pool_blocks.pool("k", block, shape.kernel, shape.width * 8, 8, 1)
-    constants = np.frombuffer(made.packed, np.uint32)[-3:]
-    window = np.concatenate([np.array([3, 2, (shape.width - 2) * 8, 8], np.uint32), constants])
-    x = random_input(made.input_shape, rng)
-    y = [described(one, "y", x=np.roll(x[rows], -columns.start, axis=1), window=window) for rows, columns in shape.windows()]
-    np.testing.assert_array_equal(np.reshape(y, made.output_shape), made.reference(x))

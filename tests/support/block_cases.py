@@ -30,7 +30,7 @@ from tvm_tiny.schedules.microkernels.layer import words
 from tvm_tiny.schedules.microkernels.plane_lines import PlaneLines
 from tvm_tiny.schedules.microkernels.planes import PlaneRow
 from tvm_tiny.schedules.microkernels.pool import average_problem, find_sum_form
-from tvm_tiny.schedules.microkernels.pool_block import PoolBlock, most_words
+from tvm_tiny.schedules.microkernels.pool_block import PoolBlock, channel_blocks, most_words
 from tvm_tiny.schedules.microkernels.requantize import RequantShape, constant_words
 from tvm_tiny.schedules.microkernels.winograd import pack
 from tvm_tiny.schedules.microkernels.winograd_block import ProductBlock, TileGroup
@@ -328,12 +328,14 @@ def pool_case(rng: np.random.Generator, *, dual_issue: bool) -> BlockCase:
         assert found is not None
         requant = RequantShape.of(found)
         constants = np.concatenate([found.multiplier, found.constant, found.offset])
-    count = int(rng.integers(1, most_words(requant) + 1))
-    channels = 4 * count * chunks + int(rng.integers(3))
+    unroll = int(rng.choice([n for n in (1, 2, 3, 4) if columns % n == 0]))
+    clamp = clamp if requant is None else (-128, 127)
+    block = PoolBlock(int(rng.integers(1, most_words(requant) + 1)), requant, clamp, dual_issue, unroll=unroll)
+    channels = max(4, 4 * block.words * chunks + int(rng.integers(-3, 12)))
     width = columns + int(rng.integers(3))
-    block = PoolBlock(count, requant, clamp if requant is None else (-128, 127), dual_issue)
-    made = pool.pool(f"{PREFIX}pool", block, (rows, columns), width * channels, channels, chunks)
-    window = np.concatenate([[rows, columns, (width - columns) * channels, channels], constants])
+    blocks = channel_blocks(block, channels)
+    made = pool.pool(f"{PREFIX}pool", blocks, (rows, columns), width * channels, channels, channels)
+    window = np.concatenate([[rows, columns, (width - columns) * channels, channels], constants])[: block.window_words]
     return BlockCase(made, {"x": _array(made, "x", lambda s: random_input(s, rng)), "window": np.frombuffer(words(window), np.uint32)})
 
 
