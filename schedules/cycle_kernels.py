@@ -39,6 +39,8 @@ def kernel_terms(layer: Layer, kernel: Mapping[str, Any], core: str) -> Terms:
     rule = " ".join(str(kernel[k]) for k in ("rule", "operand") if k in kernel)
     if rule == "fallback" and layer.op in _OF_PRODUCTS:
         return Counter({"plain products": math.prod(layer.shapes[-1]) * math.prod(layer.shapes[1]) // _outputs(layer)})
+    if rule == "fallback" and layer.op == "tiny.batch_matmul":
+        return Counter({"plain products": math.prod(layer.shapes[-1]) * layer.shapes[0][-1]})
     return elementwise_terms(layer, rule, math.prod(layer.shapes[-1]))
 
 

@@ -23,6 +23,7 @@ from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.cycle_columns import Blocks, column_terms
 from tvm_tiny.schedules.cycle_priors import counted_cost
 from tvm_tiny.schedules.microkernels.add import find_linear
+from tvm_tiny.schedules.microkernels.channel_maxima import FEWEST
 from tvm_tiny.schedules.microkernels.depthwise_block import MOST_UNROLLED
 from tvm_tiny.schedules.microkernels.depthwise_groups_choice import RowGroups, row_groups
 from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE
@@ -35,6 +36,7 @@ COEFFICIENTS = Path(__file__).with_name("cycles.json")
 Terms = Counter[str]
 _GROUP = 4  # products a group
 _TILE = 16  # products of a Winograd tile of 2x2 outputs, a channel
+_CHOSEN = frozenset({"gather", "strided_slice"})  # operators that read no more than they write
 _TAIL_UNROLL = 8  # groups an iteration of what is no main block, at most
 CONSTANTS = 12
 """Bytes of a channel beside its weights."""
@@ -264,7 +266,8 @@ def elementwise_terms(layer: Layer, rule: str, elements: int, times: int = 1) ->
     window = math.prod(_window(layer))
     if window > 1 or "kernel" in layer.attrs:
         channels = layer.shapes[-1][-1]
-        pixels, (words, single) = elements // channels, divmod(channels, 4) if rule.startswith("pool") else (0, channels)
+        rule = "row maxima" if (op, rule) == ("max_pool2d", "rows") and channels >= FEWEST else rule
+        pixels, (words, single) = elements // channels, divmod(channels, 4) if rule.startswith(("pool", "row maxima")) else (0, channels)
         chunks, tall = -(-words // MOST_WORDS), _window(layer)[0]
         return +Counter(
             {
@@ -279,6 +282,8 @@ def elementwise_terms(layer: Layer, rule: str, elements: int, times: int = 1) ->
                 f"{op} calls": times,
             }
         )
+    if op in _CHOSEN:
+        inputs = 0
     work = max(elements, inputs if elements == math.prod(layer.shapes[-1]) else 0)
     return Counter({f"{op} {rule}".strip(): work, f"{op} calls": times})
 

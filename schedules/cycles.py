@@ -177,10 +177,17 @@ def _by_layers(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], c
             planes = replace(row_planes(inner, core), rows=False)
             found.update(depthwise_terms(inner, planes, [(out.height, out.width, 1)], inner.shapes[0][3]))
         else:
-            name = inner.op.removeprefix("tiny.")
-            found.update(elementwise_terms(inner, _WHOLE_RULES.get(name, name), out.nbytes))
+            found.update(elementwise_terms(inner, _whole_rule(inner), out.nbytes))
         found["call"] += 1
     return found
+
+
+def _whole_rule(layer: Layer) -> str:
+    """The rule, and its operand, of a layer without products of weights: a product of tensors of one shape has plain loops."""
+    name = layer.op.removeprefix("tiny.")
+    if name == "mul" and (1 in layer.constants or layer.shapes[0] == layer.shapes[1]):
+        return "fallback"
+    return _WHOLE_RULES.get(name, name)
 
 
 def _room(graph: RowGraph, op: RowOp, core: str) -> int:

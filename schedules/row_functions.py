@@ -15,6 +15,7 @@ from tvm_tiny.schedules import fetch as fetch_rule
 from tvm_tiny.schedules import mul as mul_rule
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import Core, add, gate_mul
+from tvm_tiny.schedules.microkernels.channel_maxima import FEWEST, larger_channels
 from tvm_tiny.schedules.microkernels.channel_sums import MOST_PIXELS, TOGETHER, channel_sums
 from tvm_tiny.schedules.row_form import SIGNATURE, RowKernel, row_function
 from tvm_tiny.schedules.stream_costs import fetch_scratch
@@ -110,6 +111,8 @@ def windowed_pool(layer: Layer) -> RowKernel:
     """A pool whose windows lie in the rows of one firing."""
     a, (_, height, width, channels), out_width = layer.attrs, layer.shapes[0], layer.shapes[-1][2]
     average = layer.op == "tiny.avg_pool2d"
+    if not average and channels >= FEWEST:
+        return _maxima(layer)
     (kh, kw), (sh, sw), (top, left, _, _) = a["kernel"], a["strides"], a["padding"]
     start, step = ("0", "total += value; ++count;") if average else ("-128", "total = value > total ? value : total;")
     mean = "(total + (total > 0 ? count / 2 : -(count / 2))) / count"
@@ -132,6 +135,29 @@ def _global_average(layer: Layer, _core: Core) -> RowKernel:
     a, count = layer.attrs, layer.shapes[0][1] * layer.shapes[0][2]
     result = f"(int8_t)tiny_clamp((sum + (sum > 0 ? {count // 2} : -{count // 2})) / {count}, {a['clamp_min']}, {a['clamp_max']})"
     return _reduction(layer, "global_average", result)
+
+
+def _maxima(layer: Layer) -> RowKernel:
+    """Maxima of windows of at least four channels, four at once."""
+    a, (_, height, width, channels), out_width = layer.attrs, layer.shapes[0], layer.shapes[-1][2]
+    (kh, kw), (sh, sw), (top, left, _, _) = a["kernel"], a["strides"], a["padding"]
+    low, high = a["clamp_min"], a["clamp_max"]
+    larger = larger_channels(f"{PREFIX}max_pool")
+    clamp = f"    for (int32_t c = 0; c < {channels}; ++c) out[c] = (int8_t)tiny_clamp(out[c], {low}, {high});\n"
+    tail = f"        for (int32_t c = {channels // 4 * 4}; c < {channels}; ++c) out[c] = p[c] > out[c] ? p[c] : out[c];\n"
+    body = (
+        f"  const int32_t start = begin * {sh} - {top}, last = start + {kh} < {height} ? start + {kh} : {height};\n"
+        f"  for (int32_t x = 0; x < {out_width}; ++x, out += {channels}) {{\n"
+        f"    const int32_t at = x * {sw} - {left}, left = at < 0 ? 0 : at, right = at + {kw} < {width} ? at + {kw} : {width};\n"
+        f"    memset(out, -128, {channels}u);\n"
+        f"    for (int32_t y = start < 0 ? 0 : start; y < last; ++y) {{\n"
+        f"      const int8_t *p = rows[y - start] + left * {channels};\n"
+        f"      for (int32_t i = left; i < right; ++i, p += {channels}) {{\n"
+        f"        {larger.name}(out, p, {channels // 4}u);\n{tail if channels % 4 else ''}      }}\n    }}\n"
+        f"{clamp if (low, high) != (-128, 127) else ''}  }}\n"
+    )
+    name, own = row_function("max_pool", body)
+    return RowKernel(name, (larger, *own), kernel="maximum")
 
 
 def _mean(layer: Layer, _core: Core) -> RowKernel:
