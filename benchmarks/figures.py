@@ -57,9 +57,10 @@ def _speed_cells(row: speed.Row) -> tuple[str, ...]:
 
 
 def memory_table(rows: Sequence[memory.Row]) -> str:
-    """Markdown: arena bytes of every goal and of patches alone beside the best measured peer."""
-    head = ("network", "speed", "balanced", "patches alone", "sram", "best peer")
-    cells = ((NAMES[r.model], *(_bytes(r.arena[g]) for g in ("speed", "balanced", "patches", "sram")), _peer(r)) for r in rows)
+    """Markdown: arena bytes of every goal, of patches alone and with a fetched image, beside the best measured peer."""
+    head = ("network", "speed", "balanced", "patches alone", "sram", "sram, image fetched", "best peer")
+    kinds = ("speed", "balanced", "patches", "sram", "camera")
+    cells = ((NAMES[r.model], *(_bytes(r.arena[k]) if k in r.arena else MISSING for k in kinds), _peer(r)) for r in rows)
     return _markdown(head, cells, text_columns=1)
 
 

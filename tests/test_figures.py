@@ -46,6 +46,13 @@ def test_goals_take_no_more_memory_than_those_that_want_less() -> None:
         assert row.arena["sram"] <= row.arena["balanced"] <= row.arena["speed"], row.model
 
 
+def test_arenas_keep_to_their_limits() -> None:
+    for row in figures.read()[1]:
+        limit = memory.LIMITS[row.model]
+        for kind, most in (("speed", limit.speed), ("patches", limit.patches), ("sram", limit.sram), ("camera", limit.camera)):
+            assert not most or row.arena[kind] <= most, (row.model, kind)
+
+
 def test_streams_take_at_most_a_tenth_longer_than_their_kernels_layer_by_layer() -> None:
     rows = figures.read()[2]
     assert {(row.model, row.board) for row in rows} == {(m, b) for m in figures.STREAMED for b in BOARD_TERMS}
