@@ -11,6 +11,7 @@ from tests.support.tiny_builder import TinyBuilder
 from tvm_tiny.memory.stream_choice import in_pairs
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import TinyGraph
+from tvm_tiny.passes.fetch_rows import FetchRows
 from tvm_tiny.schedules.cycle_columns import Blocks
 from tvm_tiny.schedules.cycles import cycle_costs, layer_work, layers_work, lines_again, ring_work
 
@@ -82,3 +83,29 @@ def test_weights_are_copied_where_larger_tensors_leave_room(core: str) -> None:
         return layers_work(rows.graph, rows.graph.ops[-1:], rows.nodes[-1:], core)
 
     assert (last(128) < last(32)) == (core == "cortex-m4")
+
+
+def _fetched(width: int, made_by: str) -> TinyRows:
+    """An image that the application hands over, made int8 by an operator or int8 already, and a pooling that reads it."""
+    b = TinyBuilder((1, 16, width, 8), dtype={"quantize": "float32"}.get(made_by, "int8"))
+    x = b.call(made_by, b.x, scale=0.5, zp=3) if made_by else b.x
+    rows = tiny_rows(TinyGraph(FetchRows(True)(b.finish(b.call("max_pool2d", x, kernel=[2, 2])))["main"]))
+    assert rows is not None
+    assert rows.nodes[0].op == "fetch"
+    return rows
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("made_by", ["", "quantize"])
+def test_a_stream_pays_for_fetched_bytes_what_a_layer_pays(made_by: str, core: str) -> None:
+    """The application writes int8 itself: calls alone cost; what is quantised row by row costs the same an element as at once."""
+
+    def work(width: int) -> tuple[float, float]:
+        rows = _fetched(width, made_by)
+        ops, nodes = rows.graph.ops[:1], rows.nodes[:1]
+        return layers_work(rows.graph, ops, nodes, core), ring_work(rows.graph, ops, nodes, core)
+
+    (whole, streamed), (wider, streamed_wider) = work(16), work(48)
+    assert streamed > whole  # sixteen calls for one
+    assert streamed_wider - streamed == pytest.approx(wider - whole)
+    assert (wider > whole) == bool(made_by)

@@ -5,7 +5,8 @@ Candidates are the partitions of least streamed work within a row of budgets fro
 is planned for real (offsets, kernel scratch estimated), its cycles estimated (`tvm_tiny.schedules.stream_costs`). The goals:
 
     speed      nothing is streamed
-    sram       the least arena; arenas within a fiftieth of it count as the least, and the least work among them is taken
+    sram       the least arena; arenas within a fiftieth of it count as the least: the smallest of them that takes no more than a per cent
+               of work beyond the least among them
     balanced   of the candidates within `max_overhead` extra work: the knee, that is the least work among those whose arena is within a
                tenth of the smallest, or gives up an eighth of what that saves at most
 With a budget, "balanced" is the least work that fits it; when none does, the smallest arena.
