@@ -31,7 +31,9 @@ class DualIssue:
     older: Instruction | None = None
     ready: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
 
-    def _operands_ready(self, ins: Instruction) -> bool:
+    def earliest(self, ins: Instruction) -> int:
+        """The first cycle in which all operands of `ins` are there, of those that have issued."""
+        first = 0
         for index, reg in enumerate(ins.src):
             times = self.ready.get(reg)
             if times is None:
@@ -46,11 +48,11 @@ class DualIssue:
                 need = times[1]
             if ins.kind is Kind.STORE and index == 0:
                 need -= 1  # store data may arrive in the same cycle
-            if need > self.cycle:
-                return False
-        return True
+            first = max(first, need)
+        return first
 
-    def _pairs(self, ins: Instruction) -> bool:
+    def pairs(self, ins: Instruction) -> bool:
+        """Whether `ins` may go into the current slot beside what the cycle has issued already."""
         first = self.older
         if first is None:
             return True
@@ -69,7 +71,7 @@ class DualIssue:
 
     def can_issue(self, ins: Instruction) -> bool:
         """Tell whether `ins` may issue in the current slot of the current cycle."""
-        return self._pairs(ins) and self._operands_ready(ins)
+        return self.pairs(ins) and self.earliest(ins) <= self.cycle
 
     def issue(self, ins: Instruction) -> None:
         """Issue `ins` now and move to the next slot."""

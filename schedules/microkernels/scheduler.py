@@ -13,6 +13,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from . import schedule_cache
 from .assembly import Body, Instruction, Kind
@@ -34,19 +35,26 @@ class Scheduled:
 
 @dataclass
 class _Graph:
-    """Dependences of a body."""
+    """Dependences of a body; `operands` are every instruction's distinct sources."""
 
     instructions: list[Instruction]
+    operands: list[tuple[int, ...]]
     successors: list[list[int]]
     predecessors: list[int]
     uses: dict[int, int]
+
+    @cached_property
+    def due(self) -> list[float]:
+        """Of every instruction, see `_due`."""
+        return _due(self)
 
 
 def _graph(instructions: list[Instruction]) -> _Graph:
     definition = {ins.dst: i for i, ins in enumerate(instructions) if ins.dst is not None}
     readers: dict[int, list[int]] = defaultdict(list)
-    for i, ins in enumerate(instructions):
-        for reg in set(ins.src):
+    operands = [tuple(dict.fromkeys(ins.src)) for ins in instructions]
+    for i, sources in enumerate(operands):
+        for reg in sources:
             readers[reg].append(i)
     edges: set[tuple[int, int]] = set()
     for i, ins in enumerate(instructions):
@@ -58,48 +66,81 @@ def _graph(instructions: list[Instruction]) -> _Graph:
     for a, b in edges:
         successors[a].append(b)
         predecessors[b] += 1
-    return _Graph(instructions, successors, predecessors, {reg: len(r) for reg, r in readers.items()})
+    return _Graph(instructions, operands, successors, predecessors, {reg: len(r) for reg, r in readers.items()})
 
 
 class _Pressure:
-    """Live values against core registers."""
+    """Live values against core registers; instructions are told by their number."""
 
     def __init__(self, graph: _Graph, live_in: set[int], live_out: set[int], limit: int) -> None:
         self.uses = dict(graph.uses)
+        self.operands = graph.operands
+        self.made = [ins.dst for ins in graph.instructions]
         self.live_out = live_out
         self.limit = limit
         self.live = len(live_in)
 
-    def after(self, ins: Instruction) -> int:
-        """Live values once `ins` has issued (its operands may die first and lend their register)."""
-        dying = sum(1 for reg in set(ins.src) if self.uses[reg] == 1 and reg not in self.live_out)
-        return self.live - dying + (ins.dst is not None)
+    def after(self, i: int) -> int:
+        """Live values once instruction `i` has issued (its operands may die first and lend their register)."""
+        live, uses = self.live + (self.made[i] is not None), self.uses
+        for reg in self.operands[i]:
+            if uses[reg] == 1 and reg not in self.live_out:
+                live -= 1
+        return live
 
-    def fits(self, ins: Instruction, reserve: int = 0) -> bool:
-        """Tell whether `ins` may issue; one that adds a live value must leave `reserve` registers free."""
-        after = self.after(ins)
+    def fits(self, i: int, reserve: int = 0) -> bool:
+        """Tell whether `i` may issue; one that adds a live value must leave `reserve` registers free."""
+        after = self.after(i)
         return after <= self.limit - (reserve if after > self.live else 0)
 
-    def issue(self, ins: Instruction) -> None:
-        self.live = self.after(ins)
-        for reg in set(ins.src):
+    def issue(self, i: int) -> None:
+        self.live = self.after(i)
+        for reg in self.operands[i]:
             self.uses[reg] -= 1
-        if ins.dst is not None and self.uses.get(ins.dst, 0) == 0 and ins.dst not in self.live_out:
+        made = self.made[i]
+        if made is not None and self.uses.get(made, 0) == 0 and made not in self.live_out:
             self.live -= 1
+
+
+class _Waiting:
+    """Instructions whose operands have issued: `ready`, in the order they came to be so, each with the first cycle it can issue in."""
+
+    def __init__(self, graph: _Graph, state: DualIssue | None = None) -> None:
+        self.graph, self.state = graph, state
+        self.left = list(graph.predecessors)
+        self.since: dict[int, int] = {}
+        self.ready: list[int] = []
+        for i, n in enumerate(self.left):
+            if n == 0:
+                self._add(i)
+
+    def _add(self, i: int) -> None:
+        self.ready.append(i)
+        if self.state is not None:
+            self.since[i] = self.state.earliest(self.graph.instructions[i])
+
+    def issued(self, i: int) -> None:
+        """Take note that `i` has issued."""
+        self.ready.remove(i)
+        for nxt in self.graph.successors[i]:
+            self.left[nxt] -= 1
+            if self.left[nxt] == 0:
+                self._add(nxt)
 
 
 def _dual_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: float, reserve: int) -> list[int] | None:
     """One greedy M7 order: fill each cycle with a MAC and one other instruction, near the written order within `window` places."""
     code = graph.instructions
     key = [i + rng.uniform(0.0, window) for i in range(len(code))]
-    waiting = list(graph.predecessors)
-    ready = [i for i, n in enumerate(waiting) if n == 0]
     order: list[int] = []
     state, stalled = DualIssue(), 0
+    waiting = _Waiting(graph, state)
+    since, ready = waiting.since, waiting.ready
     while ready:
         front = min(ready)
         horizon = front + 4 * window + 1
-        fit = [i for i in ready if i <= horizon and state.can_issue(code[i]) and pressure.fits(code[i], 0 if i == front else reserve)]
+        now = [i for i in ready if i <= horizon and since[i] <= state.cycle and state.pairs(code[i])]
+        fit = [i for i in now if pressure.fits(i, 0 if i == front else reserve)]
         if not fit:
             stalled += 1
             if stalled > 12:
@@ -113,7 +154,9 @@ def _dual_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window: 
             fit = [i for i in fit if code[i].kind is Kind.MAC] or fit
         chosen = min(fit, key=key.__getitem__)
         state.issue(code[chosen])
-        _retire(graph, pressure, waiting, ready, order, chosen)
+        pressure.issue(chosen)
+        waiting.issued(chosen)
+        order.append(chosen)
     return order
 
 
@@ -148,16 +191,15 @@ def _due(graph: _Graph) -> list[float]:
 def _just_in_time_order(graph: _Graph, pressure: _Pressure, rng: random.Random, lead: float, noise: float) -> list[int] | None:
     """One greedy M7 order: MACs as written, everything else at most `lead` cycles before it is due, so that registers are held briefly."""
     code = graph.instructions
-    key = [d + rng.uniform(0.0, noise) for d in _due(graph)]
-    waiting = list(graph.predecessors)
-    ready = [i for i, n in enumerate(waiting) if n == 0]
+    key = [d + rng.uniform(0.0, noise) for d in graph.due]
     order: list[int] = []
     state, stalled, macs = DualIssue(), 0, 0
+    waiting = _Waiting(graph, state)
+    since, ready = waiting.since, waiting.ready
     while ready:
         front = min(ready)
-        fit = [
-            i for i in ready if (key[i] <= macs + lead or i == front or stalled > 3) and state.can_issue(code[i]) and pressure.fits(code[i])
-        ]
+        now = [i for i in ready if since[i] <= state.cycle and (key[i] <= macs + lead or i == front or stalled > 3)]
+        fit = [i for i in now if state.pairs(code[i]) and pressure.fits(i)]
         if not fit:
             stalled += 1
             if stalled > 12:
@@ -173,7 +215,9 @@ def _just_in_time_order(graph: _Graph, pressure: _Pressure, rng: random.Random, 
         chosen = min(fit, key=key.__getitem__)
         macs += code[chosen].kind is Kind.MAC
         state.issue(code[chosen])
-        _retire(graph, pressure, waiting, ready, order, chosen)
+        pressure.issue(chosen)
+        waiting.issued(chosen)
+        order.append(chosen)
     return order
 
 
@@ -181,43 +225,33 @@ def _single_order(graph: _Graph, pressure: _Pressure, rng: random.Random, window
     """One greedy M4 order: loads back to back while registers last, then everything that can be computed."""
     code = graph.instructions
     key = [i + rng.uniform(0.0, window) for i in range(len(code))]
-    waiting = list(graph.predecessors)
-    ready = [i for i, n in enumerate(waiting) if n == 0]
     order: list[int] = []
     loading = True
+    waiting = _Waiting(graph)
+    ready = waiting.ready
     while ready:
         front = min(ready)
         horizon = front + 4 * window + 1
-        fit = [i for i in ready if i <= horizon and pressure.fits(code[i], 0 if i == front else reserve)]
+        fit = [i for i in ready if i <= horizon and pressure.fits(i, 0 if i == front else reserve)]
         if not fit:
             return None
         loads = [i for i in fit if code[i].kind is Kind.LOAD]
-        others = [
-            i for i in fit if code[i].kind is not Kind.LOAD and (code[i].kind is Kind.MAC or pressure.after(code[i]) <= pressure.live)
-        ]
+        others = [i for i in fit if code[i].kind is not Kind.LOAD and (code[i].kind is Kind.MAC or pressure.after(i) <= pressure.live)]
         others = others or ([] if loads else fit)  # an unpacking that keeps its source alive only takes registers from loads
         pick = loads if (loading and loads) or not others else others
         chosen = min(pick, key=key.__getitem__)
         loading = code[chosen].kind is Kind.LOAD
-        _retire(graph, pressure, waiting, ready, order, chosen)
+        pressure.issue(chosen)
+        waiting.issued(chosen)
+        order.append(chosen)
     return order
 
 
-def _retire(graph: _Graph, pressure: _Pressure, waiting: list[int], ready: list[int], order: list[int], chosen: int) -> None:
-    pressure.issue(graph.instructions[chosen])
-    order.append(chosen)
-    ready.remove(chosen)
-    for nxt in graph.successors[chosen]:
-        waiting[nxt] -= 1
-        if waiting[nxt] == 0:
-            ready.append(nxt)
-
-
 def _written_order(graph: _Graph, pressure: _Pressure) -> list[int] | None:
-    for ins in graph.instructions:
-        if not pressure.fits(ins):
+    for i in range(len(graph.instructions)):
+        if not pressure.fits(i):
             return None
-        pressure.issue(ins)
+        pressure.issue(i)
     return list(range(len(graph.instructions)))
 
 
