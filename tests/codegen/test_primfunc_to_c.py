@@ -30,6 +30,21 @@ def test_nothing_of_the_hosted_runtime_is_left() -> None:
     assert "#include" not in text
 
 
+def test_parameters_that_are_simplified_away_are_marked_unread() -> None:
+    """As slopes of a PRELU whose input is never negative are: the C compiles without a warning."""
+
+    @T.prim_func(s_tir=True)
+    def first(x: T.Buffer((4,), "int8"), slope: T.Buffer((4,), "int8"), y: T.Buffer((4,), "int8")):
+        for i in range(4):
+            with T.sblock("y"):
+                vi = T.axis.spatial(4, i)
+                y[vi] = x[vi]
+
+    function = to_c(first, "f", C)
+    assert function.body.startswith("{\n  (void)slope;\n  for")
+    assert function.body.count("(void)") == 1
+
+
 def test_pointers_given_to_extern_calls_are_writable_when_the_function_says_so() -> None:
     @T.prim_func(s_tir=True)
     def call(x: T.Buffer((4,), "int8"), y: T.Buffer((4,), "int8")):

@@ -172,6 +172,9 @@ def _strip(source: str, name: str, writable: list[bool]) -> CFunction:
         const = "" if is_writable else "const "
         params.append(f"{const}{ctype.strip()} *{ident.replace('restrict', '').strip()}")
     body = _float_literals(match.group(2).strip())
+    names = [p.rpartition("*")[2] for p in params]
+    unread = [f"  (void){n};\n" for n in names if not re.search(rf"\b{n}\b", body)]  # simplified away: compilers warn of it
+    body = body.replace("{\n", "{\n" + "".join(unread), 1)
     return CFunction(
         name,
         f"void {name}({', '.join(params)})",

@@ -14,14 +14,14 @@ from tvm import te
 
 from tvm_tiny.ops.registry import REQUIRED, Attrs, TensorInfo, TinyOp, check, register
 from tvm_tiny.ops.requantize_math import i32, quantize_multiplier, requantize, requantize_tir, wrap_int32
-from tvm_tiny.ops.scales import f32, f64
+from tvm_tiny.ops.scales import f64
 
 NAME = "tiny.batch_matmul"
 
 
 def quantize_params(a_scale: float, b_scale: float, y_scale: float) -> dict[str, int]:
-    """Return the attributes `multiplier` and `shift` for float scales; the reference multiplies the inputs' in float32."""
-    multiplier, shift = quantize_multiplier(float(f32(a_scale) * f32(b_scale)) / f64(y_scale))
+    """Return the attributes `multiplier` and `shift` for float scales."""
+    multiplier, shift = quantize_multiplier(f64(a_scale) * f64(b_scale) / f64(y_scale))
     return {"multiplier": multiplier, "shift": shift}
 
 

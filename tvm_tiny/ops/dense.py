@@ -16,23 +16,16 @@ from tvm import te
 
 from tvm_tiny.ops.conv2d import REQUANTIZE_ATTRS, check_int8_with_params
 from tvm_tiny.ops.registry import Attrs, TensorInfo, TinyOp, check, register
-from tvm_tiny.ops.requantize_math import i32, quantize_multiplier, requantize, requantize_tir, wrap_int32
-from tvm_tiny.ops.scales import f32, f64, per_channel
+from tvm_tiny.ops.requantize_math import i32, requantize, requantize_tir, wrap_int32
+from tvm_tiny.ops.scales import per_channel
 
 NAME = "tiny.dense"
 
 
 def quantize_params(x_scale: float, w_scales: Sequence[float] | np.ndarray | float, y_scale: float, channels: int) -> dict[str, np.ndarray]:
-    """Return the `multiplier` and `shift` arguments (int32, one per output) for float scales.
-
-    With one weight scale the reference multiplies the input's and the weight's scale in float32, with several in float64.
-    """
-    scales = np.atleast_1d(np.asarray(w_scales, np.float32))
-    if scales.size > 1:
-        multiplier, shift = per_channel(x_scale, scales, y_scale, channels)
-        return {"multiplier": multiplier, "shift": shift}
-    pair = quantize_multiplier(float(f32(x_scale) * scales[0]) / f64(y_scale))
-    return {"multiplier": np.full(channels, pair[0], np.int32), "shift": np.full(channels, pair[1], np.int32)}
+    """Return the `multiplier` and `shift` arguments (int32, one per output) for float scales; one weight scale serves all outputs."""
+    multiplier, shift = per_channel(x_scale, w_scales, y_scale, channels)
+    return {"multiplier": multiplier, "shift": shift}
 
 
 def _infer(infos: list[TensorInfo], _attrs: Attrs) -> TensorInfo:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the float scales of a quantised model to the integers of the operators, in the reference's order of arithmetic.
 
-TensorFlow Lite Micro keeps scales as float32 and mixes float32 and float64 steps in its Prepare functions; a different order gives
-multipliers that differ in the last bit, and with them outputs. Every `quantize_params` of an operator goes through `f32` and these helpers.
+TensorFlow Lite Micro keeps scales as float32 and takes products and quotients of them in float64, but for a few steps in float32 (bounds of
+activations, tables of real functions); another order gives multipliers that differ in the last bit, and with them outputs.
 """
 
 from __future__ import annotations

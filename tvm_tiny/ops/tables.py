@@ -30,8 +30,8 @@ def requantize(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarr
 
 
 def relu(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
-    """Table of RELU; unlike QUANTIZE the reference divides the scales in float32."""
-    multiplier, shift = quantize_multiplier(float(f32(x_scale) / f32(y_scale)))
+    """Table of RELU."""
+    multiplier, shift = quantize_multiplier(f64(x_scale) / f64(y_scale))
     low, high = activation_range("relu", y_scale, y_zp)
     return _int8(multiply_by_quantized_multiplier(INPUTS - x_zp, multiplier, shift) + y_zp, low, high)
 
@@ -45,8 +45,8 @@ def relu6(x_scale: float, x_zp: int) -> np.ndarray:
 
 def leaky_relu(x_scale: float, x_zp: int, y_scale: float, y_zp: int, alpha: float) -> np.ndarray:
     """Table of LEAKY_RELU with slope `alpha` (any sign) below zero."""
-    slope = float(f32(f32(x_scale) * f32(alpha)) / f32(y_scale))
-    multiplier, shift = quantize_multiplier(float(f32(x_scale) / f32(y_scale)))
+    slope = f64(x_scale) * f64(alpha) / f64(y_scale)
+    multiplier, shift = quantize_multiplier(f64(x_scale) / f64(y_scale))
     alpha_multiplier, alpha_shift = quantize_multiplier(abs(slope))
     x = INPUTS - x_zp
     below = multiply_by_quantized_multiplier(x, alpha_multiplier, alpha_shift)
@@ -78,10 +78,10 @@ def _to_q4(x_scale: float, x_zp: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def hard_swish(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray:
     """Table of HARD_SWISH, x * relu6(x + 3) / 6, in the reference's 16-bit arithmetic."""
-    hires_scale = f32(f32(1.0 / 128.0) * f32(x_scale))
-    y_multiplier, y_exponent = _multiplier_int16(float(hires_scale / f32(y_scale)))
+    hires_scale = float(f32(1.0 / 128.0) * f32(x_scale))
+    y_multiplier, y_exponent = _multiplier_int16(hires_scale / f64(y_scale))
     check(y_exponent <= 0, NAME, f"HARD_SWISH: the output scale {y_scale} is too small for the input scale {x_scale}")
-    gate_multiplier, gate_exponent = _multiplier_int16(float(hires_scale / (f32(3.0) / f32(32768.0))))
+    gate_multiplier, gate_exponent = _multiplier_int16(hires_scale / (3.0 / 32768.0))
     x = (INPUTS - x_zp) << 7
     preshift = _srdhm16(x, y_multiplier)
     gate = _srdhm16(_saturate16(x << max(gate_exponent - 1, 0)), gate_multiplier)
@@ -96,7 +96,7 @@ def absolute(x_scale: float, x_zp: int, y_scale: float, y_zp: int) -> np.ndarray
     """Table of ABS; without a change of scale nothing is rescaled."""
     value = np.abs(INPUTS - x_zp)
     if f32(x_scale) != f32(y_scale):
-        value = multiply_by_quantized_multiplier(value, *quantize_multiplier(float(f32(x_scale) / f32(y_scale))))
+        value = multiply_by_quantized_multiplier(value, *quantize_multiplier(f64(x_scale) / f64(y_scale)))
     return _int8(value + y_zp)
 
 
