@@ -13,8 +13,8 @@ import tvm_tiny
 from tests.support.guarded import GuardedModel
 from tests.support.tiny_builder import TinyBuilder, evaluate
 from tvm_tiny.memory.design import Design
+from tvm_tiny.memory.design_points import Point, least_point, with_less_room
 from tvm_tiny.memory.stream_choice import StreamOptions
-from tvm_tiny.search import Point, least_point
 
 CORES = ["c -mcpu=cortex-m7", "c -mcpu=cortex-m4"]
 WHOLE = ("patch-inference", "stream-rows", "recompute")
@@ -52,12 +52,15 @@ def test_layers_whose_columns_decide_the_peak_compute_fewer_pixels_together(targ
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.tuples(st.integers(1, 7), st.integers(1, 4)), st.sampled_from([3, 7, 28]), st.sampled_from([1, 5, 16]), st.integers(0, 2000),
-    st.sampled_from(CORES),
+    st.none() | st.integers(0, 2000), st.sampled_from(CORES),
 )  # fmt: skip
-def test_any_bound_of_the_arena_is_exact(kernel: tuple[int, int], channels: int, outputs: int, bound: int, target: str) -> None:
+def test_any_bound_of_the_arena_is_exact(
+    kernel: tuple[int, int], channels: int, outputs: int, bound: int, room: int | None, target: str
+) -> None:
     """Layer by layer within bounds that kernels can and can't meet."""
     mod = long_sums(kernel, channels, outputs, (11, 5))
-    design = {"copies": [], "patches": None, "segments": [], "pairs": False, "strips": "none", "planar": True, "bound": bound}
+    design = {"copies": [], "patches": None, "segments": [], "pairs": False, "strips": "none", "planar": True}
+    design |= {"bound": bound, "room": room}
     check(mod, tvm_tiny.build(mod, target, name="net", design=design), np.random.default_rng(0))
 
 
@@ -124,3 +127,20 @@ def test_streams_that_take_longer_are_better_than_much_more_memory() -> None:
     options = StreamOptions("sram", max_overhead=0.1)
     small, roomy = streamed(1000, 0.4, 0.4), Point(Design(), 1601, 100.0, 0.0, 0.0, 0)
     assert least_point([small, roomy], options)[0] is small
+
+
+def test_an_arena_larger_than_planned_is_tried_with_as_much_less_room() -> None:
+    """Only where memory is short, and not where the streams themselves were cut for more than was estimated."""
+    design = Design(segments=((0, 2),), arena_bytes=1000)
+    sram = StreamOptions("sram")
+
+    def again(arena: int, planned: int | None, options: StreamOptions = sram) -> Design | None:
+        return with_less_room(Point(design, arena, 100.0, 0.0, 0.0, 0, planned=planned), options)
+
+    smaller = again(1030, 1000)
+    assert smaller is not None
+    assert (smaller.arena_bytes, smaller.scratch_arena) == (1000, 970)
+    assert again(1030, None) == smaller
+    assert again(1000, 1000) is again(1030, 1040) is again(1030, 1000, StreamOptions("balanced")) is None
+    assert again(1030, 1000, StreamOptions("balanced", 1030)) is None
+    assert again(1030, 1000, StreamOptions("balanced", 1029)) == smaller

@@ -162,7 +162,7 @@ PIPELINE: tuple[Phase, ...] = (
             o.code_budget,
             o.records,
             o.flash,
-            o.design.arena_bytes if o.design else None,
+            o.design.scratch_arena if o.design else None,
             o.design.forms if o.design else None,
         ),
         "kernels decide scratch and overlap rights, which planning needs",

@@ -12,16 +12,16 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import tvm
 
 from tvm_tiny.explain import Decision, Explainer, adopt, collecting
-from tvm_tiny.memory.design import APART, Design, Estimate, worth_building
+from tvm_tiny.memory.design import Design, Estimate, worth_building
+from tvm_tiny.memory.design_points import MOST_SPENT, Point, beaten, choose_point, in_order, with_less_room
 from tvm_tiny.memory.fit import MemoryDoesNotFitError
 from tvm_tiny.memory.partitions import least_peak
 from tvm_tiny.memory.patch_choice import PatchCosts, patch_candidates, patch_heads, tile_bytes
-from tvm_tiny.memory.stream_choice import Candidate, Costs, StreamOptions, cutter_of, layer_by_layer, pick, stream_candidates, with_rights
+from tvm_tiny.memory.stream_choice import Candidate, Costs, StreamOptions, cutter_of, layer_by_layer, stream_candidates, with_rights
 from tvm_tiny.memory.streams import StreamedSegment
 from tvm_tiny.memory.tiny_rows import TinyRows, tiny_rows
 from tvm_tiny.ops.graph import Node, TinyGraph
@@ -29,17 +29,14 @@ from tvm_tiny.passes.apply_schedules import CODE_ATTR, CYCLES_ATTR
 from tvm_tiny.passes.patch_inference import PATCH_ATTR, in_patches
 from tvm_tiny.passes.plan_memory import plan_of
 from tvm_tiny.passes.recompute import RECOMPUTE_ATTR, Variant, variants
+from tvm_tiny.passes.stream_rows import STREAM_ATTR
 
 CURVE_ATTR = "tiny.curve"
 """Module attribute: JSON of the points of the memory / cycles curve and the choice, for the report."""
 
 MOST_BUILT = 8
 _TOLD = {name: Explainer(name) for name in ("recompute", "patch-inference", "stream-rows")}
-_SURE = 0.9  # of the extra cycles allowed, what the estimate may be: it is a per cent or two of a network's cycles off
-_SURE_STREAMS = 0.92  # the same of what streams add to the same kernels, whose estimate layer by layer is less sure
-_AGREED = 1.05  # of the extra cycles allowed, what may be added to the fastest kernels where all is used that may be added to the same
 _OFF = 1.05  # of its estimate, what a built arena may take
-_MOST_SPENT = 1.6  # times the least arena: what "sram" takes at most to keep streams within the work allowed
 _HEADS = 4  # in patches, each with streams after it
 _FEWER = (2, 1)  # pixels that layers compute together where scratch is dear
 _LOWER = 0.98  # of the least peak, what fewer pixels must make of it
@@ -80,7 +77,7 @@ def _of_balanced(tiny: TinyGraph, options: StreamOptions, allowed: Allowed, kept
     other = replace(options, goal="balanced")
     found = list(_estimates(Variant(tiny.func, (), (), 0.0), other, replace(allowed, patches=False))) if allowed.rows else []
     worth = worth_building(found, other.goal, other.budget, other.max_overhead, MOST_BUILT)
-    most, known = _MOST_SPENT * min((e.arena_bytes for e in kept), default=0), {e.design for e in kept}
+    most, known = MOST_SPENT * min((e.arena_bytes for e in kept), default=0), {e.design for e in kept}
     fit = (e for e in worth if e.overhead <= _MAY_BE * options.max_overhead and e.arena_bytes <= most)
     smallest = next((e for e in fit if e.design.segments and e.design not in known), None)
     return [replace(smallest, design=replace(smallest.design, strips=_TALL))] if smallest is not None else []
@@ -189,38 +186,6 @@ def _in_pairs(c: Candidate) -> bool:
     return any(op.group > 1 for s in segments for stage in s.stages for op in stage.ops)
 
 
-@dataclass(frozen=True)
-class Point:
-    """A design as built.
-
-    Attributes
-    ----------
-    cycles : float
-        Estimated for the target's core.
-    overhead, extra_macs : float
-        Cycles beyond those of layer by layer, and multiply-accumulates done again, as fractions.
-    flash : int
-        Bytes of code (estimated) and constants.
-    streaming : float
-        Cycles that streams add to those of the same kernels layer by layer, as a fraction.
-    """
-
-    design: Design
-    arena_bytes: int
-    cycles: float
-    overhead: float
-    extra_macs: float
-    flash: int
-    streaming: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        figures = {"arena_bytes": self.arena_bytes, "cycles": round(self.cycles), "flash_bytes": self.flash}
-        fractions = {"extra_work": round(self.overhead, 4), "extra_macs": round(self.extra_macs, 4)}
-        fractions["streaming"] = round(self.streaming, 4)
-        return {**figures, **fractions, **self.design.to_dict(), "text": self.design.describe()}
-
-
 Trail = list[tuple[str, tvm.IRModule]]
 Finish = Callable[[Design], tuple[tvm.IRModule, Trail]]
 
@@ -242,37 +207,57 @@ def search(mod: tvm.IRModule, options: StreamOptions, allowed: Allowed, finish: 
     MemoryDoesNotFitError
         No design fits the memories of the board; the one that lacks least tells.
     """
-    points: list[Point] = []
-    built: dict[int, tuple[tvm.IRModule, Trail, dict[Decision, None]]] = {}
-    failed: list[MemoryDoesNotFitError] = []
+    builds = _Builds(finish)
     for design in [d for each in designs(mod, options, allowed) for d in heights(each, options.goal)]:
-        if _met(design, points):
+        if _met(design, builds.points):
             continue
         for variant in (design, replace(design, planar=False)):
-            try:
-                with collecting() as told:
-                    module, trail = finish(variant)
-            except MemoryDoesNotFitError as error:
-                failed.append(error)
-                continue
-            point = _point(variant, module)
-            if any((p.arena_bytes, p.cycles) == (point.arena_bytes, point.cycles) for p in points):
-                continue
-            built[len(points)] = module, trail, told
-            points.append(point)
-            if design.arena_bytes is None or point.arena_bytes <= _OFF * design.arena_bytes:
+            point = builds.add(variant)
+            if point is not None and (design.arena_bytes is None or point.arena_bytes <= _OFF * design.arena_bytes):
                 break  # else planes between layers may be to blame: once more without
-    if not points:
-        raise min(failed, key=lambda error: error.excess)
-    layers = next((p.cycles for p in points if p.design.layerwise), min(p.cycles for p in points))
-    points = [replace(p, overhead=p.cycles / layers - 1 if layers else 0.0) for p in points]
-    best, reason = _pick(points, options, flash)
-    module, trail, told = built[next(i for i, p in enumerate(points) if p is best)]
+    if not builds.points:
+        raise min(builds.failed, key=lambda error: error.excess)
+    closer = with_less_room(choose_point(builds.compared(), options, flash)[0], options)
+    if closer is not None:
+        builds.add(closer)
+    points = builds.compared()
+    best, reason = choose_point(points, options, flash)
+    module, trail, told = builds.made[points.index(best)]
     adopt(told)
     _tell(points, best, reason)
-    curve = [p for p in _sorted(points) if p is best or not _beaten(p, points)]
+    curve = [p for p in in_order(points) if p is best or not beaten(p, points)]
     text = {"goal": options.goal, "reason": reason, "chosen": best.to_dict(), "curve": [p.to_dict() for p in curve]}
     return module.with_attr(CURVE_ATTR, json.dumps(text)), trail
+
+
+class _Builds:
+    """Designs built to the end: those that differ, what was made of each, and the errors of those that do not fit."""
+
+    def __init__(self, finish: Finish) -> None:
+        self.finish = finish
+        self.points: list[Point] = []
+        self.made: list[tuple[tvm.IRModule, Trail, dict[Decision, None]]] = []
+        self.failed: list[MemoryDoesNotFitError] = []
+
+    def add(self, design: Design) -> Point | None:
+        """Build it; None where it does not fit, or comes out as another did."""
+        try:
+            with collecting() as told:
+                module, trail = self.finish(design)
+        except MemoryDoesNotFitError as error:
+            self.failed.append(error)
+            return None
+        point = _point(design, module)
+        if any((p.arena_bytes, p.cycles) == (point.arena_bytes, point.cycles) for p in self.points):
+            return None
+        self.points.append(point)
+        self.made.append((module, trail, told))
+        return point
+
+    def compared(self) -> list[Point]:
+        """The points beside layer by layer."""
+        layers = next((p.cycles for p in self.points if p.design.layerwise), min(p.cycles for p in self.points))
+        return [replace(p, overhead=p.cycles / layers - 1 if layers else 0.0) for p in self.points]
 
 
 def _met(design: Design, points: Sequence[Point]) -> bool:
@@ -294,76 +279,15 @@ def _point(design: Design, module: tvm.IRModule) -> Point:
     code, cycles = json.loads(str(attrs[CODE_ATTR])), json.loads(str(attrs[CYCLES_ATTR]))
     again = [json.loads(str(attrs[name]))["chosen"].get("extra_macs", 0.0) for name in (RECOMPUTE_ATTR, PATCH_ATTR) if name in attrs]
     flash = int(code["code_bytes"]) + int(code["constants_bytes"])
-    return Point(design, plan_of(module).arena_bytes, float(cycles["total"]), 0.0, sum(again), flash, float(cycles["streaming"]))
-
-
-def _sorted(points: Sequence[Point]) -> list[Point]:
-    return sorted(points, key=lambda p: (p.arena_bytes, p.overhead))
-
-
-def _beaten(p: Point, points: Sequence[Point]) -> bool:
-    """Another point is as good in both bytes and cycles, and better in one."""
-    mine = (p.arena_bytes, p.cycles)
-    return any(q.arena_bytes <= p.arena_bytes and q.cycles <= p.cycles and (q.arena_bytes, q.cycles) != mine for q in points)
-
-
-def _pick(points: Sequence[Point], options: StreamOptions, flash: int | None) -> tuple[Point, str]:
-    points = [p for p in points if not _for_nothing(p, points)]
-    fits = [p for p in points if flash is None or p.flash <= flash]
-    if not fits:  # what is asked of memory may still be met; without a budget of it, the least code
-        fits = list(points) if options.budget is not None else [min(points, key=lambda p: p.flash)]
-    if options.goal == "speed":
-        return fits[0], "layer by layer: the goal is speed"
-    if options.goal == "sram":
-        return least_point(fits, options)
-    if options.budget is None and options.goal == "balanced":
-        options = replace(options, max_overhead=_SURE * options.max_overhead)
-        sure = [p for p in fits if p.overhead <= options.max_overhead]
-        fits = sure or [min(fits, key=lambda p: p.overhead)]
-    return pick(_sorted(fits), options)
-
-
-def _for_nothing(p: Point, points: Sequence[Point]) -> bool:
-    """The design repeats work, and one that does not needs no more bytes and about as many cycles."""
-    plain = (q for q in points if not q.design.repeats)
-    return p.design.repeats and any(q.arena_bytes <= p.arena_bytes and q.cycles <= (1 + APART) * p.cycles for q in plain)
-
-
-def least_point(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
-    """The least arena, and why: of those whose streams take no longer than allowed, if there are any of at most `_MOST_SPENT` times the
-    least of all; else of those of them that halve what the streams of the least take too long."""
-    points = [p for p in points if options.budget is None or p.arena_bytes <= options.budget] or points
-    points = [p for p in points if not _beaten(p, points)]
-    best, reason = pick(_sorted(points), options)
-    if _spends_little(best, options):
-        return best, reason
-    near = [p for p in points if p.arena_bytes <= _MOST_SPENT * best.arena_bytes]
-    longest = options.max_overhead
-    within = [p for p in near if _spends_little(p, options)]
-    if not within:
-        longest += (best.streaming - options.max_overhead) / 2
-        within = [p for p in near if p.streaming <= longest]
-    if not within:
-        return best, reason
-    best, reason = pick(_sorted(within), options)
-    return best, f"{reason} at which streams take at most {longest:.0%} longer"
-
-
-def _spends_little(p: Point, options: StreamOptions) -> bool:
-    """Streams take no more than `max_overhead` longer than their kernels layer by layer, or the network no more than layer by layer.
-
-    The first is used up where the second says about the same; where they differ, room is left for what estimates are off.
-    """
-    allowed = options.max_overhead
-    part = 1.0 if p.overhead <= _AGREED * allowed else _SURE_STREAMS
-    return p.streaming <= part * allowed or p.overhead <= allowed
+    planned = json.loads(str(attrs[STREAM_ATTR]))["chosen"].get("arena_bytes") if STREAM_ATTR in attrs else None
+    return Point(design, plan_of(module).arena_bytes, float(cycles["total"]), 0.0, sum(again), flash, float(cycles["streaming"]), planned)
 
 
 def _tell(points: Sequence[Point], best: Point, reason: str) -> None:
     """Every built design, whether it is the choice, and why."""
     layers = next((p for p in points if p.design.layerwise), None)
     untold = dict.fromkeys(_TOLD)
-    for p in _sorted(points):
+    for p in in_order(points):
         name = "patch-inference" if p.design.patches else "recompute" if p.design.copies else "stream-rows"
         untold.pop(name, None)
         figures = f"{p.arena_bytes:,} bytes, {p.overhead:+.1%} cycles"

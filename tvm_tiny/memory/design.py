@@ -33,6 +33,8 @@ class Design:
         Tensors between layers may lie in planes, which in-place rights that whole rows have may not survive.
     arena_bytes : int or None
         What no kernel's scratch may make the arena exceed: the estimate. None: nothing is saved that could be spent.
+    room : int or None
+        The same, less than `arena_bytes`: where kernels that kept to that made the arena larger by how tensors then lie.
     forms : tuple of (int, bool) or None
         Kernels in the forms that another build took (`report.decisions["code"]["forms"]`) instead of those the budgets ask for.
     """
@@ -44,12 +46,18 @@ class Design:
     strips: str = "none"
     planar: bool = True
     arena_bytes: int | None = field(default=None, compare=False)
+    room: int | None = None
     forms: tuple[tuple[int, bool], ...] | None = None
 
     @property
     def layerwise(self) -> bool:
         """Every operator is run by itself, once."""
         return not (self.copies or self.patches or self.segments)
+
+    @property
+    def scratch_arena(self) -> int | None:
+        """What kernels' scratch may make the arena."""
+        return self.arena_bytes if self.room is None else self.room
 
     @property
     def repeats(self) -> bool:
@@ -74,7 +82,7 @@ class Design:
             first, last, grid = self.patches
             patches = {"operators": [first, last], "grid": list(grid)}
         segments = [list(s) for s in self.segments]
-        how = {"pairs": self.pairs, "strips": self.strips, "planar": self.planar, "bound": self.arena_bytes}
+        how = {"pairs": self.pairs, "strips": self.strips, "planar": self.planar, "bound": self.arena_bytes, "room": self.room}
         return {"copies": list(self.copies), "patches": patches, "segments": segments, **how}
 
     @staticmethod
@@ -92,7 +100,7 @@ class Design:
             segments = tuple((int(a), int(b)) for a, b in data["segments"])
             pairs, planar = (bool(data[name]) for name in ("pairs", "planar"))
             forms = None if data.get("forms") is None else tuple((int(form), bool(by_winograd)) for form, by_winograd in data["forms"])
-            return Design(tuple(data["copies"]), grid, segments, pairs, data["strips"], planar, data["bound"], forms)
+            return Design(tuple(data["copies"]), grid, segments, pairs, data["strips"], planar, data["bound"], data.get("room"), forms)
         except (KeyError, TypeError, ValueError, IndexError):
             raise OptionError("design is no point of a curve", remedy="give an entry of report.decisions['curve']['curve']") from None
 
