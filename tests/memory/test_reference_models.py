@@ -20,9 +20,10 @@ from tests.support.row_models import mobilenet_v2, read_tflite
 from tests.support.row_numeric import by_macs
 from tests.support.shared import SHARED, needs_shared
 from tests.support.stream_simulator import Machine
-from tvm_tiny.memory.partitions import best_single_head, least_arena, partition_steps
+from tvm_tiny.memory.partitions import Allowed, least_arena, least_peak, partition_steps
 from tvm_tiny.memory.patch_choice import patch_candidates
 from tvm_tiny.memory.patches import check_patch_stage
+from tvm_tiny.memory.plan import MemoryPlan
 from tvm_tiny.memory.planner import plan_memory
 from tvm_tiny.memory.rows import RowGraph
 from tvm_tiny.memory.segments import LAYER_RIGHTS, Cutter, Options, Partition, Range
@@ -56,6 +57,25 @@ EXPECTED: dict[str, dict[str, object]] = {
         "1": 1505280, "2": 1404928, "3": 1206016, "5a": (250880, 8), "5b": (226480, 7), "5c": 220960, "5cc": 220960,
     },
 }  # fmt: skip
+
+
+def single_head(head: int) -> Allowed:
+    """The first `head` operators streamed as one, the others layer by layer."""
+    return lambda first, last: (first, last) == (0, head) if first < head else last == first + 1
+
+
+def best_single_head(cutter: Cutter) -> tuple[int, MemoryPlan]:
+    """The least arena of any one streamed head with all other operators layer by layer: how many operators it has, and the plan."""
+    best: tuple[int, MemoryPlan] | None = None
+    peaks = [(peak, head) for head in range(len(cutter.graph.ops) + 1) if (peak := least_peak(cutter, single_head(head))) is not None]
+    for peak, head in sorted(peaks):
+        if best is not None and peak >= best[1].arena_bytes:
+            break
+        plan = least_arena(cutter, allowed=single_head(head))[1]
+        if best is None or plan.arena_bytes < best[1].arena_bytes:
+            best = (head, plan)
+    assert best is not None
+    return best
 
 
 @cache

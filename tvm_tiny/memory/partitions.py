@@ -154,23 +154,3 @@ def least_arena(cutter: Cutter, effort: float = DEFAULT_EFFORT, allowed: Allowed
     if best is None:
         raise OptionError(f"no way to run the {len(cutter.graph.ops)} operators under these options")
     return best
-
-
-def single_head(head: int) -> Allowed:
-    """For `best_partition`: the first `head` operators streamed as one, the others layer by layer."""
-    return lambda first, last: (first, last) == (0, head) if first < head else last == first + 1
-
-
-def best_single_head(cutter: Cutter, effort: float = DEFAULT_EFFORT) -> tuple[int, MemoryPlan]:
-    """The least arena of any one streamed head with all other operators layer by layer: how many operators it has, and the plan."""
-    best: tuple[int, MemoryPlan] | None = None
-    peaks = [(peak, head) for head in range(len(cutter.graph.ops) + 1) if (peak := least_peak(cutter, single_head(head))) is not None]
-    for peak, head in sorted(peaks):
-        if best is not None and peak >= best[1].arena_bytes:
-            break
-        plan = least_arena(cutter, effort, single_head(head))[1]
-        if best is None or plan.arena_bytes < best[1].arena_bytes:
-            best = (head, plan)
-    if best is None:
-        raise OptionError(f"no way to run the {len(cutter.graph.ops)} operators under these options")
-    return best
