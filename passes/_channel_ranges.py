@@ -19,8 +19,9 @@ from tvm_tiny.ops import add, registry
 from tvm_tiny.ops.graph import Node, TinyGraph
 from tvm_tiny.ops.requantize_math import requantize
 from tvm_tiny.ops.residual import residual_of
+from tvm_tiny.passes._linked_channels import MOVING, moved
 
-_MONOTONE = frozenset({"avg_pool2d", "max_pool2d", "mean", "requantize", "reshape"})
+_MONOTONE = frozenset({"avg_pool2d", "max_pool2d", "mean", "requantize", "resize_nearest", "resize_bilinear"})
 _INT8 = (-128, 127)
 _ACC_LIMIT = 2**31 - 1
 
@@ -61,13 +62,16 @@ def _range_of(graph: TinyGraph, node: Node, ranges: Mapping[relax.Var, Range]) -
         return _full(shape)
     if node.op in ("conv2d", "dense", "depthwise_conv2d"):
         return _with_residual(graph, node, _weighted(graph, node, known[0]), known[5:])
-    if node.op in ("add", "sub", "mul") and known[1] is not None:
+    if node.op in ("add", "sub", "mul", "maximum", "minimum") and known[1] is not None:
         return _binary(graph, node, known[0], known[1])
     if node.op == "lookup":
         return _looked_up(node, known[0])
-    if node.op in _MONOTONE and keeps_channels(graph, node):
+    if node.op in _MONOTONE and (node.op != "mean" or moved(graph, node) is not None):
         return _monotone(graph, node, known[0])
-    return _full(shape)
+    if node.op == "concat":
+        return _joined(graph, node, [r if r is not None else _full(graph.shape(a)) for a, r in zip(node.args, known, strict=True)])
+    sources = moved(graph, node) if node.op in MOVING - {"mean"} else None
+    return _full(shape) if sources is None else _taken(node, known[0], sources)
 
 
 def _constant_range(expr: relax.Expr) -> Range | None:
@@ -78,14 +82,19 @@ def _constant_range(expr: relax.Expr) -> Range | None:
     return Range(flat.min(axis=0), flat.max(axis=0))
 
 
-def keeps_channels(graph: TinyGraph, node: Node) -> bool:
-    """The last axis means the same before and after."""
-    before, after = graph.shape(node.args[0]), graph.shape(node.var)
-    if node.op == "mean":
-        return len(before) - 1 not in [a % len(before) for a in node.attrs["axes"]]
-    if node.op == "reshape":
-        return before[-1] == after[-1] and len(before) > 0
-    return True
+def _joined(graph: TinyGraph, node: Node, parts: Sequence[Range]) -> Range:
+    """Side by side along the channels; else every channel is any of the arguments' there."""
+    if node.attrs["axis"] == len(graph.shape(node.var)) - 1:
+        return Range(np.concatenate([p.low for p in parts]), np.concatenate([p.high for p in parts]))
+    return Range(np.min([p.low for p in parts], axis=0), np.max([p.high for p in parts], axis=0))
+
+
+def _taken(node: Node, x: Range, sources: np.ndarray) -> Range:
+    """Channels from elsewhere in `x`, and what is padded."""
+    low, high = x.low[sources], x.high[sources]
+    if node.op == "pad" and any((*node.attrs["before"], *node.attrs["after"])):
+        low, high = np.minimum(low, node.attrs["value"]), np.maximum(high, node.attrs["value"])
+    return Range(low, high)
 
 
 def _weighted(graph: TinyGraph, node: Node, x: Range) -> Range:

@@ -137,6 +137,48 @@ def test_a_layer_nobody_reads_does_not_matter(rng: np.random.Generator) -> None:
     assert_same_meaning(mod, out, rng)
 
 
+def test_a_layer_of_nothing_but_constants_is_not_read(rng: np.random.Generator) -> None:
+    """It keeps one channel, which need not have its constant any more: three of the four it read are gone."""
+    b = TinyBuilder((1, 5, 5, 3))
+    x = b.conv(b.x, 4, y_zp=-128, clamp_max=-60)
+    weight = np.full((6, 1, 1, 4), 100, np.int8)
+    weight[..., 0] = 1
+    constant = b.conv(x, 6, weight=weight, x_zp=127, clamp_min=-100, bias=np.full(6, 20000, np.int32))
+    mod = b.finish(b.conv(constant, 5, x_zp=5))
+    out = RemoveConstantChannels()(mod)
+    assert channels(out, "conv2d") == [1, 1, 5]
+    assert_same_meaning(mod, out, rng)
+
+
+def test_dead_channels_vanish_through_what_moves_channels(rng: np.random.Generator) -> None:
+    """Two of five and one of four, side by side, padded, resized, cut and flattened; the first channels are cut off."""
+    b = TinyBuilder((1, 4, 4, 3))
+    first = b.conv(b.x, 5, bias=with_dead(b, 5, [0, 3]), y_zp=-128)
+    second = b.conv(b.x, 4, bias=with_dead(b, 4, [2]), y_zp=-128)
+    both = b.call("concat", first, second, axis=3)
+    wide = b.call("resize_bilinear", both, size=[5, 6])
+    wide = b.call("pad", wide, before=[0, 1, 0, 0], after=[0, 0, 1, 0], value=-128)
+    cut = b.call("strided_slice", wide, begin=[0, 1, 0, 1], strides=[1, 2, 1, 1], size=[1, 2, 6, 8])
+    flat = b.call("reshape", cut, shape=[1, 2 * 6 * 8])
+    mod = b.finish(b.dense(flat, 5, x_zp=-128), b.conv(both, 3, 3, x_zp=-128))
+    out = RemoveConstantChannels()(mod)
+    assert channels(out, "conv2d") == [3, 3, 3]
+    assert channels(out, "strided_slice") == [6]
+    assert channels(out, "reshape") == [2 * 6 * 6]
+    assert_same_meaning(mod, out, rng)
+
+
+def test_constants_of_a_channel_each_go_with_it(rng: np.random.Generator) -> None:
+    b = TinyBuilder((1, 4, 4, 3))
+    x = b.conv(b.x, 5, bias=with_dead(b, 5, [1, 3]), y_zp=-128)
+    offsets = np.array([3, 5, -7, 100, 0], np.int8).reshape(1, 1, 1, 5)
+    total = b.call("add", x, offsets, a_zp=-128, b_zp=0, y_zp=-128, **add_op.quantize_params(0.1, 0.04, 0.09))
+    mod = b.finish(b.conv(total, 3, x_zp=4))
+    out = RemoveConstantChannels()(mod)
+    assert channels(out, "conv2d") == [3, 3]
+    assert_same_meaning(mod, out, rng)
+
+
 def test_channels_nobody_reads_vanish(rng: np.random.Generator) -> None:
     b = TinyBuilder((1, 5, 5, 3))
     a = b.conv(b.x, 6)
