@@ -33,7 +33,7 @@ import tvm
 from tvm import relax
 
 from tvm_tiny.explain import Explainer
-from tvm_tiny.memory.segments import Range, leaving
+from tvm_tiny.memory.segments import Range
 from tvm_tiny.memory.stream_choice import Choice, StreamOptions, choose
 from tvm_tiny.memory.stream_strips import forced
 from tvm_tiny.memory.strips import StripSegment
@@ -132,7 +132,7 @@ def _schedule(rows: TinyRows, part: Range) -> dict:
         return {"strips": segment.rows, "late": segment.late, "over": list(segment.over)}
     made = {rows.tensor[n.var]: j for j, n in enumerate(nodes)}
     order = {rows.tensor[v]: i for i, v in enumerate(activations(nodes, rows.tensor))}
-    (output,) = leaving(rows.graph, part.first, part.last)
+    (output,) = rows.graph.leaving(part.first, part.last)
 
     ops = rows.graph.ops[part.first : part.last]
     groups = {op.name: op.group for stage in segment.stages for op in stage.ops}

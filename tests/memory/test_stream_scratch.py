@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.random_rows import row_graphs
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor
-from tvm_tiny.memory.segments import leaving, stages_of
+from tvm_tiny.memory.segments import stages_of
 from tvm_tiny.memory.stream_scratch import Layout, Part, Use, least_distance, place, place_thoroughly, regions_of
 from tvm_tiny.memory.streams import FIRING, SUM_BYTES, StreamedSegment, schedule
 
@@ -70,7 +70,7 @@ class Bytes:
 @given(row_graphs(), st.sampled_from(FIRING), st.integers(0, 3), st.sampled_from([1, 4]))
 def test_nothing_that_is_needed_is_overwritten(graph: RowGraph, firing: str, most: int, align: int) -> None:
     last = len(graph.ops) - 1 if graph.ops[-1].kind == "whole" else len(graph.ops)
-    segment = schedule(graph, stages_of(graph, 0, last, False), leaving(graph, 0, last), firing=firing)
+    segment = schedule(graph, stages_of(graph, 0, last, False), graph.leaving(0, last), firing=firing)
     scratch = {op.name: 5 * (i % (most + 1)) for i, op in enumerate(graph.ops[:last])}
     regions = regions_of(graph, segment, scratch)
     layout = place(regions, align)

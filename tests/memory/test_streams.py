@@ -13,7 +13,7 @@ from tests.support.random_rows import row_graphs
 from tests.support.stream_simulator import Machine
 from tvm_tiny.memory.partitions import best_partition, least_arena, least_peak, plan_partition
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor
-from tvm_tiny.memory.segments import Cutter, Options, leaving, stages_of
+from tvm_tiny.memory.segments import Cutter, Options, stages_of
 from tvm_tiny.memory.stream_check import check_segment
 from tvm_tiny.memory.streams import FIRING, Dataflow, compress, reordered, schedule
 
@@ -30,7 +30,7 @@ def test_every_program_is_legal(graph: RowGraph, pixel: bool, fetched: bool, fir
     last = streamable_length(graph)
     stages = stages_of(graph, 0, last, pixel)
     inputs = graph.inputs if fetched else ()
-    segment = schedule(graph, stages, leaving(graph, 0, last), inputs, firing)
+    segment = schedule(graph, stages, graph.leaving(0, last), inputs, firing)
     check_segment(graph, segment)
     for other in FIRING:
         check_segment(graph, reordered(graph, segment, other))
@@ -42,7 +42,7 @@ def test_rings_are_minimal(graph: RowGraph, pixel: bool) -> None:
     """No cheaper combination of ring heights (up to two rows below each) can run, whatever the heights of the others."""
     last = streamable_length(graph)
     stages = stages_of(graph, 0, last, pixel)
-    outputs = leaving(graph, 0, last)
+    outputs = graph.leaving(0, last)
     segment = schedule(graph, stages, outputs)
     flow = Dataflow(graph, stages, outputs)
     names = sorted(segment.rings)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tvm_tiny.memory.plan import MemoryPlan
 from tvm_tiny.memory.rows import RowGraph, RowOp
-from tvm_tiny.memory.segments import Partition, Range, leaving
+from tvm_tiny.memory.segments import Partition, Range
 
 
 class Machine:
@@ -86,7 +86,7 @@ class Machine:
     def _stream(self, part: Range) -> None:
         segment = part.segment
         assert segment is not None
-        assert set(segment.outputs) == set(leaving(self.graph, part.first, part.last))
+        assert set(segment.outputs) == set(self.graph.leaving(part.first, part.last))
         home = {s.over: s.output for s in segment.stages if s.over is not None}
         fired = [0] * (len(segment.stages) + len(segment.fetched))
         for stage in segment.firings():

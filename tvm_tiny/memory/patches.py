@@ -21,7 +21,6 @@ from tvm_tiny.memory.check import IllegalPlanError, Violation
 from tvm_tiny.memory.plan import Buffer, MemoryPlan, Right, Step
 from tvm_tiny.memory.planner import plan_memory
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, union
-from tvm_tiny.memory.segments import leaving
 
 Interval = tuple[int, int]
 Spans = Mapping[str, Interval]
@@ -79,7 +78,7 @@ def can_patch(graph: RowGraph, first: int, last: int) -> bool:
     ops = graph.ops[first:last]
     if not ops or not all(op.kind in ("window", "rows") for op in ops) or any(_broadcasts(graph, op) for op in ops):
         return False
-    left = leaving(graph, first, last)
+    left = graph.leaving(first, last)
     return len(left) == 1 and ops[-1].output == left[0]
 
 

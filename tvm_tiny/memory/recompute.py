@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tvm_tiny.memory.partitions import least_peak, partitions
 from tvm_tiny.memory.rows import RowGraph, RowOp
-from tvm_tiny.memory.segments import Cutter, Options, Partition
+from tvm_tiny.memory.segments import Cutter, Options, Partition, Range
 
 MARK = "'"
 
@@ -101,23 +102,24 @@ def recompute_curve(graph: RowGraph, options: Options, max_overhead: float, copi
     """
     total = sum(op.macs for op in graph.ops) or 1
     copies = candidates(graph) if copies is None else copies
-    blame = {c.reader: _peak(graph, [o for o in copies if o is not c], options) for c in copies}
-    curve = [_result(graph, (), Cutter(graph, options), 0.0)]
+    known: dict[Any, Range | None] = {}
+
+    def cutter_of(taken: Sequence[Copy]) -> Cutter:
+        return Cutter(with_copies(graph, taken), options, known)
+
+    blame = {c.reader: least_peak(cutter_of([o for o in copies if o is not c])) or 0 for c in copies}
+    curve = [_result(graph, (), cutter_of(()), 0.0)]
     taken: tuple[Copy, ...] = ()
     for copy in sorted(copies, key=lambda c: (-blame[c.reader], c.reader)):
         overhead = sum(graph.ops[k].macs for c in (*taken, copy) for k in c.ops) / total
         if overhead > max_overhead:
             break
         taken = (*taken, copy)
-        cutter = Cutter(with_copies(graph, taken), options)
+        cutter = cutter_of(taken)
         peak = least_peak(cutter)
         if peak is not None and peak < curve[-1].partition.peak:
             curve.append(_result(cutter.graph, taken, cutter, overhead))
     return curve
-
-
-def _peak(graph: RowGraph, copies: Sequence[Copy], options: Options) -> int:
-    return least_peak(Cutter(with_copies(graph, copies), options)) or 0
 
 
 def _result(graph: RowGraph, copies: tuple[Copy, ...], cutter: Cutter, overhead: float) -> Recomputed:

@@ -131,16 +131,23 @@ class RowGraph:
     outputs: tuple[str, ...]
     _readers: dict[str, list[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
     _producers: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _ends: list[int] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         for i, op in enumerate(self.ops):
             self._producers[op.output] = i
             for name in dict.fromkeys(op.inputs):
                 self._readers.setdefault(name, []).append(i)
+        kept, end = frozenset(self.outputs), len(self.ops)
+        self._ends.extend(end if op.output in kept else max(self._readers.get(op.output, [end])) for op in self.ops)
 
     def readers(self, tensor: str) -> list[int]:
         """Indices of the operators that read `tensor`, ascending."""
         return self._readers.get(tensor, [])
+
+    def leaving(self, first: int, last: int) -> list[str]:
+        """Tensors made by operators [first, last) that exist afterwards: read later, model outputs, or read by nobody."""
+        return [self.ops[i].output for i in range(first, last) if self._ends[i] >= last]
 
     def producer(self, tensor: str) -> int:
         """Index of the operator that writes `tensor`; -1 for a model input."""

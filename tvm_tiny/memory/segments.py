@@ -22,6 +22,8 @@ from tvm_tiny.memory.strips import StripSegment, strip_regions
 
 NEVER = 1 << 62  # the bytes of a range that can't run
 
+_Key = tuple[tuple[tuple[str, tuple[str, ...]], ...], tuple[str, ...], tuple[str, ...]]
+
 LAYER_RIGHTS = ("in-place", "ascending", "descending")
 
 
@@ -150,22 +152,43 @@ def _private(graph: RowGraph, tensor: str, reader: int, first: int, op: RowOp) -
 
 
 class Cutter:
-    """Needs of all ranges of one graph under one set of options, computed on demand and remembered."""
+    """Needs of all ranges of one graph under one set of options, computed on demand and remembered.
 
-    def __init__(self, graph: RowGraph, options: Options = Options()) -> None:
+    Parameters
+    ----------
+    known : dict, optional
+        How ranges run in other graphs under the same options, where operators of equal names and inputs are equal; this one adds to it.
+    """
+
+    def __init__(self, graph: RowGraph, options: Options = Options(), known: dict[_Key, Range | None] | None = None) -> None:
         by_rows = [t for t in options.fetched if all(graph.ops[r].kind != "whole" for r in graph.readers(t))]
         self.graph, self.options = graph, replace(options, fetched=tuple(by_rows))
         self._lives = {t: self._life(t) for t in sorted(graph.tensors) if t not in self.options.fetched}
         self._ranges: dict[tuple[int, int], Range | None] = {}
         self._bounds: dict[tuple[int, int], int] = {}
         self._spans: dict[tuple[str, str], int] = {}
+        self._known = {} if known is None or by_rows else known
 
     def range(self, first: int, last: int) -> Range | None:
         """How operators [first, last) would run, or None when they can't be streamed together."""
         key = (first, last)
         if key not in self._ranges:
-            self._ranges[key] = self._compute(first, last)
+            alike = self._key(first, last)
+            if alike not in self._known:
+                self._known[alike] = self._compute(first, last)
+            found = self._known[alike]
+            self._ranges[key] = None if found is None else Range(first, last, found.bytes + self._passed(first, last), found.segment)
         return self._ranges[key]
+
+    def _key(self, first: int, last: int) -> _Key:
+        """All that how a range runs depends on, but for what passes it by: its operators, and which tensors are needed afterwards."""
+        ops = tuple((op.name, op.inputs) for op in self.graph.ops[first:last])
+        stay = tuple(t for _, inputs in ops for t in inputs if self._lives.get(t, (0, 0))[1] >= last)
+        return ops, tuple(self.graph.leaving(first, last)), stay
+
+    def _passed(self, first: int, last: int) -> int:
+        """Bytes of tensors that pass a range by."""
+        return sum(self.graph.tensors[t].nbytes for t in self._passing(first, last) if t not in self.options.external)
 
     def known(self, first: int, last: int) -> Range | None:
         """The range if it has been computed already."""
@@ -186,14 +209,13 @@ class Cutter:
         graph, outside = self.graph, self.options.external
         if self.streams(first, last) and not _streamable(graph, first, last):
             return NEVER
-        passing = sum(graph.tensors[t].nbytes for t in self._passing(first, last) if t not in outside)
-        left = set(leaving(graph, first, last))
+        left = set(graph.leaving(first, last))
         rows = sum(self._least_rows(op.output, first, last) for op in graph.ops[first:last] if op.output not in left)
         gone = {t for op in graph.ops[first:last] for t in op.inputs} - {op.output for op in graph.ops[first:last]}
         gone -= {*outside, *self.options.fetched}
         stay = {t for t in gone if self._lives[t][1] >= last}
         size = {name: sum(graph.tensors[t].nbytes for t in group) for name, group in (("in", gone), ("stay", stay), ("out", left))}
-        return passing + rows + max(size["in"], size["stay"] + size["out"])
+        return self._passed(first, last) + rows + max(size["in"], size["stay"] + size["out"])
 
     def _least_rows(self, tensor: str, first: int, last: int) -> int:
         """Bytes of the rows of an inner tensor that its largest window spans; 0 where fusion could do without."""
@@ -213,20 +235,22 @@ class Cutter:
         return spans
 
     def _compute(self, first: int, last: int) -> Range | None:
+        """How the range runs, without the bytes that pass it by."""
         segment = self._segment(first, last)
         if segment is None:
-            return None if last - first > 1 or self._fetched(first, last) else self.range_of(first, last, None)
+            return None if last - first > 1 or self._fetched(first, last) else self._alone(first, last, None)
         ways = [reordered(self.graph, segment, "prompt"), segment] if self.options.one_scratch else [segment]
-        return min((self.range_of(first, last, way) for way in ways), key=lambda part: part.bytes)
+        return min((self._alone(first, last, way) for way in ways), key=lambda part: part.bytes)
 
     def range_of(self, first: int, last: int, segment: StreamedSegment | StripSegment | None) -> Range:
         """Operators [first, last) run so."""
+        return Range(first, last, self._alone(first, last, segment).bytes + self._passed(first, last), segment)
+
+    def _alone(self, first: int, last: int, segment: StreamedSegment | StripSegment | None) -> Range:
         buffers, step = range_step(self.graph, Range(first, last, 0, segment), self.options)
         live = [b for b in buffers if b.name in step.touches()]
-        passing = sum(self.graph.tensors[t].nbytes for t in self._passing(first, last) if t not in self.options.external)
         born = [replace(b, first_use=first_use, last_use=last_use) for b in live for first_use, last_use in [self._times(b, step, last)]]
-        need = lower_bound(born, [step], conflicts(born, [step]))
-        return Range(first, last, need + passing, segment)
+        return Range(first, last, lower_bound(born, [step], conflicts(born, [step])), segment)
 
     def _times(self, b: Buffer, step: Step, last: int) -> tuple[int, int]:
         """An input that is read later, or a model output, does not die here: its bytes are needed past step 0."""
@@ -245,7 +269,7 @@ class Cutter:
         if any(max(self.graph.readers(t)) >= last for t in fetched):
             return None
         stages = stages_of(self.graph, first, last, self.options.pixel_fusion)
-        return schedule(self.graph, stages, leaving(self.graph, first, last), fetched)
+        return schedule(self.graph, stages, self.graph.leaving(first, last), fetched)
 
     def _passing(self, first: int, last: int) -> list[str]:
         """Tensors that exist before the range, are not touched by it and are read after it (or are model outputs)."""
@@ -272,12 +296,6 @@ def _streamable(graph: RowGraph, first: int, last: int) -> bool:
         if op.kind == "whole" or broadcast:
             return False
     return True
-
-
-def leaving(graph: RowGraph, first: int, last: int) -> list[str]:
-    """Tensors made by operators [first, last) that exist afterwards: read later, model outputs, or read by nobody."""
-    made = [op.output for op in graph.ops[first:last]]
-    return [t for t in made if t in graph.outputs or not graph.readers(t) or any(r >= last for r in graph.readers(t))]
 
 
 def range_step(graph: RowGraph, part: Range, options: Options) -> tuple[list[Buffer], Step]:

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.partitions import least_peak, partitions, plan_partition
 from tvm_tiny.memory.rows import RowGraph, RowOp, RowTensor
-from tvm_tiny.memory.segments import Cutter, Options, Partition, Range, leaving
+from tvm_tiny.memory.segments import Cutter, Options, Partition, Range
 from tvm_tiny.memory.strips import StripSegment
 from tvm_tiny.memory.tiny_rows import TinyRows
 from tvm_tiny.ops.graph import Node
@@ -179,7 +179,7 @@ def _outside(rows: TinyRows) -> tuple[str, ...]:
 
 def may_stream(graph: RowGraph, first: int, last: int) -> bool:
     """Whether operators [first, last) can be one stage: not too many, and of one result."""
-    return last - first <= MOST_STREAMED and (last == first + 1 or len(leaving(graph, first, last)) == 1)
+    return last - first <= MOST_STREAMED and (last == first + 1 or len(graph.leaving(first, last)) == 1)
 
 
 def choose(rows: TinyRows, options: StreamOptions, costs: Costs) -> Choice:

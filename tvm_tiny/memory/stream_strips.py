@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm_tiny.errors import OptionError
 from tvm_tiny.memory.partitions import plan_partition
-from tvm_tiny.memory.segments import Cutter, Partition, Range, leaving
+from tvm_tiny.memory.segments import Cutter, Partition, Range
 from tvm_tiny.memory.stream_choice import EFFORT, MOST_STREAMED, Choice, Costs, cutter_of, in_pairs, may_stream, with_rights
 from tvm_tiny.memory.strips import StripSegment, in_strips
 from tvm_tiny.memory.tiny_rows import TinyRows
@@ -93,7 +93,7 @@ class _Cut:
         graph, first, last = self.rows.graph, part.first, part.last
         seen: list[StripSegment] = []
         for late in (False, True):
-            bare = in_strips(graph, graph.ops[first:last], leaving(graph, first, last), height, late=late)
+            bare = in_strips(graph, graph.ops[first:last], graph.leaving(first, last), height, late=late)
             if bare is None:
                 return
             able = [j for j, node in enumerate(self.rows.nodes[first:last]) if self._over(node, bare.most(j))]
