@@ -8,7 +8,9 @@ What it matches: consecutive operators of the network that can be computed row b
      a window needs;
   2. addition and multiplication of two tensors of one shape, multiplication by a factor a channel, tables, requantisation: row by row; an
      addition works in the row its longer operand was just stored in;
-  3. global average pooling and mean over height and width: int32 sums.
+  3. channels of several tensors one after the other (DenseNet, fire modules, skips), or with constants around them: copied pixel by
+     pixel;
+  4. global average pooling and mean over height and width: int32 sums.
 What it does: searches the cuts of the network into streamed segments and single layers (`tvm_tiny.memory.segments`), kernel scratch
 included, for the least arena, or for the least streamed work within `max_overhead` estimated extra work; replaces every streamed segment
 by one `tiny.stage` call whose attribute `schedule` holds rings, firing program and overlap distances. Nothing is recomputed; every output

@@ -114,6 +114,8 @@ COSTS: dict[str, tuple[float, float]] = {
     "row maxima chunk rows": (0, 0),
     "avg_pool2d rows single taps": (14, 19),
     "avg_pool2d fallback single taps": (13.8, 19),
+    "concat pieces": (5, 8),
+    "concat words": (1.2, 2.3),
     "strided_slice": (3.6, 6),
     "transpose": (3.2, 6),
     "mean fallback single taps": (4.5, 8),

@@ -24,6 +24,7 @@ from tvm_tiny.schedules.cycle_columns import Blocks, column_terms
 from tvm_tiny.schedules.cycle_priors import counted_cost
 from tvm_tiny.schedules.microkernels.add import find_linear
 from tvm_tiny.schedules.microkernels.channel_maxima import FEWEST
+from tvm_tiny.schedules.microkernels.concat import COPIED
 from tvm_tiny.schedules.microkernels.depthwise_block import MOST_UNROLLED
 from tvm_tiny.schedules.microkernels.depthwise_groups_choice import RowGroups, row_groups
 from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE
@@ -262,6 +263,8 @@ def elementwise_terms(layer: Layer, rule: str, elements: int, times: int = 1) ->
         made = {"float32": {"quantize": elements}, "uint8": {"signed bytes": elements}}.get(layer.dtypes[0], {})
         return Counter({"fetch calls": times, **made})
     op, inputs = layer.op.removeprefix("tiny."), math.prod(layer.shapes[0])
+    if op == "concat" and rule != "fallback":
+        return _copies(layer, elements, times)
     rule = f"{rule} {_sum_operand(layer.attrs)}" if (op, rule) == ("add", "rows") else rule
     window = math.prod(_window(layer))
     if window > 1 or "kernel" in layer.attrs:
@@ -286,6 +289,14 @@ def elementwise_terms(layer: Layer, rule: str, elements: int, times: int = 1) ->
         inputs = 0
     work = max(elements, inputs if elements == math.prod(layer.shapes[-1]) else 0)
     return Counter({f"{op} {rule}".strip(): work, f"{op} calls": times})
+
+
+def _copies(layer: Layer, elements: int, times: int) -> Terms:
+    """Pieces of every input in turn."""
+    sizes = [math.prod(shape[layer.attrs["axis"] :]) for shape in layer.shapes[:-1]]
+    turns = elements // sum(sizes)
+    pieces, words = (turns * sum(-(-size // each) for size in sizes) for each in (COPIED, 4))
+    return Counter({"concat pieces": pieces, "concat words": words, "concat calls": times})
 
 
 def _window(layer: Layer) -> tuple[int, ...]:

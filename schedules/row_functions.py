@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Row kernels of operators without products of weights: sums, products of two tensors, tables, padding, pools, means, and rows that
-the application hands over."""
+"""Row kernels of operators without products of weights: sums, products of two tensors, tables, padding, tensors beside each other, pools,
+means, and rows that the application hands over."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.microkernels import Core, add, gate_mul
 from tvm_tiny.schedules.microkernels.channel_maxima import FEWEST, larger_channels
 from tvm_tiny.schedules.microkernels.channel_sums import MOST_PIXELS, TOGETHER, channel_sums
+from tvm_tiny.schedules.microkernels.concat import in_turns
 from tvm_tiny.schedules.row_form import SIGNATURE, RowKernel, row_function
 from tvm_tiny.schedules.stream_costs import fetch_scratch
 
@@ -89,6 +90,14 @@ def _pad(layer: Layer, _core: Core) -> RowKernel:
     parts += [f"    memset(out + {before + channels}, {value}, {after}u);\n"] if after else []
     body = f"  for (int32_t x = 0; x < {width}; ++x, out += {wide}) {{\n{''.join(parts)}  }}\n"
     return RowKernel(*row_function("pad_channels", body))
+
+
+def _concat(layer: Layer, _core: Core) -> RowKernel:
+    """The channels of every pixel of the operands, one after the other."""
+    channels = [shape[3] for shape in layer.shapes[:-1]]
+    names = [f"x{k}" for k in range(len(channels))]
+    pointers = "".join(f"  const int8_t *{name} = rows[{k}];\n" for k, name in enumerate(names))
+    return RowKernel(*row_function("concat", pointers + in_turns(names, channels, layer.shapes[-1][2])), kernel="words")
 
 
 def _table(layer: Layer, _core: Core) -> RowKernel:
@@ -209,6 +218,7 @@ def fetch(layer: Layer, _core: Core, column: int = 0) -> RowKernel:
 ROW_FUNCTIONS: dict[str, Callable[[Layer, Core], RowKernel]] = {
     "tiny.fetch": fetch,
     "tiny.add": _add,
+    "tiny.concat": _concat,
     "tiny.maximum": _extreme,
     "tiny.minimum": _extreme,
     "tiny.mul": _mul,

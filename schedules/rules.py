@@ -13,6 +13,7 @@ from tvm.s_tir import Schedule
 
 from tvm_tiny.schedules import (
     add,
+    concat,
     conv2d,
     dense,
     depthwise,
@@ -49,6 +50,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("planar", planar.apply),
     ("add", add.apply),
     ("mul", mul.apply),
+    ("concat", concat.apply),
     ("pool", pool.apply),
     ("lookup", lookup.apply),
     ("softmax", softmax.apply),

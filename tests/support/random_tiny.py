@@ -88,6 +88,15 @@ class RandomNet:
         one = self.b.call("mean", rows, axes=[1], keepdims=True, multiplier=(1 << 30) // h, shift=1, **mean)
         return self.b.call("mul", x, self.b.conv(one, depth), a_zp=3, b_zp=-7, y_zp=1, **mul_params(0.1, 0.1, 0.9))
 
+    def concat(self, x: relax.Expr) -> relax.Var:
+        """Two to four tensors beside each other, as of a dense connection: x itself and what windows of its size make of it."""
+        parts = [x, *(self._beside(x) for _ in range(self.draw(st.integers(1, 3))))]
+        return self.b.call("concat", *self.draw(st.permutations(parts)), axis=3)
+
+    def _beside(self, x: relax.Expr) -> relax.Var:
+        y = self.b.conv(x, self.draw(st.integers(1, 6)), self.draw(st.sampled_from([1, 3])))
+        return self.b.depthwise(y, 3) if self.draw(st.booleans()) else y
+
     def table(self, x: relax.Expr) -> relax.Var:
         if self.draw(st.booleans()):
             return self.b.call("lookup", x, self.b.rng.integers(-128, 128, 256).astype("int8"))
@@ -118,12 +127,11 @@ class RandomNet:
 
 @st.composite
 def tiny_chains(draw: st.DrawFn, least: int = 2, most: int = 5, more: tuple[str, ...] = ()) -> tvm.IRModule:
-    """A network of windows, residual blocks, products, tables and poolings, what `more` names, perhaps with a global mean at the end."""
+    """A network of windows, residual blocks, dense connections, products, tables, poolings and what `more` names, perhaps with a global
+    mean at the end."""
     net = RandomNet(draw)
     x: relax.Expr = net.b.x
+    once = ["depthwise", "product", "pool", "table", "by_channel", "concat", *more]
     for _ in range(draw(st.integers(least, most))):
-        x = getattr(
-            net,
-            draw(st.sampled_from(["conv", "conv", "depthwise", "residual", "residual", "product", "pool", "table", "by_channel", *more])),
-        )(x)
+        x = getattr(net, draw(st.sampled_from([*["conv", "residual"] * 2, *once])))(x)
     return net.b.finish(net.end(x) if draw(st.booleans()) else x)

@@ -164,9 +164,11 @@ def _of_elements(
     computed: Sequence[bool],
     macs: int,
 ) -> RowOp | None:
-    """Functions of single elements, and channels put around those of every pixel."""
+    """Functions of single elements, and channels put beside those of every pixel, of a constant or of other tensors."""
     activations = [i for i, c in zip(infos, computed, strict=True) if c]
     if op == "pad" and not any((*attrs["before"][:3], *attrs["after"][:3])):
+        return RowOp(name, "rows", inputs, output, pointwise=True)
+    if op == "concat" and attrs["axis"] == 3 and all(computed):
         return RowOp(name, "rows", inputs, output, pointwise=True)
     if op in _ELEMENTWISE and _row_by_row(infos, computed, op):
         same = tuple(i for i, info in enumerate(activations) if info.shape == activations[0].shape)
