@@ -10,7 +10,8 @@ What it matches: consecutive operators of the network that can be computed row b
      addition works in the row its longer operand was just stored in;
   3. channels of several tensors one after the other (DenseNet, fire modules, skips), or with constants around them: copied pixel by
      pixel;
-  4. global average pooling and mean over height and width: int32 sums.
+  4. resizes by any factor, nearest and bilinear (UNet, segmentation): rings of the rows that a row lies between; through rings only;
+  5. global average pooling and mean over height and width: int32 sums.
 What it does: searches the cuts of the network into streamed segments and single layers (`tvm_tiny.memory.segments`), kernel scratch
 included, for the least arena, or for the least streamed work within `max_overhead` estimated extra work; replaces every streamed segment
 by one `tiny.stage` call whose attribute `schedule` holds rings, firing program and overlap distances. Nothing is recomputed; every output

@@ -30,6 +30,8 @@ from tvm_tiny.schedules.microkernels.depthwise_groups_choice import RowGroups, r
 from tvm_tiny.schedules.microkernels.gemm_shared import LONGEST, MULTIPLE
 from tvm_tiny.schedules.microkernels.gemm_shared import UNROLL as SHARED_UNROLL
 from tvm_tiny.schedules.microkernels.pool_block import MOST_WORDS
+from tvm_tiny.schedules.microkernels.resize import Map
+from tvm_tiny.schedules.resize import shape_of as resize_shape
 
 COEFFICIENTS = Path(__file__).with_name("cycles.json")
 """By core and term: cycles."""
@@ -265,6 +267,8 @@ def elementwise_terms(layer: Layer, rule: str, elements: int, times: int = 1) ->
     op, inputs = layer.op.removeprefix("tiny."), math.prod(layer.shapes[0])
     if op == "concat" and rule != "fallback":
         return _copies(layer, elements, times)
+    if op in ("resize_nearest", "resize_bilinear") and rule != "fallback":
+        return _resized(layer, elements, times)
     rule = f"{rule} {_sum_operand(layer.attrs)}" if (op, rule) == ("add", "rows") else rule
     window = math.prod(_window(layer))
     if window > 1 or "kernel" in layer.attrs:
@@ -297,6 +301,18 @@ def _copies(layer: Layer, elements: int, times: int) -> Terms:
     turns = elements // sum(sizes)
     pieces, words = (turns * sum(-(-size // each) for size in sizes) for each in (COPIED, 4))
     return Counter({"concat pieces": pieces, "concat words": words, "concat calls": times})
+
+
+def _resized(layer: Layer, elements: int, times: int) -> Terms:
+    """Pixels copied in pieces, or computed from four."""
+    op, shape = layer.op.removeprefix("tiny."), resize_shape(layer)
+    pixels = elements // shape.channels
+    if isinstance(shape.columns, Map):
+        pieces, words = (pixels * -(-shape.channels // each) for each in (COPIED, 4))
+        uneven = 0 if shape.columns.times else pixels
+        return +Counter({f"{op} pieces": pieces, f"{op} words": words, f"{op} uneven": uneven, f"{op} calls": times})
+    fours, rest = divmod(shape.channels, 4) if shape.in_fours else (0, shape.channels)
+    return +Counter({f"{op} pixels": pixels, f"{op} fours": pixels * fours, f"{op} single": pixels * rest, f"{op} calls": times})
 
 
 def _window(layer: Layer) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ for output rows [begin, end), in a stream one, in strips more. What `rows` point
            (of a residual: the output's rows, after those)
   rows     rows[k] is the row of operand k
            (tiny.fetch: where the application's function is found)
+  resize   rows[0] is where the input's rows lie, row r in slot r mod their number
   reduce   rows[k] is input row `begin` + k; int32 sums of every channel stay in `scratch` from row 0 to the last, which stores the result
 
 Convolutions use the generated microkernels' row forms; the others (`row_functions`) are mostly plain C, a small part of any network's work.

@@ -25,7 +25,7 @@ from tvm_tiny.memory.stream_scratch import place_thoroughly, regions_of
 from tvm_tiny.memory.streams import Repeat, Stage, StreamedSegment
 from tvm_tiny.memory.tiny_rows import geometry
 from tvm_tiny.ops import stage as stage_op
-from tvm_tiny.schedules import fetch
+from tvm_tiny.schedules import fetch, resize
 from tvm_tiny.schedules.base import Applied, Layer
 from tvm_tiny.schedules.code_size import operator_entry
 from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel, RegisterPressureError
@@ -101,6 +101,7 @@ class StreamedStage:
         self.ops = [replace(op, group=group) for op, group in zip(graph.ops, self.groups, strict=True)]
         self.graph = RowGraph(graph.tensors, tuple(self.ops), graph.inputs, graph.outputs)
         self.tuned, self.layers = 0, inner_layers(layer)
+        self.home = {j: members[-1] for members in self.stages for j in members}
         self.kernels = [self._kernel(j, core, chosen or {}) for j in range(len(self.inner))]
         self._lay_out()
 
@@ -112,6 +113,8 @@ class StreamedStage:
     def _kernel(self, j: int, core: Core, chosen: Mapping[str, Sequence[Choice]]) -> RowKernel:
         """The operator's row kernel: the default, or the fastest recorded one that takes no more scratch."""
         layer = self.layers[j]
+        if self.ops[j].kind == "resize":
+            return resize.row_kernel_of(layer, self._slots(self.ops[j].inputs[0]))
         if self.groups[j] > 1:
             return row_kernel(layer, core, group=self.groups[j])
         default = row_kernel(layer, core)
@@ -132,7 +135,6 @@ class StreamedStage:
         scratch = {op.name: kernel.scratch_bytes for op, kernel in zip(self.ops, self.kernels, strict=True)}
         fetched = [f"arg{self.activations[k]}" for k in self.fetched]
         self.layout = place_thoroughly(regions_of(self.graph, self._segment(), scratch), _ALIGN, fetched)
-        self.home = {j: members[-1] for members in self.stages for j in members}
 
     def _segment(self) -> StreamedSegment:
         """The segment as `stream-rows` planned it."""
@@ -157,10 +159,13 @@ class StreamedStage:
             return _Place(2 + self.number(name), 0, self._row_bytes(shape), geometry(shape)[0], geometry(shape)[0])
         j = self.home[int(name.removeprefix("node"))]
         shape = self.results[j].shape
-        height = geometry(shape)[0]
-        if j in self.rings:
-            return _Place(0, self.layout.offsets[f"node{j}.ring"], self._row_bytes(shape), height, self.rings[j])
-        return _Place(1, 0, self._row_bytes(shape), height, height)
+        base, offset = (0, self.layout.offsets[f"node{j}.ring"]) if j in self.rings else (1, 0)
+        return _Place(base, offset, self._row_bytes(shape), geometry(shape)[0], self._slots(name))
+
+    def _slots(self, name: str) -> int:
+        """Rows of a tensor that are kept."""
+        home = self.home[int(name.removeprefix("node"))] if name.startswith("node") else -1
+        return self.rings.get(home, self.graph.tensors[name].height)
 
     # -- C
 
@@ -214,8 +219,8 @@ class StreamedStage:
 
     def _input(self, op: RowOp, kind: str, position: int) -> str:
         place = self._place(op.inputs[position])
-        if kind == fetch.NAME:
-            return _line(place, 0, 0, 1)  # not a row but what makes rows
+        if kind == fetch.NAME or op.kind == "resize":
+            return _line(place, 0, 0, 1)  # not a row but what makes rows, or where all rows lie
         if op.kind == "window" and position == 0:
             return _line(place, op.group * op.rows.stride, op.rows.before, _window_rows(op))
         return _line(place, 0, 0, 1) if place.height == 1 else _line(place, op.group, 0, op.group)

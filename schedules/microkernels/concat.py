@@ -47,15 +47,17 @@ def concat(name: str, sizes: Sequence[int], turns: int) -> MicroKernel:
 
 def in_turns(names: Sequence[str], sizes: Sequence[int], turns: int) -> str:
     """C statements that copy `sizes[k]` bytes from the pointer `names[k]` to `out`, of one after the other, `turns` times; all advance."""
-    lines = [line for name, size in zip(names, sizes, strict=True) for line in _copied(name, size)]
+    lines = [line for name, size in zip(names, sizes, strict=True) for line in (*copied(name, size), f"{name} += {size};")]
     return f"  for (int32_t i = 0; i < {turns}; ++i) {{\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"
 
 
-def _copied(name: str, size: int) -> list[str]:
+def copied(name: str, size: int) -> list[str]:
+    """C statements that copy `size` bytes from the pointer `name` to `out`, which advances."""
     pieces, rest = divmod(size, COPIED)
-    step = f"memcpy(out, {name}, {{0}}u), out += {{0}}, {name} += {{0}};"
-    loop = [f"for (int32_t n = 0; n < {pieces}; ++n) {step.format(COPIED)}"] if pieces > 1 else [step.format(COPIED)] * pieces
-    return [*loop, *([step.format(rest)] if rest else [])]
+    if not pieces:
+        return [f"memcpy(out, {name}, {size}u), out += {size};"]
+    loop = f"for (int32_t n = 0; n < {pieces}; ++n) memcpy(out, {name} + n * {COPIED}, {COPIED}u), out += {COPIED};"
+    return [loop, *([f"memcpy(out, {name} + {size - rest}, {rest}u), out += {rest};"] if rest else [])]
 
 
 def distance(sizes: Sequence[int], turns: int, position: int) -> int:

@@ -59,11 +59,16 @@ def _layer(draw: st.DrawFn, b: TinyBuilder, x: relax.Var, earlier: list[relax.Va
     kinds = ["pointwise", "conv", "conv3x3", "depthwise", "depthwise", "pool", "lookup", "pad"]
     twins = [t for t in earlier if _shape(t) == shape]  # itself too
     beside = [t for t in earlier if _shape(t)[:3] == shape[:3]]
-    kind = draw(st.sampled_from([*kinds, "concat", *(["add"] * 5 if len(twins) > 1 else ["add"]), "sub", "mul"]))
+    kind = draw(st.sampled_from([*kinds, "concat", "resize", *(["add"] * 5 if len(twins) > 1 else ["add"]), "sub", "mul"]))
     if kind in ("add", "sub", "mul"):
         return draw(_elementwise(b, kind, [x, draw(st.sampled_from(twins))]))
     if kind == "concat":
         return b.call("concat", x, draw(st.sampled_from(beside)), axis=3)
+    if kind == "resize":
+        size = [draw(st.sampled_from([n, 2 * n, n + 1, 1 + n // 2])) if n < 20 else n for n in shape[1:3]]
+        corners, half = draw(st.sampled_from([(False, False), (False, True), (True, False)]))
+        name = draw(st.sampled_from(["resize_nearest", "resize_bilinear"]))
+        return b.call(name, x, size=size, align_corners=corners, half_pixel=half)
     if kind == "pad":
         sides = [[0, draw(st.integers(0, 2)), draw(st.integers(0, 2)), 0] for _ in range(2)]
         return b.call("pad", x, before=sides[0], after=sides[1], value=draw(_ZERO_POINTS))

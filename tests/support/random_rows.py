@@ -63,7 +63,10 @@ class Builder:
 
     def upsample(self, source: str) -> str:
         data = self.tensors[source]
-        return self.add("rows", (source,), (data.height * 2, data.width, data.channels), repeat=2)
+        height = self.draw(st.sampled_from([data.height * 2, data.height + 1, 1 + data.height // 2]))
+        reach, scale = self.draw(st.integers(1, 2)), data.height / height
+        sources = tuple((int(r * scale), min(data.height, int(r * scale) + reach)) for r in range(height))
+        return self.add("resize", (source,), (height, data.width, data.channels), sources=sources)
 
 
 @st.composite

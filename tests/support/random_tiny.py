@@ -93,6 +93,15 @@ class RandomNet:
         parts = [x, *(self._beside(x) for _ in range(self.draw(st.integers(1, 3))))]
         return self.b.call("concat", *self.draw(st.permutations(parts)), axis=3)
 
+    def resize(self, x: relax.Expr) -> relax.Var:
+        """Larger or smaller by any factor, each axis by its own."""
+        h, w, _ = self._size(x)
+        size = [self.draw(st.sampled_from([n, 2 * n, 3 * n, n + 1, 1 + n // 2])) if n < 20 else n for n in (h, w)]
+        corners, half = self.draw(st.sampled_from([(False, False), (False, True), (True, False)]))
+        return self.b.call(
+            self.draw(st.sampled_from(["resize_nearest", "resize_bilinear"])), x, size=size, align_corners=corners, half_pixel=half
+        )
+
     def _beside(self, x: relax.Expr) -> relax.Var:
         y = self.b.conv(x, self.draw(st.integers(1, 6)), self.draw(st.sampled_from([1, 3])))
         return self.b.depthwise(y, 3) if self.draw(st.booleans()) else y

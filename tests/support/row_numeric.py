@@ -52,7 +52,9 @@ def run_region(graph: RowGraph, op: RowOp, inputs: list[Region], rows: tuple[int
 def _pixel(graph: RowGraph, op: RowOp, inputs: list[Region], r: int, c: int) -> np.ndarray:
     channels = graph.tensors[op.output].channels
     if op.kind == "rows":
-        return sum(region.pixel(r // op.repeat, c) for region in inputs) % 251
+        return sum(region.pixel(r, c) for region in inputs) % 251
+    if op.kind == "resize":
+        return sum((k + 2) * inputs[0].pixel(row, c) for k, row in enumerate(range(*op.sources[r]))) % 251
     data = graph.tensors[op.inputs[0]]
     total = 0
     for i in range(op.rows.kernel):

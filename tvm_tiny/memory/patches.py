@@ -2,7 +2,7 @@
 """Patch-based inference (MCUNetV2, Lin et al., NeurIPS 2021): a run of operators computed tile by tile of its output.
 
 For each tile the exact region of every tensor it depends on is known: walking back through any mix of windows, residual
-sums and upsamplings, rows and columns apart, clipped at the true borders. Inside a tile the operators run one after the
+sums and concatenations, rows and columns apart, clipped at the true borders. Inside a tile the operators run one after the
 other on compact buffers; the halo between tiles is computed again. Padding with the zero point happens only where a window
 crosses a true border, so every output pixel is the same integer as without patches.
 
@@ -86,7 +86,7 @@ def _broadcasts(graph: RowGraph, op: RowOp) -> bool:
     """Some pixel needs more or other pixels than those at its own place (of every input but a window's first)."""
     out = graph.tensors[op.output]
     elementwise = op.inputs[1:] if op.kind == "window" else op.inputs
-    return any(graph.tensors[t].height < out.height // op.repeat or graph.tensors[t].width != out.width for t in elementwise)
+    return any(graph.tensors[t].height < out.height or graph.tensors[t].width != out.width for t in elementwise)
 
 
 def patch_stage(graph: RowGraph, first: int, last: int, grid: tuple[int, int]) -> PatchStage:
@@ -150,8 +150,6 @@ def axis_reads(graph: RowGraph, op: RowOp, position: int, interval: Interval, al
     low, high = interval
     if op.kind == "window" and position == 0:
         return (op.rows if along_rows else op.columns).reads(low, high, size)
-    if along_rows and op.repeat > 1:
-        return low // op.repeat, -(-high // op.repeat)
     return Axis().reads(low, high, size)
 
 

@@ -9,7 +9,8 @@ makes rows of its output:
     window    output rows    rows f*stride - pad … of input 0 (clipped), row f of   f output rows
                              every other input (a fused residual)
               / group        the same for `group` output rows at once               f*group output rows, in the end all
-    rows      output rows    row f // repeat of every input                         f output rows
+    rows      output rows    row f of every input                                   f output rows
+    resize    output rows    rows `sources[f]` of input 0                           f output rows
     reduce    input rows     row f of input 0                                       all output rows at the end, none before
     whole     1              every input completely                                 all output rows
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 
 from tvm_tiny.memory.plan import Right
 
-KINDS = ("window", "rows", "reduce", "whole")
+KINDS = ("window", "rows", "resize", "reduce", "whole")
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class RowOp:
         Multiply-accumulates of the whole operator.
     in_place : tuple of int
         Inputs the whole-tensor kernel may overwrite at equal base addresses (elementwise operands; a depthwise input).
-    repeat : int
-        For kind "rows": each input row serves this many output rows (nearest-neighbour upsampling).
+    sources : tuple of (int, int)
+        For kind "resize": the input rows [low, high) that every output row reads; neither bound falls from one to the next.
     pointwise : bool
         An output pixel needs exactly the pixels at its own position: it can be fused per pixel with its producer.
     group : int
@@ -112,7 +113,7 @@ class RowOp:
     columns: Axis = Axis()
     macs: int = 0
     in_place: tuple[int, ...] = ()
-    repeat: int = 1
+    sources: tuple[tuple[int, int], ...] = ()
     pointwise: bool = False
     group: int = 1
 
@@ -161,7 +162,7 @@ class RowGraph:
 
     def made(self, op: RowOp, fired: int) -> int:
         """Rows of the output that exist after `fired` firings."""
-        if op.kind in ("window", "rows"):
+        if op.kind in ("window", "rows", "resize"):
             return min(fired * op.group, self.tensors[op.output].height)
         return self.tensors[op.output].height if fired == self.firings(op) else 0
 
@@ -172,13 +173,14 @@ class RowGraph:
             return 0, height
         if op.kind == "reduce":
             return firing, firing + 1
+        if op.kind == "resize":
+            return op.sources[firing]
         if op.kind == "window" and position == 0:
             return op.rows.reads(firing * op.group, self.made(op, firing + 1), height)
         out = self.tensors[op.output].height
         if height == 1 and out > 1:
             return 0, 1  # broadcast over rows: a squeeze-and-excite scale
-        row = firing * op.group // op.repeat
-        return row, row + op.group
+        return firing * op.group, (firing + 1) * op.group
 
 
 def forward_distance(graph: RowGraph, op: RowOp, position: int = 0) -> int:

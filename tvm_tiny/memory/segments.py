@@ -117,14 +117,14 @@ def _joins(graph: RowGraph, i: int, first: int, depth: dict[str, int], pixel_fus
     """The operator in range that operator `i` is fused into, if any."""
     op = graph.ops[i]
     is_sum = op.kind == "rows" and len(op.inputs) > 1
-    if not is_sum and not (pixel_fusion and op.pointwise and op.repeat == 1):
+    if not is_sum and not (pixel_fusion and op.pointwise):
         return None
     candidates = []
     for position in op.in_place if is_sum else (0,):
         tensor = op.inputs[position]
         producer = graph.producer(tensor)
         private = graph.readers(tensor) == [i] and tensor not in graph.outputs
-        if producer >= first and private and graph.ops[producer].kind in ("window", "rows") and _whole_firings(graph, producer):
+        if producer >= first and private and graph.ops[producer].kind in ("window", "rows", "resize") and _whole_firings(graph, producer):
             candidates.append((depth[tensor], producer))
     return max(candidates)[1] if candidates else None
 

@@ -192,7 +192,7 @@ def needed(graph: RowGraph, op: RowOp, position: int, begin: int, end: int) -> t
 
 def _shifts(graph: RowGraph, ops: Sequence[RowOp], late: bool) -> list[tuple[int, int]] | None:
     """(divide, shift) of every operator, in rows of the first input; None where two inputs of an operator go at different paces."""
-    if any(op.kind not in ("window", "rows", "reduce") or op.repeat > 1 for op in ops):
+    if any(op.kind not in ("window", "rows", "reduce") for op in ops):
         return None
     if any(op.kind == "reduce" and op.output in reader.inputs for op in ops for reader in ops):
         return None  # nothing has the pace of what exists in the end only

@@ -16,7 +16,7 @@ import numpy as np
 from tvm import relax
 
 from tvm_tiny.memory.rows import Axis, RowGraph, RowOp, RowTensor
-from tvm_tiny.ops import registry
+from tvm_tiny.ops import registry, resize_bilinear, resize_nearest
 from tvm_tiny.ops.graph import Node, TinyGraph
 from tvm_tiny.ops.registry import TensorInfo
 
@@ -151,7 +151,18 @@ def row_op(
         return _window(name, op, attrs, attrs["kernel"], inputs, output, macs)
     if op == "mean":
         return _mean(name, attrs, infos[0].shape, inputs, output, macs)
+    if op in ("resize_nearest", "resize_bilinear"):
+        return RowOp(name, "resize", inputs, output, sources=sources_of(op, attrs, infos[0].shape[1]))
     return _of_elements(name, op, attrs, infos, inputs, output, computed, macs)
+
+
+def sources_of(op: str, attrs: Mapping[str, Any], height: int) -> tuple[tuple[int, int], ...]:
+    """Rows of `height` that every row of a resized tensor reads."""
+    of_rows = (height, attrs["size"][0], attrs["align_corners"], attrs["half_pixel"])
+    if op == "resize_nearest":
+        return tuple((row, row + 1) for row in resize_nearest.source_rows(*of_rows).tolist())
+    low, high, _ = resize_bilinear.neighbours(*of_rows)
+    return tuple((a, b + 1) for a, b in zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _of_elements(

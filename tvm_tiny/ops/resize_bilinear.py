@@ -29,6 +29,15 @@ def steps(size: int, out: int, align_corners: bool, half_pixel: bool) -> tuple[i
     return step, step // 2 - _ONE // 2 if half_pixel else 0
 
 
+def neighbours(size: int, out: int, align_corners: bool, half_pixel: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `out` positions the two of `size` positions it lies between, and the weight of the second in units of 1/1024."""
+    step, first = steps(size, out, align_corners, half_pixel)
+    position = np.arange(out) * step + first
+    low = np.maximum(position, 0) >> 10
+    high = np.minimum(np.maximum(position + _ONE - 1, 0) >> 10, size - 1)
+    return low, high, position - _ONE * low
+
+
 def _infer(infos: list[TensorInfo], attrs: Attrs) -> TensorInfo:
     (x,), size = infos, attrs["size"]
     check(len(x.shape) == 4, NAME, f"x must be 4-D, got {x.shape}")
@@ -45,11 +54,8 @@ def _axis(size: int, out: int, attrs: Attrs) -> tuple[int, int]:
 def _numpy(arrays: list[np.ndarray], attrs: Attrs) -> np.ndarray:
     x = arrays[0].astype(np.int64)
     for axis, out in zip((1, 2), attrs["size"], strict=True):
-        step, first = _axis(arrays[0].shape[axis], out, attrs)
-        position = np.arange(out) * step + first
-        low = np.maximum(position, 0) >> 10
-        high = np.minimum(np.maximum(position + _ONE - 1, 0) >> 10, arrays[0].shape[axis] - 1)
-        weight = (position - _ONE * low).reshape([-1 if i == axis else 1 for i in range(4)])
+        low, high, weight = neighbours(arrays[0].shape[axis], out, attrs["align_corners"], attrs["half_pixel"])
+        weight = weight.reshape([-1 if i == axis else 1 for i in range(4)])
         x = np.take(x, low, axis) * (_ONE - weight) + np.take(x, high, axis) * weight
     half = np.where(x > 0, 1 << 19, -(1 << 19))
     return (np.sign(x) * (np.abs(x + half) >> 20)).astype(np.int8)
