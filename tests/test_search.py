@@ -129,6 +129,15 @@ def test_streams_that_take_longer_are_better_than_much_more_memory() -> None:
     assert least_point([small, roomy], options)[0] is small
 
 
+def test_patches_may_take_as_long_as_streams_where_those_do_instead() -> None:
+    """Alone they are limited by what they compute again."""
+    options = StreamOptions("sram", max_overhead=0.1)
+    patched = Point(Design(patches=(0, 2, (2, 2))), 1000, 130.0, 0.3, 0.0, 0)
+    layers, streams = Point(Design(), 1500, 100.0, 0.0, 0.0, 0), streamed(1400, 0.09, 0.09)
+    assert least_point([patched, streams, layers], options)[0] is streams
+    assert least_point([patched, layers], options)[0] is patched
+
+
 def test_an_arena_larger_than_planned_is_tried_with_as_much_less_room() -> None:
     """Only where memory is short, and not where the streams themselves were cut for more than was estimated."""
     design = Design(segments=((0, 2),), arena_bytes=1000)

@@ -91,32 +91,39 @@ def _for_nothing(p: Point, points: Sequence[Point]) -> bool:
 
 def least_point(points: Sequence[Point], options: StreamOptions) -> tuple[Point, str]:
     """The least arena, and why: of those whose streams take no longer than allowed, if there are any of at most `MOST_SPENT` times the
-    least of all; else of those of them that halve what the streams of the least take too long."""
+    least of all; else of those of them that halve what the streams of the least take too long. Patches may take as long, where streams
+    alone could do instead."""
     points = [p for p in points if options.budget is None or p.arena_bytes <= options.budget] or points
     points = [p for p in points if not beaten(p, points)]
+    rivals = any(p.design.segments and p.design.patches is None for p in points)
     best, reason = pick(in_order(points), options)
-    if _spends_little(best, options):
+    if _spends_little(best, options, rivals):
         return best, reason
     near = [p for p in points if p.arena_bytes <= MOST_SPENT * best.arena_bytes]
     longest = options.max_overhead
-    within = [p for p in near if _spends_little(p, options)]
+    within = [p for p in near if _spends_little(p, options, rivals)]
     if not within:
-        longest += (best.streaming - options.max_overhead) / 2
-        within = [p for p in near if p.streaming <= longest]
+        longest += (_spent(best, rivals) - options.max_overhead) / 2
+        within = [p for p in near if _spent(p, rivals) <= longest]
     if not within:
         return best, reason
     best, reason = pick(in_order(within), options)
     return best, f"{reason} at which streams take at most {longest:.0%} longer"
 
 
-def _spends_little(p: Point, options: StreamOptions) -> bool:
+def _spent(p: Point, rivals: bool) -> float:
+    """What streams add to the same kernels; what patches, whose kernels are others, add to the network, where streams are their rivals."""
+    return max(p.streaming, p.overhead) if rivals and p.design.patches is not None else p.streaming
+
+
+def _spends_little(p: Point, options: StreamOptions, rivals: bool) -> bool:
     """Streams take no more than `max_overhead` longer than their kernels layer by layer, or the network no more than layer by layer.
 
     The first is used up where the second says about the same; where they differ, room is left for what estimates are off.
     """
     allowed = options.max_overhead
     part = 1.0 if p.overhead <= _AGREED * allowed else _SURE_STREAMS
-    return p.streaming <= part * allowed or p.overhead <= allowed
+    return _spent(p, rivals) <= part * allowed or p.overhead <= allowed
 
 
 def with_less_room(best: Point, options: StreamOptions) -> Design | None:
