@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fit what estimates cost to random layers, and say how good estimates of layers are that were left out.
 
-    python -m benchmarks.cycle_fit [--board mps2_an386] [--seeds 12] [--samples FOLDER] [--write]
+    python -m benchmarks.cycle_fit [--board mps2_an386] [--seeds 20] [--samples FOLDER] [--write]
 
 Networks are left out a sixth at a time (a network's layers in both forms of their code together), and then kinds of layers one at a
 time, which have only instructions and what other kinds share to go by. `--samples` keeps what was profiled in a folder and takes what is
@@ -36,9 +36,9 @@ Costs = Mapping[str, float]
 
 
 def fit(found: Sequence[Sample], core: str) -> dict[str, float]:
-    """Cycles of every term: least squares of relative errors, none negative, drawn to the costs by instructions."""
-    names = sorted({name for s in found for name in s.terms})
-    by_instructions = np.array([max(counted_cost(name, core), _TOLERANCE) for name in names])
+    """Cycles of every term that has instructions: least squares of relative errors, none negative, drawn to the costs by instructions."""
+    names = sorted(name for name in {name for s in found for name in s.terms} if counted_cost(name, core) > 0)
+    by_instructions = np.array([counted_cost(name, core) for name in names])
     weights = 1 / (np.array([s.cycles for s in found]) + _SMALL)
     counts = np.array([[s.terms.get(name, 0.0) for name in names] for s in found]) * by_instructions * weights[:, None]
     wanted = np.array([s.cycles for s in found]) * weights
@@ -129,7 +129,7 @@ def main() -> None:
     """Profile, print, and write if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--board", action="append", help="an emulated Cortex-M7 or Cortex-M4 (default: one of each)")
-    parser.add_argument("--seeds", type=int, default=12, help="random networks of each sort")
+    parser.add_argument("--seeds", type=int, default=20, help="random networks of each sort")
     parser.add_argument("--samples", type=Path, help="folder of what was profiled")
     parser.add_argument("--write", action="store_true", help="write schedules/cycles.json")
     arguments = parser.parse_args()

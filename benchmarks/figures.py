@@ -66,20 +66,29 @@ def memory_table(rows: Sequence[memory.Row]) -> str:
 
 @dataclass(frozen=True)
 class Streamed:
-    """What the streams of a network cost at the goal "sram": bytes of the arena, cycles with the flash of a board."""
+    """What the streams of a network cost at the goal "sram": bytes of the arena, cycles with the flash of a board; with a `camera` the
+    application fetches the image row by row."""
 
     model: str
     board: str
     arena: int
     streamed: float
     layers: float
+    camera: bool = False
 
 
 def streaming_table(rows: Sequence[Streamed]) -> str:
     """Markdown: networks streamed, beside the same kernels layer by layer."""
     head = ("network", "core", "arena", "streamed", "layer by layer", "more")
     cells = (
-        (NAMES[r.model], _core(r), _bytes(r.arena), f"{r.streamed / 1e6:.3f}", f"{r.layers / 1e6:.3f}", f"{r.streamed / r.layers - 1:.1%}")
+        (
+            f"{NAMES[r.model]}{', image fetched' if r.camera else ''}",
+            _core(r),
+            _bytes(r.arena),
+            f"{r.streamed / 1e6:.3f}",
+            f"{r.layers / 1e6:.3f}",
+            f"{r.streamed / r.layers - 1:.1%}",
+        )
         for r in rows
     )
     return _markdown(head, cells, text_columns=2)
@@ -187,9 +196,10 @@ def _measure(folder: Path, only: str | None) -> None:
     if only in (None, "memory"):
         kept["memory"] = [asdict(memory.measure(p)) for p in (folder / f"{name}.tflite" for name in memory.LIMITS) if p.is_file()]
     if only in (None, "streaming"):
-        given = argparse.Namespace(folder=folder, models=STREAMED, board=None, goal="sram")
-        rows = streaming.measure_all(given)
-        kept["streaming"] = [asdict(Streamed(r.model, r.board, r.arena, r.streamed.board, r.layers.board)) for r in rows]
+        given = argparse.Namespace(folder=folder, board=None, goal="sram")
+        kinds = [{"models": STREAMED, "camera": False}, {"models": streaming.FETCHED, "camera": True}]
+        rows = (row for kind in kinds for row in streaming.measure_all(argparse.Namespace(**vars(given), **kind)))
+        kept["streaming"] = [asdict(Streamed(r.model, r.board, r.arena, r.streamed.board, r.layers.board, r.camera)) for r in rows]
     KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

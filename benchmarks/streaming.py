@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What streaming costs in cycles: networks row by row, and the same kernels layer by layer.
 
-    python -m benchmarks.streaming FOLDER_OF_MODELS [model …] [--goal balanced] [--board mps2_an386] [--json]
+    python -m benchmarks.streaming FOLDER_OF_MODELS [model …] [--goal balanced] [--board mps2_an386] [--camera] [--json]
 
 Three builds of each network: for the goal ("sram" unless asked otherwise); the same with every streamed operator as a layer of its own, by
 the same algorithm (direct where its rows are direct, though Winograd were faster) and in the same form of code (shared or its own), with
 the blocks and the scratch whole layers take; and for the goal "speed". "core" is cycles with memory that never waits, "board" with the
-flash of a real board (`benchmarks.speed.BOARD_TERMS`). Below each network its stages, each beside the layers it stands for.
+flash of a real board (`benchmarks.speed.BOARD_TERMS`). `--camera` builds networks that see as the application fetches their image row by
+row. Below each network its stages, each beside the layers it stands for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from benchmarks.speed import BOARD_TERMS, TIMEOUT
 from tvm_tiny.cli.inputs import make_samples
 from tvm_tiny.compiled import CompiledModel
 
+FETCHED = ("vww_96_int8", "mcunet_vww_80")
+"""Networks whose image is fetched row by row, too."""
 MODELS = ("pretrainedResnet_quant", "kws_ref_model", "vww_96_int8", "person_detect", "mcunet_vww_80", "mcunetv2_large")
 
 
@@ -52,7 +55,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Row:
-    """One network on one board: arena bytes for the goal and for "speed", cycles of the three builds, the stages."""
+    """One network on one board, its image fetched or not: arena bytes for the goal and for "speed", cycles of the builds, the stages."""
 
     model: str
     board: str
@@ -63,21 +66,23 @@ class Row:
     layers: Cycles
     speed: Cycles
     stages: tuple[Stage, ...]
+    camera: bool = False
 
 
-def build(path: Path, board: str, goal: str) -> tuple[CompiledModel, CompiledModel]:
+def build(path: Path, board: str, goal: str, *, camera: bool = False) -> tuple[CompiledModel, CompiledModel]:
     """The network for its goal, and with every streamed operator as a layer by the same kernel."""
-    streamed = tvm_tiny.build(path, board=board, optimize=goal, name="net")
+    given = {"board": board, "optimize": goal, "name": "net", "camera": camera}
+    streamed = tvm_tiny.build(path, **given)
     chosen, forms = streamed.report.decisions["curve"]["chosen"], streamed.report.decisions["code"]["forms"]
     whole = {**chosen, "segments": [], "planar": False, "bound": None, "forms": forms}
-    return streamed, tvm_tiny.build(path, board=board, optimize=goal, name="net", design=whole)
+    return streamed, tvm_tiny.build(path, **given, design=whole)
 
 
-def measure(path: Path, board: str, goal: str = "sram") -> Row:
+def measure(path: Path, board: str, goal: str = "sram", *, camera: bool = False) -> Row:
     """Build the network three times and profile each with and without the board's flash."""
-    streamed, layers = build(path, board, goal)
+    streamed, layers = build(path, board, goal, camera=camera)
     by_row, by_layer = cycles(streamed, board), cycles(layers, board)
-    speed = tvm_tiny.build(path, board=board, optimize="speed", name="net")
+    speed = tvm_tiny.build(path, board=board, optimize="speed", name="net", camera=camera)
     ends = {call.layer: i + 1 for i, call in enumerate(layers.program.calls)}
     stages = []
     for call, taken in zip(streamed.program.calls, by_row, strict=True):
@@ -86,7 +91,7 @@ def measure(path: Path, board: str, goal: str = "sram") -> Row:
             end, count = ends[call.layer], int(kernel["operators"])
             stages.append(Stage(call.layer, count, taken, total(by_layer[end - count : end])))
     arenas = streamed.workspace_size, speed.workspace_size
-    return Row(path.stem, board, goal, *arenas, total(by_row), total(by_layer), total(cycles(speed, board)), tuple(stages))
+    return Row(path.stem, board, goal, *arenas, total(by_row), total(by_layer), total(cycles(speed, board)), tuple(stages), camera)
 
 
 def cycles(compiled: CompiledModel, board: str) -> list[Cycles]:
@@ -113,7 +118,8 @@ def table(rows: Sequence[Row]) -> Table:
     for row in rows:
         core = "M7" if row.board == "mps2_an500" else "M4"
         speed = _figures(row.speed)
-        out.add_row(f"{row.model} ({row.goal})", core, f"{row.arena:,}", *_compared(row), *speed, f"{row.speed_arena:,}")
+        how = f"{row.goal}{', image fetched' if row.camera else ''}"
+        out.add_row(f"{row.model} ({how})", core, f"{row.arena:,}", *_compared(row), *speed, f"{row.speed_arena:,}")
         for stage in row.stages:
             out.add_row(f"  {stage.operators} operators", "", "", *_compared(stage))
     return out
@@ -133,18 +139,21 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
         path = arguments.folder / f"{model}.tflite"
         for board in arguments.board or BOARD_TERMS:
             if path.is_file():
-                yield measure(path, board, arguments.goal)
+                yield measure(path, board, arguments.goal, camera=arguments.camera)
 
 
 def main() -> None:
     """Print the table; what is missing last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("models", nargs="*", default=list(MODELS), metavar="model", help=f"by default {', '.join(MODELS)}")
+    known = f"by default {', '.join(MODELS)}, of those with a camera {', '.join(FETCHED)}"
+    parser.add_argument("models", nargs="*", metavar="model", help=known)
     parser.add_argument("--goal", choices=("balanced", "sram"), default="sram")
     parser.add_argument("--board", action="append", choices=list(BOARD_TERMS))
+    parser.add_argument("--camera", action="store_true", help="the application fetches the image row by row")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
+    arguments.models = arguments.models or (FETCHED if arguments.camera else MODELS)
     found = list(measure_all(arguments))
     if arguments.json:
         print(json.dumps([asdict(row) for row in found], indent=2))

@@ -37,7 +37,7 @@ from tvm_tiny.ops import stage as stage_op
 from tvm_tiny.schedules.base import Layer
 from tvm_tiny.schedules.code_choice import Contents, Form, Operator, choose_forms
 from tvm_tiny.schedules.code_size import BYTES_OF_ENTRY, BYTES_PER_CALL, HAS_SMALL_FORM, OperatorCode, operators_of
-from tvm_tiny.schedules.cycles import BOARD_TERMS, added_by_streams, core_of, estimated_cycles
+from tvm_tiny.schedules.cycles import BOARD_TERMS, added_by_streams, core_of, estimated_cycles, most_live_bytes
 from tvm_tiny.schedules.memo import remembered
 from tvm_tiny.schedules.recorded import recorded_schedule, row_choices
 from tvm_tiny.schedules.rules import default_schedule
@@ -261,14 +261,16 @@ class _Schedules:
     def cycles(self) -> dict[str, object]:
         """Estimated cycles of every call, and the core and the flash they are estimated for."""
         found, added = {}, 0.0
-        for name, func in self.funcs.items():
-            layer = Layer.of(func)
+        layers = {name: Layer.of(func) for name, func in self.funcs.items()}
+        most = max(map(most_live_bytes, layers.values()), default=0)
+        streamed = any(layer is not None and layer.op == "tiny.stage" for layer in layers.values())
+        for name, layer in layers.items():
             shared, short = self.small.get(name, frozenset()), self.short.get(name, frozenset())
             layer = replace(layer, small_code=shared, short_code=short) if layer is not None else None
             text = self.of(name).attrs.get("tiny.kernel")
             kernel = json.loads(str(text)) if text is not None else {}
             found[name] = round(estimated_cycles(name, layer, kernel, self.target))
-            added += added_by_streams(layer, kernel, self.target)
+            added += added_by_streams(layer, kernel, self.target, most) if streamed else 0.0
         core, total = core_of(self.target), sum(found.values())
         figures = {"total": total, "streaming": round(added / max(1.0, total - added), 4)}
         return {"core": core, "board_term": BOARD_TERMS[core], **figures, "layers": found}

@@ -128,17 +128,20 @@ def _by_bytes(layer: Layer, blocks: Blocks, groups: int) -> dict[str, int]:
     kh, kw = layer.shapes[1][1:3]
     pixels, k, code = groups * blocks.pixels, math.prod(layer.shapes[1][1:]), blocks.code
     words, (tall, wide) = -(-k // _GROUP), _inner(layer, blocks.pixels)
-    straight = not blocks.rows and not blocks.shared and words <= _GATHERED and _reaches(layer)
-    fast = round(groups * tall * wide) if straight else 0
-    slow = (groups - fast) * blocks.pixels
+    straight = not blocks.shared and words <= _GATHERED and (blocks.rows or _reaches(layer))
+    edge, by_rows = _edge(layer), " rows" if blocks.rows else ""
+    share = tall * (1 - edge if blocks.rows else wide) if straight else 0.0
+    fast = round(groups * share) * blocks.pixels
+    slow = pixels - fast
     return {
-        "gather straight words": fast * blocks.pixels * words,
-        "gather straight calls": fast,
+        f"gather straight{by_rows} words": fast * words,
+        f"gather straight{by_rows} rows": fast * kh if blocks.rows else 0,
+        f"gather straight{by_rows} calls": groups if blocks.rows and straight else fast // blocks.pixels,
         f"gather bytes {code}": slow * k,
         f"gather bytes {code} words": slow * words,
         f"gather bytes {code} segments": slow * kh,
         f"gather bytes {code} pixels": slow,
-        f"gather bytes {code} taps": round(_edge(layer) * pixels * kh * kw),
+        f"gather bytes {code} taps": round(edge * pixels * kh * kw),
     }
 
 

@@ -45,6 +45,8 @@ CONSTANTS = 12
 """Bytes of a channel beside its weights."""
 CACHES = {"cortex-m7": (16_384, 32), "cortex-m4": (512, 8)}
 """Bytes of the data cache before the flash, and of its lines (`tvm_tiny.profiler.board_terms`)."""
+KEPT = 7 / 8
+"""Of the cache, what constants find there again: columns and sums pass through it as well."""
 
 
 @lru_cache(maxsize=1)
@@ -109,7 +111,7 @@ def product_terms(blocks: Blocks, outputs: int, k: int, count: int, width: int) 
 def lines(nbytes: int, times: int, core: str) -> int:
     """Lines of constants that the flash gives when they are read so often from end to end."""
     cache, line = CACHES[core]
-    return -(-nbytes // line) * (times if nbytes > cache else min(times, 1))
+    return -(-nbytes // line) * (times if nbytes > KEPT * cache else min(times, 1))
 
 
 def sum_terms(layer: Layer, elements: int, times: int, *, rows: bool) -> Terms:
@@ -163,7 +165,7 @@ def winograd_terms(
     count = (height // 2) * (width // 2) if not form else -(-height // 2) * (width // 2)
     found: Terms = Counter(
         {
-            f"winograd{form} products {tiles}": count * _TILE * channels * outputs,
+            f"winograd products {tiles}": count * _TILE * channels * outputs,
             f"winograd sums {requantise}": count * outputs,
             f"winograd{form} inputs": count * channels,
             "winograd tiles": count,
@@ -229,7 +231,7 @@ def depthwise_terms(layer: Layer, planes: Planes, calls: Sequence[tuple[int, int
         return Counter({"depthwise plain products": elements * kh * kw, "depthwise plain outputs": elements})
     code, found = f"{planes.form}{'-rows' if planes.rows else ''}", Counter[str]()
     kind = "lines" if channels == 1 or planes.layout == "NCHW" else "single" if channels < 4 else "fours"
-    fours = -(-channels // 4) if kind == "fours" else channels
+    fours, one_row = -(-channels // 4) if kind == "fours" else channels, code == "own-rows" and all(height == 1 for height, _, _ in calls)
     for height, width, times in calls:
         n = times * height * outputs
         tall, wide = (height - 1) * sy + (kh - 1) * dy + 1, (width - 1) * sx + (kw - 1) * dx + 1
@@ -242,11 +244,11 @@ def depthwise_terms(layer: Layer, planes: Planes, calls: Sequence[tuple[int, int
         found[f"depthwise {code} groups"] += n * groups
         found[f"depthwise {code} looped groups"] += n * groups if planes.form == "own" and groups > MOST_UNROLLED else 0
         found[f"depthwise {code} turns"] += n * groups * (kh // 2) * row.looped
-        found[f"depthwise {code} rows"] += n
+        found[f"depthwise {code} rows"] += 0 if one_row else n
         found[f"depthwise spread {kind} {code}"] += times * tall * wide * fours
         found[f"depthwise spread {kind} rows {code}"] += times * tall * fours
         found[f"depthwise {code} fours"] += times * fours
-        found[f"depthwise {code} channels"] += times * outputs
+        found[f"depthwise {'one-row' if one_row else code} channels"] += times * outputs
         found[f"depthwise {code} calls"] += times
     return +found
 

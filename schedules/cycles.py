@@ -8,6 +8,7 @@ kernel was measured for a tuning record counts as measured.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ from tvm_tiny.schedules.cycle_terms import (
     elementwise_terms,
     winograd_terms,
 )
+from tvm_tiny.schedules.microkernels.depthwise_block import weight_pairs
 from tvm_tiny.schedules.microkernels.winograd_rows import row_tiles
 from tvm_tiny.schedules.patch_costs import call_rows, patch_scratch, patch_work, rows_together
 from tvm_tiny.schedules.stage_layers import StageLayers
@@ -56,6 +58,7 @@ BOARD_TERMS = {"cortex-m7": "stm32h7a3@280", "cortex-m4": "stm32l4r5@120"}
 """The flash that a core's coefficients include (`tvm_tiny.profiler.board_terms`)."""
 
 _WHOLE_RULES = {"mean": "pool halfword sums", "avg_pool2d": "pool halfword sums", "max_pool2d": "pool maximum", "add": "add linear"}
+_ROOMY_RULES = frozenset({"pointwise", "conv2d", "first_layer"})
 _TILE = 16  # products of a Winograd tile of 2x2 outputs, a channel
 
 
@@ -164,15 +167,15 @@ def _strips(graph: RowGraph, segment: StripSegment, layers: Sequence[Layer], cor
     return found
 
 
-def _by_layers(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], core: str) -> Terms:
-    """What the same kernels do layer by layer."""
+def _by_layers(graph: RowGraph, ops: Sequence[RowOp], layers: Sequence[Layer], core: str, most: int = 0) -> Terms:
+    """What the same kernels do layer by layer, in a network one of whose operators has tensors of `most` bytes."""
     found: Terms = Counter()
     for op, inner in zip(ops, layers, strict=True):
         out = graph.tensors[op.output]
         if inner.op == "tiny.conv2d" and op.group > 1:
             found.update(winograd_terms(inner, core=core, requantise=requantised(inner, 2)))
         elif inner.op == "tiny.conv2d":
-            found.update(conv2d_terms(inner, whole_blocks(inner, core, _room(graph, op, core)), [(out.height * out.width, 1)], core))
+            found.update(conv2d_terms(inner, whole_blocks(inner, core, _room(graph, op, core, most)), [(out.height * out.width, 1)], core))
         elif inner.op == "tiny.depthwise_conv2d":
             planes = replace(row_planes(inner, core), rows=False)
             found.update(depthwise_terms(inner, planes, [(out.height, out.width, 1)], inner.shapes[0][3]))
@@ -190,26 +193,51 @@ def _whole_rule(layer: Layer) -> str:
     return _WHOLE_RULES.get(name, name)
 
 
-def _room(graph: RowGraph, op: RowOp, core: str) -> int:
-    """Bytes of scratch that cost no memory layer by layer: what the largest operator's tensors take and those of `op` do not.
+def _room(graph: RowGraph, op: RowOp, core: str, most: int = 0) -> int:
+    """Bytes of scratch that cost no memory layer by layer: what the largest operator's tensors take and those of `op` do not; elsewhere in
+    the network one has tensors of `most` bytes.
 
     Weights are copied there beside a flash with next to no cache; beside a Cortex-M7 nothing is counted on.
     """
     if core == "cortex-m7":
         return 0
-    live = [sum(graph.tensors[t].nbytes for t in {*o.inputs, o.output}) for o in (*graph.ops, op)]
-    return max(live) - live[-1]
+    return max(most, *(_live_bytes(graph, o) for o in graph.ops)) - _live_bytes(graph, op)
 
 
-def added_by_streams(layer: Layer | None, kernel: Mapping[str, Any], target: TinyTarget) -> float:
-    """Estimated cycles that a scheduled stage takes beyond the same kernels layer by layer; 0 for whatever is not streamed."""
-    if layer is None or layer.op != "tiny.stage" or kernel.get("rule") not in ("stream", "strips"):
+def _live_bytes(graph: RowGraph, op: RowOp) -> int:
+    return sum(graph.tensors[t].nbytes for t in {*op.inputs, op.output})
+
+
+def most_live_bytes(layer: Layer | None) -> int:
+    """Bytes of the tensors of an operator: of a stage, of the largest inside layer by layer."""
+    if layer is None:
+        return 0
+    if layer.op == "tiny.stage":
+        graph = StageLayers.of(layer).graph()
+        return max(_live_bytes(graph, op) for op in graph.ops)
+    return sum(math.prod(shape) for k, shape in enumerate(layer.shapes) if k not in layer.constants)
+
+
+def added_by_streams(layer: Layer | None, kernel: Mapping[str, Any], target: TinyTarget, most: int = 0) -> float:
+    """Estimated cycles that a scheduled stage takes beyond the same kernels layer by layer, or another layer beyond what it would take with
+    the scratch that costs no memory layer by layer.
+
+    `most` is the bytes of the tensors of the network's largest operator layer by layer.
+    """
+    core = core_of(target)
+    if layer is None:
         return 0.0
-    stage, core, schedule = StageLayers.of(layer), core_of(target), json.loads(layer.attrs["schedule"])
+    if layer.op == "tiny.conv2d" and core != "cortex-m7" and kernel.get("rule") in _ROOMY_RULES and layer.is_nhwc:
+        pixels = math.prod(layer.shapes[-1][1:3])
+        roomy = conv2d_terms(layer, whole_blocks(layer, core, most - most_live_bytes(layer)), [(pixels, 1)], core)
+        return max(0.0, cycles_of(kernel_terms(layer, kernel, core), core) - cycles_of(roomy, core))
+    if layer.op != "tiny.stage" or kernel.get("rule") not in ("stream", "strips"):
+        return 0.0
+    stage, schedule = StageLayers.of(layer), json.loads(layer.attrs["schedule"])
     graph, layers = stage.graph(), [stage.layer_of(j) for j in range(len(stage.inner))]
     groups = schedule.get("groups") or [1] * len(layers)
     ops = [replace(op, group=group) for op, group in zip(graph.ops, groups, strict=True)]
-    return cycles_of(terms(layer, kernel, core), core) - cycles_of(_by_layers(graph, ops, layers, core), core)
+    return cycles_of(terms(layer, kernel, core), core) - cycles_of(_by_layers(graph, ops, layers, core, most), core)
 
 
 def layers_work(graph: RowGraph, ops: Sequence[RowOp], nodes: Sequence[Node], core: str) -> float:
@@ -329,6 +357,10 @@ def _calls(stage: PatchStage, op: RowOp, together: int) -> Iterator[tuple[int, i
 
 
 def _constant_bytes(layer: Layer) -> int:
+    """Bytes of a layer's constants as row kernels of code of its own have them."""
+    if layer.op == "tiny.depthwise_conv2d" and 1 in layer.constants:
+        (kh, kw, outputs), stride, dilation = layer.shapes[1], layer.attrs["strides"][1], layer.attrs.get("dilation", (1, 1))[1]
+        return 4 * outputs * (3 + kh * len(weight_pairs(kw, stride, dilation)))
     return sum(int(a.nbytes) for a in layer.constants.values())
 
 

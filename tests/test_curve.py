@@ -23,7 +23,6 @@ from tvm_tiny.search import heights
 
 ERROR = 0.05  # of estimated cycles against the profile; `python -m benchmarks.cycle_fit --write` after kernels have changed
 PROFILED = ("vww_96_int8", "pretrainedResnet_quant", "mcunet_vww_80", "kws_ref_model")
-TOO_DEAR = {("pretrainedResnet_quant", "mps2_an500"): "all but the last layers in one stream: estimated 6 % too dear"}
 
 
 @pytest.mark.qemu
@@ -34,13 +33,11 @@ TOO_DEAR = {("pretrainedResnet_quant", "mps2_an500"): "all but the last layers i
     + [pytest.param(p, marks=[pytest.mark.slow, needs_shared]) for p in shared_models("tflite/*.tflite") if p.stem in PROFILED[:3]],
     ids=lambda p: p.stem,
 )
-def test_every_point_is_what_is_built_and_profiled(path: Path, board: str, request: pytest.FixtureRequest) -> None:
+def test_every_point_is_what_is_built_and_profiled(path: Path, board: str) -> None:
     points = curve.points(path, board)
     assert len(points) > 1
     measured = [curve.measure(path, board, point) for point in points]
     assert [built.arena_bytes for built in measured] == [point["arena_bytes"] for point in points]
-    if (path.stem, board) in TOO_DEAR:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=TOO_DEAR[path.stem, board]))
     for point, built in zip(points, measured, strict=True):
         assert built.cycles == pytest.approx(point["cycles"], rel=ERROR), point["text"]
 

@@ -13,6 +13,7 @@ from .c_source import CFunction
 from .conv2d_shape import Conv2DShape
 from .expand import Expand, expand_function, expanded_pair, fill_function, shared_expand_function
 from .gather import Gather, gather_function
+from .gather_rows import gather_rows_function
 from .gemm_layer import BlockChoice, PackedMatrix
 from .layer import Core
 
@@ -100,9 +101,18 @@ class Columns:
         )
 
     def _by_bytes(self, group: int, *, rows: bool) -> str:
-        ci, used, size = self.shape.channels, self.shape.k, self.byte_column
+        if rows and (text := self._gathered_rows(group)):
+            return text
+        used, size = self.shape.k, self.byte_column
         expand = self.expand(self.matrix.groups, group, size, group, "bytes", "dst")
-        text = self._gathered(group, rows=rows)
+        text = "" if rows else self._gathered(group)
+        rest = f"    memset(to, 0, {size - used});\n" if size > used else ""
+        ci, (blank, take) = self.shape.channels, self._bytewise()
+        return text + self._windows(group, f"int8_t *to = bytes + {size} * p", ci, blank, take, rows=rows, rest=rest) + f"  {expand};\n"
+
+    def _bytewise(self) -> tuple[Callable[[str, int], str], Callable[[str, str, int], str]]:
+        """C that writes bytes of padding, and those at a column of `row`."""
+        ci = self.shape.channels
 
         def blank(to: str, taps: int) -> str:
             return f"memset({to}, {self.zero_point}, {taps * ci})"
@@ -110,8 +120,7 @@ class Columns:
         def take(to: str, at: str, taps: int) -> str:
             return f"memcpy({to}, row + {at} * {ci}, {taps * ci})"
 
-        rest = f"    memset(to, 0, {size - used});\n" if size > used else ""
-        return text + self._windows(group, f"int8_t *to = bytes + {size} * p", ci, blank, take, rows=rows, rest=rest) + f"  {expand};\n"
+        return blank, take
 
     def _windows(
         self,
@@ -129,13 +138,23 @@ class Columns:
         `blank` and `take` give the C that writes some taps: of padding, or those at a column of `row`; `rest` ends a window.
         """
         s = self.shape
-        (kh, kw), (sh, sw), (dh, dw) = s.kernel, s.stride, s.dilation
-        tap = take(f"to + kx * {tap_bytes}", "at", 1)
-        whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) {take('to', 'ix', kw)};\n        else " if dw == 1 else ""
         return (
             f"  for (int32_t p = 0; p < {group}; ++p) {{\n"
             f"    {to};\n"
-            f"    const int32_t ix = x * {sw} - {s.padding[1]};\n"
+            f"    const int32_t ix = x * {s.stride[1]} - {s.padding[1]};\n"
+            f"{self._window(tap_bytes, blank, take, rows=rows)}"
+            f"{rest}"
+            f"    if (++x == {s.out_width}) {{ x = 0; ++y; }}\n"
+            f"  }}\n"
+        )
+
+    def _window(self, tap_bytes: int, blank: Callable[[str, int], str], take: Callable[[str, str, int], str], *, rows: bool) -> str:
+        """C that writes the window of one pixel, whose left column is `ix`, from `to` on."""
+        s = self.shape
+        (kh, kw), sh, (dh, dw) = s.kernel, s.stride[0], s.dilation
+        tap = take(f"to + kx * {tap_bytes}", "at", 1)
+        whole = f"if (ix >= 0 && ix + {kw} <= {s.width}) {take('to', 'ix', kw)};\n        else " if dw == 1 else ""
+        return (
             f"    for (int32_t ky = 0; ky < {kh}; ++ky, to += {kw * tap_bytes}) {{\n"
             f"      const int32_t iy = y * {sh} - {s.padding[0]} + ky * {dh};\n"
             f"      if (iy < 0 || iy >= {s.height}) {blank('to', kw)};\n"
@@ -148,17 +167,14 @@ class Columns:
             f"        }}\n"
             f"      }}\n"
             f"    }}\n"
-            f"{rest}"
-            f"    if (++x == {s.out_width}) {{ x = 0; ++y; }}\n"
-            f"  }}\n"
         )
 
-    def _gathered(self, group: int, *, rows: bool) -> str:
+    def _gathered(self, group: int) -> str:
         """Shortcut for groups of windows wholly inside the image, when its rows lie together."""
         s = self.shape
         (kh, kw), (sh, sw), ci = s.kernel, s.stride, s.channels
-        gather = Gather(kh, kw * ci, s.width * ci, group, sw * ci, self.matrix.operand, self.core.dual_issue)
-        if rows or self.choice.shared or s.dilation != (1, 1) or not gather.fits:
+        gather = self._gather(group, s.width * ci)
+        if gather is None:
             return ""
         name = self.add(gather_function(self.prefix, gather))
         return (
@@ -167,6 +183,48 @@ class Columns:
             f"      side + {(group - 1) * sw + kw} <= {s.width}) {{\n"
             f"    {name}(in + (top * {s.width} + side) * {ci}, dst);\n"
             f"    return;\n  }}\n"
+        )
+
+    def _gather(self, group: int, row_bytes: int) -> Gather | None:
+        """Straight code for windows inside the image; None where windows are too long, or the code is shared."""
+        s = self.shape
+        (kh, kw), ci = s.kernel, s.channels
+        gather = Gather(kh, kw * ci, row_bytes, group, s.stride[1] * ci, self.matrix.operand, self.core.dual_issue)
+        return gather if gather.fits and s.dilation == (1, 1) and not self.choice.shared else None
+
+    def _gathered_rows(self, group: int) -> str:
+        """Windows inside the image as many at once as there are, the others one by one; "" where there is no such code."""
+        s, size = self.shape, self.byte_column
+        (kh, kw), (sh, sw), ci = s.kernel, s.stride, s.channels
+        gather, below, beside = self._gather(group, 0), s.height - kh, s.width - kw
+        if gather is None or min(below, beside) < 0:
+            return ""
+        name = self.add(gather_rows_function(self.prefix, gather))
+        rest = f"      memset(bytes + {s.k}, 0, {size - s.k});\n" if size > s.k else ""
+        where = f"const int32_t top = y * {sh} - {s.padding[0]}, ix = x * {sw} - {s.padding[1]};\n"
+        call = f"{name}(rows + (top - first), dst + 8 * p, (uint32_t)(ix * {ci}), (uint32_t)made);\n"
+        whole = ""
+        if beside >= (group - 1) * sw:
+            whole = (
+                f"  {{\n    const int32_t p = 0, made = {group};\n    {where}"
+                f"    if ((uint32_t)top <= {below} && (uint32_t)ix <= {beside - (group - 1) * sw}) {{\n"
+                f"      {call}      return;\n    }}\n  }}\n"
+            )
+        return whole + (
+            f"  for (int32_t p = 0, made; p < {group}; p += made, x += made) {{\n"
+            f"    if (x == {s.out_width}) {{ x = 0; ++y; }}\n"
+            f"    {where}"
+            f"    made = 1;\n"
+            f"    if ((uint32_t)top <= {below} && (uint32_t)ix <= {beside}) {{\n"
+            f"      made = ({beside} - ix) / {sw} + 1;\n"
+            f"      if (made > {group} - p) made = {group} - p;\n"
+            f"      {call}"
+            f"    }} else {{\n"
+            f"      int8_t *to = bytes;\n"
+            f"{self._window(ci, *self._bytewise(), rows=True)}"
+            f"{rest}"
+            f"      {self.expand(self.matrix.groups, 1, 0, group, 'bytes', 'dst + 8 * p')};\n"
+            f"    }}\n  }}\n"
         )
 
 

@@ -16,7 +16,16 @@ import numpy as np
 from ..requantize_forms import Form, find_form
 from . import reference
 from .c_source import CFunction
-from .depthwise_block import DepthwiseBlock, default_pixels, depthwise_function, fits, may_copy, may_go_together, rows_and_planes
+from .depthwise_block import (
+    DepthwiseBlock,
+    default_pixels,
+    depthwise_function,
+    fits,
+    may_copy,
+    may_go_together,
+    one_row_function,
+    rows_and_planes,
+)
 from .depthwise_shared import SharedWriter
 from .gemm_layer import recode_pairs
 from .layer import Core, LayerParameters, MicroKernel, words
@@ -107,7 +116,7 @@ def depthwise(
         writer = SharedWriter.of(name, shape, layer, block, plane, strip, fixed=choice.fixed)
     if writer is None:
         block = _own_block(block, strip, as_wide=choice.pixels is None)
-        writer = _own_writer(name, shape, layer, block, plane, strip)
+        writer = _own_writer(name, shape, layer, block, plane, strip, one_row=row_form and strip == 1)
     plain = isinstance(writer, _PlainWriter)
     packed = _plain_parameters(layer) if plain else _pack(block, layer, rows, found.offset, constant_words(found, block.requant))
     functions = [writer.form(name, rows=False)] + ([writer.form(name, rows=True)] if row_form else [])
@@ -164,14 +173,14 @@ def _own_block(block: DepthwiseBlock, strip: int, *, as_wide: bool) -> Depthwise
 
 
 def _own_writer(
-    name: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int
+    name: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int, *, one_row: bool
 ) -> _PlaneWriter | _PlainWriter:
     """What writes code for this layer alone."""
     has_assembly = block.requant.form is not Form.ACCUMULATOR and fits(block)
     if shape.planar and not has_assembly:
         raise ValueError("plain C, the only form of this layer, reads NHWC")
     if has_assembly and (shape.planes == 1 or plane.fits):
-        return _PlaneWriter(name, shape, layer, block, plane, strip)
+        return _PlaneWriter(name, shape, layer, block, plane, strip, one_row=one_row)
     return _PlainWriter(name, shape, layer)
 
 
@@ -208,11 +217,20 @@ def _pack(block: DepthwiseBlock, layer: LayerParameters, rows: np.ndarray, offse
 
 
 class _PlaneWriter:
-    """Writes the C of a layer that goes through planes."""
+    """Writes the C of a layer that goes through planes; `one_row` at a time with a block for just that."""
 
     def __init__(
-        self, prefix: str, shape: DepthwiseShape, layer: LayerParameters, block: DepthwiseBlock, plane: PlaneRow, strip: int
+        self,
+        prefix: str,
+        shape: DepthwiseShape,
+        layer: LayerParameters,
+        block: DepthwiseBlock,
+        plane: PlaneRow,
+        strip: int,
+        *,
+        one_row: bool,
     ) -> None:
+        self.block_function = one_row_function if one_row else depthwise_function
         self.prefix, self.shape, self.layer, self.block, self.plane, self.strip = prefix, shape, layer, block, plane, strip
         self.callees: dict[str, CFunction] = {}
 
@@ -311,7 +329,7 @@ class _PlaneWriter:
         """Blocks of all output channels of `planes` input channels."""
         m = self.shape.outputs // self.shape.channels
         block = replace(self.block, planes=self.shape.planes if m == 1 else 1, plane_bytes=self.plane.plane_bytes)
-        name = self._add(depthwise_function(self.prefix, block))
+        name = self._add(self.block_function(self.prefix, block))
         pad, bytes_ = " " * indent, block.stream_bytes
         if m == 1:
             count = f"(uint32_t)count{f' | {rows_and_planes(block, 0, planes)}u' if block.planes > 1 else ''}"

@@ -10,7 +10,7 @@ Parameter stream of one channel: bias, weight words (kernel row by kernel row), 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .assembly import CORE_REGISTERS, Body
@@ -24,6 +24,7 @@ _STACK_W, _STACK_COPY = 28, 32  # the parameters in flash, and their copy
 _MOST_COPIED = 256  # bytes
 _MOST_SUMS = 6  # of two rows side by side: both rows' weights want registers too
 MOST_UNROLLED = 3
+_FEW_GROUPS = 2  # of one row, which read parameters in the flash sooner than they were copied
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,36 @@ def _assembly(block: DepthwiseBlock) -> tuple[str, ...]:
         lines += [f"str r{i}, [sp, #{_STACK_START + 4 * n}]" for n, i in enumerate((0, 2, 3))]
     lines += ["3:", *copy_lines(block, _STACK_W, _STACK_COPY), *(_rows_together(block) if block.together > 1 else _rows_one_by_one(block))]
     return (*lines, *_next_plane(block), f"add sp, sp, #{frame}", "pop {r4-r11, pc}")
+
+
+def one_row_function(prefix: str, block: DepthwiseBlock) -> CFunction:
+    """As `depthwise_function` for calls of one row: nothing that serves the next row, parameters copied where many outputs want them."""
+    block = replace(block, copied=block.copied and len(block.groups) > _FEW_GROUPS, together=1)
+    name = function_name(prefix, "depthwise_row", block)
+    parameters = ("const void *plane", "const void *w", "int8_t *y", "uint32_t rows")
+    return naked_function(name, parameters, _one_row(block), _portable(block))
+
+
+@lru_cache(maxsize=256)
+def _one_row(block: DepthwiseBlock) -> tuple[str, ...]:
+    frame = _STACK_COPY + block.stream_bytes if block.copied else _STACK_START
+    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{frame}", f"str r2, [sp, #{_STACK_Y}]"]
+    if block.planes > 1:
+        lines += ["lsr r3, r3, #16", f"str r3, [sp, #{_STACK_PLANES}]"]
+    groups, moved = block.groups, 0
+    if len(groups) > MOST_UNROLLED:
+        moved = sum(size for size in groups if size == block.pixels)
+        row = _looped_groups(block, groups)
+    else:
+        row = [line for i, size in enumerate(groups) for line in _group(block, sum(groups[:i]), size)]
+    row = ["3:", *copy_lines(block, _STACK_W, _STACK_COPY), *row]
+    if block.planes > 1:
+        row += [f"ldr r2, [sp, #{_STACK_Y}]", f"ldr r3, [sp, #{_STACK_PLANES}]"]
+        row += [f"ldr {_W}, [sp, #{_STACK_W}]"] if block.copied else []
+        row += add_immediate(_X, block.plane_bytes - 2 * moved * block.stride[1], "r4")
+        row += add_immediate("r2", 1 - moved * block.pixel_stride, "r4") + add_immediate(_W, block.stream_bytes, "r4")
+        row += [f"str r2, [sp, #{_STACK_Y}]", "subs r3, r3, #1", f"str r3, [sp, #{_STACK_PLANES}]", "bne 3b"]
+    return (*lines, *row, f"add sp, sp, #{frame}", "pop {r4-r11, pc}")
 
 
 def _counts(block: DepthwiseBlock) -> list[str]:

@@ -7,10 +7,11 @@ No byte outside the window is read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from .assembly import Body, Kind
+from .assembly import Body
 from .c_source import CFunction, add_immediate, function_name, naked_function
 from .scheduler import schedule
 
@@ -59,7 +60,9 @@ class Gather:
 def gather_function(prefix: str, gather: Gather) -> CFunction:
     """Emit `static void f(const int8_t *src, void *dst)`; `src` is the first byte of the first window."""
     name = function_name(prefix, "gather", gather)
-    return naked_function(name, ("const int8_t *src", "void *dst"), _assembly(gather), _portable(gather))
+    where = f"const uint32_t at = k / {gather.segment} * {gather.row_bytes} + k % {gather.segment}"
+    portable = portable_columns(gather, where, f"src[p * {gather.pixel_bytes}u + at]", f"{gather.pixels}u")
+    return naked_function(name, ("const int8_t *src", "void *dst"), _assembly(gather), portable)
 
 
 @lru_cache(maxsize=64)
@@ -70,7 +73,7 @@ def _assembly(gather: Gather) -> tuple[str, ...]:
         lines += [f"movw r12, #{_R8_FLIP & 0xFFFF}", f"movt r12, #{_R8_FLIP >> 16}"]
     body = Body()
     for word in range(gather.words):
-        raw = _word(gather, body, word)
+        raw = joined_word(gather, body, word, partial(_load, gather, body))
         if gather.operand == "r8":
             first, second = body.field_op("sxtab16", raw, head="r3", early=True), body.alu("eor", raw, tail="r12")
         else:
@@ -85,10 +88,15 @@ def _assembly(gather: Gather) -> tuple[str, ...]:
     return (*lines, f"mov r2, #{gather.pixels}", "1:", *straight, *step, "pop {r4-r11, pc}")
 
 
-def _word(gather: Gather, body: Body, word: int) -> int:
+def _load(gather: Gather, body: Body, width: str, row: int, offset: int) -> int:
+    return body.ldr("r0", row * gather.row_bytes + offset, width)
+
+
+def joined_word(gather: Gather, body: Body, word: int, load: Callable[..., int]) -> int:
+    """Put a word of a column together; `load(width, row=, offset=)` loads a word (""), halfword ("h") or byte ("b") of a kernel row."""
     value: int | None = None
     for row, offset, length, at in gather.runs(word):
-        piece, shift = _piece(gather, body, row, offset, length, at)
+        piece, shift = _piece(gather, body, partial(load, row=row), offset, length, at)
         if value is None:
             value = body.alu("lsl", piece, tail=f"#{shift}") if shift > 0 else piece
         else:
@@ -97,27 +105,23 @@ def _word(gather: Gather, body: Body, word: int) -> int:
     return value
 
 
-def _piece(gather: Gather, body: Body, row: int, offset: int, length: int, at: int) -> tuple[int, int]:
+def _piece(gather: Gather, body: Body, load: Callable[..., int], offset: int, length: int, at: int) -> tuple[int, int]:
     """Load a run; return its register and the left shift that brings it to its place."""
-    address = row * gather.row_bytes + offset
     if length == 4:
-        return body.ldr("r0", address), 0
+        return load("", offset=offset), 0
     if length == 3 and gather.segment >= 4:
         if offset + 4 <= gather.segment and at == 1:
-            return body.ldr("r0", address), 8  # the fourth byte is shifted out
+            return load("", offset=offset), 8  # the fourth byte is shifted out
         if offset >= 1:
-            return body.alu("lsr", body.ldr("r0", address - 1), tail="#8"), 8 * at
+            return body.alu("lsr", load("", offset=offset - 1), tail="#8"), 8 * at
     if length == 3:
-        low, high = _load(body, "h", address), _load(body, "b", address + 2)
+        low, high = load("h", offset=offset), load("b", offset=offset + 2)
         return body.shifted("orr", low, high, "lsl #16"), 8 * at
-    return _load(body, "h" if length == 2 else "b", address), 8 * at
+    return load("h" if length == 2 else "b", offset=offset), 8 * at
 
 
-def _load(body: Body, width: str, address: int) -> int:
-    return body.emit(f"ldr{width} {{d}}, [r0, #{address}]", Kind.LOAD, base="r0", imm=address)
-
-
-def _portable(gather: Gather) -> str:
+def portable_columns(gather: Gather, where: str, byte: str, count: str) -> str:
+    """C that does the same for `count` pixels; `byte` is byte k of the window of pixel p, after the declaration `where`."""
     if gather.operand == "r8":
         first, second = "tiny_pack(tiny_byte(raw) - 127, tiny_byte(raw >> 16) - 127)", f"raw ^ 0x{_R8_FLIP:08x}u"
     else:
@@ -125,12 +129,12 @@ def _portable(gather: Gather) -> str:
     size = gather.rows * gather.segment
     return (
         f"  uint8_t *to = dst;\n"
-        f"  for (uint32_t p = 0; p < {gather.pixels}u; ++p) {{\n"
+        f"  for (uint32_t p = 0; p < {count}; ++p) {{\n"
         f"    for (uint32_t i = 0; i < {gather.words}u; ++i) {{\n"
         f"      uint32_t raw = 0;\n"
         f"      for (uint32_t k = 4 * i; k < 4 * i + 4 && k < {size}u; ++k) {{\n"
-        f"        const uint32_t at = k / {gather.segment} * {gather.row_bytes} + k % {gather.segment};\n"
-        f"        raw |= (uint32_t)(uint8_t)src[p * {gather.pixel_bytes}u + at] << (8 * (k % 4));\n"
+        f"        {where};\n"
+        f"        raw |= (uint32_t)(uint8_t){byte} << (8 * (k % 4));\n"
         f"      }}\n"
         f"      tiny_store(to + 8 * (i * {gather.pixels} + p), {first});\n"
         f"      tiny_store(to + 8 * (i * {gather.pixels} + p) + 4, {second});\n"

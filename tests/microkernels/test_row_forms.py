@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from tests.microkernels.test_conv2d_kernels import random_conv
 from tests.microkernels.test_depthwise_kernels import random_depthwise
 from tests.microkernels.test_gemm_shared import shared_conv
 from tests.support.kernel_runner import mismatches_on_device, run_host
-from tvm_tiny.schedules.microkernels import CFunction, Core, MicroKernel, conv2d, depthwise
+from tests.support.random_layers import random_input, random_parameters, random_weights
+from tvm_tiny.schedules.microkernels import CFunction, Core, DepthwiseChoice, DepthwiseShape, MicroKernel, conv2d, depthwise
 
 
 def by_rows(kernel: MicroKernel, stride: int, top: int, chunk: int) -> MicroKernel:
@@ -68,3 +70,18 @@ def test_row_forms_on_emulated_cores_are_exact(mcpu: str, tmp_path_factory: pyte
     cases = [random_rows(f"rows{i}", rng, Core.of(mcpu)) for i in range(20)]
     wrong = mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path_factory.mktemp("rows"))
     assert wrong == [0] * len(cases)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("mcpu", ["cortex-m7", "cortex-m4"])
+def test_depthwise_kernels_of_one_row_at_a_time_are_exact(mcpu: str, tmp_path: Path) -> None:
+    """Rows of one to many groups of outputs, channels that are no multiple of four, several outputs a channel."""
+    rng, cases = np.random.default_rng(23), []
+    layers = [(5, 7, 1, 3, 1), (61, 5, 1, 3, 1), (47, 4, 1, 3, 2), (40, 6, 1, 5, 1), (33, 3, 2, 3, 1), (9, 1, 1, 7, 2), (1, 9, 1, 1, 1)]
+    for i, (width, channels, more, size, stride) in enumerate([*layers, (70, 48, 1, 5, 1)]):
+        shape = DepthwiseShape(size + 3, width, channels, channels * more, (size, size), (stride, stride), (size // 2, 0, 1, size // 2))
+        layer = random_parameters(random_weights((size, size, shape.outputs), rng), True, rng)
+        kernel = depthwise(f"one{i}", shape, layer, Core.of(mcpu), choice=DepthwiseChoice(strip=1), row_form=True)
+        assert any("depthwise_row_" in f.name for f in kernel.functions)
+        cases.append((by_rows(kernel, stride, size // 2, 1 + i % 3), random_input(kernel.input_shape, rng)))
+    assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)

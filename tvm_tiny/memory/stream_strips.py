@@ -21,7 +21,7 @@ STRIPS = ("none", "tall", "within", "least")
 """Streams go through rings; in strips as tall as the arena leaves room for, where that is less work; in strips of the fewest bytes that
 keep within the work allowed; in strips of the fewest bytes. Where one range decides the arena, the others are as tall as there is room."""
 
-_SURE = 0.95  # of the extra work allowed, what the estimate may be: it is some per cent of a network's off
+_SURE = 0.92  # of the extra work allowed, what the estimate may be: it is some per cent of a network's off
 
 _MORE = 1.01  # of the arena, what taller strips may make of it
 _HEIGHTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)  # rows of the first operator's output
