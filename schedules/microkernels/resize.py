@@ -35,10 +35,13 @@ class Axis:
     def c_position(self, index: str, name: str) -> str:
         """C statements that declare `<name>_low`, `<name>_high` and `<name>_weight` of the second, in as many bits as there are.
 
-        Before the first pixel both are that one, whatever the weights.
+        Before the first pixel both are that one, whatever the weights; and behind the last.
         """
+        inside, last = f"{name}_point < 0 ? 0 : {name}_point", (self.size - 1) * ONE
+        if (self.out - 1) * self.step + self.first >= self.size * ONE:
+            inside = f"{name}_point > {last} ? {last} : {inside}"
         return (
-            f"const int32_t {name}_point = {index} * {self.step} + ({self.first}), {name}_at = {name}_point < 0 ? 0 : {name}_point;\n"
+            f"const int32_t {name}_point = {index} * {self.step} + ({self.first}), {name}_at = {inside};\n"
             f"const int32_t {name}_low = {name}_at >> {ONE_LOG2}, {name}_next = ({name}_at + {ONE - 1}) >> {ONE_LOG2};\n"
             f"const int32_t {name}_high = {name}_next < {self.size - 1} ? {name}_next : {self.size - 1};\n"
             f"const int32_t {name}_weight = ({name}_at & {ONE - 1}) >> {ONE_LOG2 - self.fraction_log2};\n"

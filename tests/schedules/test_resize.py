@@ -60,6 +60,21 @@ def test_kernels_mean_what_the_operators_do(
         np.testing.assert_array_equal(generated([x.astype(np.int8)], want), want)
 
 
+@pytest.mark.host_cc
+@pytest.mark.parametrize("form", FORMS[:2])
+def test_rounded_steps_end_at_the_last_pixel(form: tuple[bool, bool]) -> None:
+    """From one pixel to 65, and from two to 3000: steps in 1/1024 pixel lead behind the image, where its last pixel is meant."""
+    b = TinyBuilder((1, 1, 2, 3))
+    y = b.call("resize_bilinear", b.x, size=[65, 3000], align_corners=form[0], half_pixel=form[1])
+    mod = b.finish(y)
+    x = np.array([[-128, 127, 5], [100, -128, 6]], np.int8).reshape(1, 1, 2, 3)
+    (want,) = evaluate(mod, x)
+    np.testing.assert_array_equal(want[:, :, -1], np.broadcast_to(x[:, :, -1], (1, 65, 3)))
+    library = GuardedModel(tvm_tiny.build(mod, "c", name="net"))
+    np.testing.assert_array_equal(library(x)[0].reshape(want.shape), want)
+    assert not library.faults
+
+
 @pytest.mark.qemu
 def test_kernels_on_an_emulated_m7(rng: np.random.Generator, tmp_path: Path) -> None:
     kernels, inputs = [], []

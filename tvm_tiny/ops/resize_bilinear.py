@@ -2,7 +2,8 @@
 """`tiny.resize_bilinear`: bilinear resize of height and width to `size`; x and y int8, scale and zero point unchanged.
 
 Meaning: TensorFlow Lite's RESIZE_BILINEAR, int8 (reference_ops::ResizeBilinearInteger): positions and weights have 10 bits of fraction, the
-sum of four products is rounded half away from zero.
+sum of four products is rounded half away from zero. Where rounded steps lead behind the last pixel (1 to 65 of them), there the reference
+reads what is no part of the image; here it is the last pixel.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def neighbours(size: int, out: int, align_corners: bool, half_pixel: bool) -> tu
     """For each of `out` positions the two of `size` positions it lies between, and the weight of the second in units of 1/1024."""
     step, first = steps(size, out, align_corners, half_pixel)
     position = np.arange(out) * step + first
-    low = np.maximum(position, 0) >> 10
+    low = np.minimum(np.maximum(position, 0) >> 10, size - 1)
     high = np.minimum(np.maximum(position + _ONE - 1, 0) >> 10, size - 1)
     return low, high, position - _ONE * low
 
@@ -82,6 +83,8 @@ def _between(index: Any, size: int, out: int, attrs: Attrs) -> tuple[Any, Any, A
     step, first = _axis(size, out, attrs)
     position = index * step + first
     low = tirx.max(position, i32(0)) >> 10
+    if (out - 1) * step + first >= size * _ONE:
+        low = tirx.min(low, i32(size - 1))
     high = tirx.min(tirx.max(position + (_ONE - 1), i32(0)) >> 10, i32(size - 1))
     return low, high, position - low * _ONE
 
