@@ -128,7 +128,7 @@ def _by_bytes(layer: Layer, blocks: Blocks, groups: int) -> dict[str, int]:
     kh, kw = layer.shapes[1][1:3]
     pixels, k, code = groups * blocks.pixels, math.prod(layer.shapes[1][1:]), blocks.code
     words, (tall, wide) = -(-k // _GROUP), _inner(layer, blocks.pixels)
-    straight = not blocks.shared and words <= _GATHERED and (blocks.rows or _reaches(layer))
+    straight = not blocks.shared and words <= _GATHERED and (wide > 0 if blocks.rows else _reaches(layer))
     edge, by_rows = _edge(layer), " rows" if blocks.rows else ""
     share = tall * (1 - edge if blocks.rows else wide) if straight else 0.0
     fast = round(groups * share) * blocks.pixels

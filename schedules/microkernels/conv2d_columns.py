@@ -197,20 +197,16 @@ class Columns:
         s, size = self.shape, self.byte_column
         (kh, kw), (sh, sw), ci = s.kernel, s.stride, s.channels
         gather, below, beside = self._gather(group, 0), s.height - kh, s.width - kw
-        if gather is None or min(below, beside) < 0:
-            return ""
+        if gather is None or below < 0 or not any(0 <= x * sw - s.padding[1] <= beside - (group - 1) * sw for x in range(s.out_width)):
+            return ""  # where no group is ever inside, straight code for less than a group is worth nothing
         name = self.add(gather_rows_function(self.prefix, gather))
         rest = f"      memset(bytes + {s.k}, 0, {size - s.k});\n" if size > s.k else ""
         where = f"const int32_t top = y * {sh} - {s.padding[0]}, ix = x * {sw} - {s.padding[1]};\n"
         call = f"{name}(rows + (top - first), dst + 8 * p, (uint32_t)(ix * {ci}), (uint32_t)made);\n"
-        whole = ""
-        if beside >= (group - 1) * sw:
-            whole = (
-                f"  {{\n    const int32_t p = 0, made = {group};\n    {where}"
-                f"    if ((uint32_t)top <= {below} && (uint32_t)ix <= {beside - (group - 1) * sw}) {{\n"
-                f"      {call}      return;\n    }}\n  }}\n"
-            )
-        return whole + (
+        return (
+            f"  {{\n    const int32_t p = 0, made = {group};\n    {where}"
+            f"    if ((uint32_t)top <= {below} && (uint32_t)ix <= {beside - (group - 1) * sw}) {{\n"
+            f"      {call}      return;\n    }}\n  }}\n"
             f"  for (int32_t p = 0, made; p < {group}; p += made, x += made) {{\n"
             f"    if (x == {s.out_width}) {{ x = 0; ++y; }}\n"
             f"    {where}"

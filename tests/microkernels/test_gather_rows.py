@@ -78,7 +78,7 @@ def test_portable_windows_over_few_channels_are_exact(what: str, seed: int, tmp_
 def test_windows_over_few_channels_on_emulated_cores_are_exact(mcpu: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(41)
     cases = [first_layer(f"first{i}", what, rng, Core.of(mcpu)) for i, what in enumerate([*FIRST, *FIRST, *FIRST])]
-    assert all(any("gather_rows" in f.name for f in kernel.functions) for kernel, _ in cases)
+    assert sum(any("gather_rows" in f.name for f in kernel.functions) for kernel, _ in cases) > len(cases) / 2
     assert mismatches_on_device([k for k, _ in cases], [x for _, x in cases], mcpu, tmp_path) == [0] * len(cases)
 
 
@@ -88,3 +88,12 @@ def test_long_columns_and_dilated_ones_are_put_together_byte_by_byte() -> None:
         layer = random_parameters(random_weights((4, 3, 3, channels), rng := np.random.default_rng(1)), False, rng)
         made = conv2d("far", shape, layer, Core(), row_form=True)
         assert not any("gather_rows" in f.name for f in made.functions), shape
+
+
+def test_groups_that_are_never_inside_are_put_together_byte_by_byte() -> None:
+    for width, found in ((4, False), (12, True)):
+        layer = random_parameters(random_weights((4, 3, 3, 3), rng := np.random.default_rng(1)), False, rng)
+        shape = Conv2DShape(9, width, 3, 4, (3, 3), (1, 1), (0, 1, 0, 1))
+        made = conv2d("k", shape, layer, Core(), choice=BlockChoice(2, 3), row_form=True)
+        (group,) = (f for f in made.functions if f.name.endswith("columns3_rows"))
+        assert ("gather_rows" in group.source) == found
