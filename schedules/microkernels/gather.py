@@ -13,9 +13,8 @@ from functools import lru_cache, partial
 
 from .assembly import Body
 from .c_source import CFunction, add_immediate, function_name, naked_function
+from .expand import R8_FLIP, R8_OFFSET
 from .scheduler import schedule
-
-_R8_OFFSET, _R8_FLIP = 0xFF81FF81, 0x007F007F
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,9 @@ def gather_function(prefix: str, gather: Gather) -> CFunction:
 
 @lru_cache(maxsize=64)
 def _assembly(gather: Gather) -> tuple[str, ...]:
-    lines = ["push {r4-r11, lr}"]
-    if gather.operand == "r8":
-        lines += [f"movw r3, #{_R8_OFFSET & 0xFFFF}", f"movt r3, #{_R8_OFFSET >> 16}"]
-        lines += [f"movw r12, #{_R8_FLIP & 0xFFFF}", f"movt r12, #{_R8_FLIP >> 16}"]
+    lines = ["push {r4-r11, lr}", *operand_constants(gather, "r3")]
     body = Body()
-    for word in range(gather.words):
-        raw = joined_word(gather, body, word, partial(_load, gather, body))
-        if gather.operand == "r8":
-            first, second = body.field_op("sxtab16", raw, head="r3", early=True), body.alu("eor", raw, tail="r12")
-        else:
-            first, second = body.sxtb16(raw), body.sxtb16(raw, 8)
-        body.store(first, "r1", 8 * word * gather.pixels)
-        body.store(second, "r1", 8 * word * gather.pixels + 4)
+    store_windows(gather, body, partial(_load, gather, body), "r3")
     pool = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr")
     straight = schedule(body, pool, dual_issue=gather.dual_issue).lines
     if gather.pixels == 1:
@@ -92,7 +81,27 @@ def _load(gather: Gather, body: Body, width: str, row: int, offset: int) -> int:
     return body.ldr("r0", row * gather.row_bytes + offset, width)
 
 
-def joined_word(gather: Gather, body: Body, word: int, load: Callable[..., int]) -> int:
+def operand_constants(gather: Gather, offset: str) -> list[str]:
+    """Lines that load what expanding for the operand needs: the offset to the register of that name, what is flipped to r12."""
+    if gather.operand != "r8":
+        return []
+    halves = ((register, value & 0xFFFF, value >> 16) for register, value in ((offset, R8_OFFSET), ("r12", R8_FLIP)))
+    return [line for register, low, high in halves for line in (f"movw {register}, #{low}", f"movt {register}, #{high}")]
+
+
+def store_windows(gather: Gather, body: Body, load: Callable[..., int], offset: str) -> None:
+    """Put the words of a pixel's window together, expand them and store them from r1 on; `operand_constants` went before."""
+    for word in range(gather.words):
+        raw = _joined_word(gather, body, word, load)
+        if gather.operand == "r8":
+            first, second = body.field_op("sxtab16", raw, head=offset, early=True), body.alu("eor", raw, tail="r12")
+        else:
+            first, second = body.sxtb16(raw), body.sxtb16(raw, 8)
+        body.store(first, "r1", 8 * word * gather.pixels)
+        body.store(second, "r1", 8 * word * gather.pixels + 4)
+
+
+def _joined_word(gather: Gather, body: Body, word: int, load: Callable[..., int]) -> int:
     """Put a word of a column together; `load(width, row=, offset=)` loads a word (""), halfword ("h") or byte ("b") of a kernel row."""
     value: int | None = None
     for row, offset, length, at in gather.runs(word):
@@ -123,7 +132,7 @@ def _piece(gather: Gather, body: Body, load: Callable[..., int], offset: int, le
 def portable_columns(gather: Gather, where: str, byte: str, count: str) -> str:
     """C that does the same for `count` pixels; `byte` is byte k of the window of pixel p, after the declaration `where`."""
     if gather.operand == "r8":
-        first, second = "tiny_pack(tiny_byte(raw) - 127, tiny_byte(raw >> 16) - 127)", f"raw ^ 0x{_R8_FLIP:08x}u"
+        first, second = "tiny_pack(tiny_byte(raw) - 127, tiny_byte(raw >> 16) - 127)", f"raw ^ 0x{R8_FLIP:08x}u"
     else:
         first, second = "tiny_sxtb16(raw)", "tiny_sxtb16(raw >> 8)"
     size = gather.rows * gather.segment

@@ -11,8 +11,7 @@ from functools import lru_cache
 
 from .assembly import Body, Kind
 from .c_source import CFunction, add_immediate, function_name, naked_function
-from .expand import R8_FLIP, R8_OFFSET
-from .gather import Gather, joined_word, portable_columns
+from .gather import Gather, operand_constants, portable_columns, store_windows
 from .scheduler import schedule
 
 _HELD = 4  # rows whose pointers stay in registers
@@ -31,10 +30,7 @@ def gather_rows_function(prefix: str, gather: Gather) -> CFunction:
 
 @lru_cache(maxsize=64)
 def _assembly(gather: Gather) -> tuple[str, ...]:
-    lines = ["push {r4-r11, lr}"]
-    if gather.operand == "r8":
-        lines += [f"movw r4, #{R8_OFFSET & 0xFFFF}", f"movt r4, #{R8_OFFSET >> 16}"]
-        lines += [f"movw r12, #{R8_FLIP & 0xFFFF}", f"movt r12, #{R8_FLIP >> 16}"]
+    lines = ["push {r4-r11, lr}", *operand_constants(gather, "r4")]
     held = _SAVED[: gather.rows] if gather.rows <= _HELD else ()
     lines += [f"ldr {pointer}, [r0, #{4 * row}]" for row, pointer in enumerate(held)]
     lines += [f"add {pointer}, {pointer}, r2" for pointer in held]
@@ -58,12 +54,5 @@ def _window(gather: Gather, held: tuple[str, ...]) -> Body:
             pointers[row] = body.alu("add", body.ldr("r0", 4 * row), tail="r2")
         return body.emit(f"ldr{width} {{d}}, [{{0}}, #{offset}]", Kind.LOAD, pointers[row], early=(0,))
 
-    for word in range(gather.words):
-        raw = joined_word(gather, body, word, load)
-        if gather.operand == "r8":
-            first, second = body.field_op("sxtab16", raw, head="r4", early=True), body.alu("eor", raw, tail="r12")
-        else:
-            first, second = body.sxtb16(raw), body.sxtb16(raw, 8)
-        body.store(first, "r1", 8 * word * gather.pixels)
-        body.store(second, "r1", 8 * word * gather.pixels + 4)
+    store_windows(gather, body, load, "r4")
     return body
